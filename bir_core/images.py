@@ -1,0 +1,86 @@
+"""Range, layout and size of images: the only place where they change.
+
+Everywhere else an image is a tensor (B, C, H, W), float, in [0, 1].
+"""
+
+from typing import Literal
+
+import torch
+from einops import rearrange
+from torch import Tensor
+from torch.nn import functional as F
+
+from .errors import BIRError
+
+PadMode = Literal["reflect", "symmetric"]
+
+
+def from_channels_last(image: Tensor) -> Tensor:
+    """(B, H, W, C) -> contiguous (B, C, H, W); ComfyUI's IMAGE and most files keep channels last."""
+    return rearrange(image, "b h w c -> b c h w").contiguous()
+
+
+def to_channels_last(image: Tensor) -> Tensor:
+    """(B, C, H, W) -> contiguous (B, H, W, C)."""
+    return rearrange(image, "b c h w -> b h w c").contiguous()
+
+
+def _mirrored_indices(length: int, padded: int, mode: PadMode) -> Tensor:
+    """Source index of each position of an axis of `length` that is continued to `padded`."""
+    position = torch.arange(padded)
+    if length == 1:
+        return torch.zeros_like(position)
+    period = 2 * length if mode == "symmetric" else 2 * (length - 1)
+    position = position % period
+    mirrored = period - 1 - position if mode == "symmetric" else period - position
+    return torch.where(position < length, position, mirrored)
+
+
+def pad_to_multiple(image: Tensor, multiple: int, mode: PadMode = "reflect") -> Tensor:
+    """Continue an image at the right and the bottom until both sides divide by `multiple`.
+
+    Args:
+        image: (B, C, H, W), any H and W from 1 pixel on.
+        multiple: pixels.
+        mode: "reflect" mirrors about the centre of the last pixel (torch's "reflect"), "symmetric"
+            about its outer edge (numpy's "symmetric"). Both go on mirroring when the padding is
+            larger than the image, where torch would fail; one pixel is repeated.
+
+    Returns:
+        (B, C, H', W'), the same tensor if nothing is to be added. Crop with `crop` afterwards.
+    """
+    height, width = image.shape[-2:]
+    padded_height, padded_width = -height % multiple + height, -width % multiple + width
+    if padded_height != height:
+        rows = _mirrored_indices(height, padded_height, mode).to(image.device)
+        image = image.index_select(-2, rows)
+    if padded_width != width:
+        columns = _mirrored_indices(width, padded_width, mode).to(image.device)
+        image = image.index_select(-1, columns)
+    return image
+
+
+def crop(image: Tensor, height: int, width: int) -> Tensor:
+    """The top left part of an image (B, C, H, W), at most (height, width) pixels."""
+    return image[..., :height, :width]
+
+
+def resize(
+    image: Tensor, height: int, width: int, mode: Literal["bicubic", "bilinear", "area"] = "bicubic"
+) -> Tensor:
+    """Resize (B, C, H, W) to (height, width), antialiased where it shrinks; bicubic may overshoot
+    the range, so clamp afterwards where that matters."""
+    if mode == "area":
+        return F.interpolate(image, (height, width), mode="area")
+    return F.interpolate(
+        image, (height, width), mode=mode, antialias=True, align_corners=False
+    )
+
+
+def require_finite(image: Tensor, what: str) -> None:
+    """Raise BIRError if a tensor holds NaN or infinity; `what` names it in the sentence."""
+    if not bool(torch.isfinite(image).all()):
+        raise BIRError(
+            f"{what} should hold finite numbers only, but NaN or infinity came; "
+            "check the step that made it."
+        )
