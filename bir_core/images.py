@@ -72,9 +72,7 @@ def resize(
     the range, so clamp afterwards where that matters."""
     if mode == "area":
         return F.interpolate(image, (height, width), mode="area")
-    return F.interpolate(
-        image, (height, width), mode=mode, antialias=True, align_corners=False
-    )
+    return F.interpolate(image, (height, width), mode=mode, antialias=True, align_corners=False)
 
 
 def require_finite(image: Tensor, what: str) -> None:

@@ -200,9 +200,7 @@ class DMTA(nn.Module):
     """Dynamic multi-head transposed attention: C/h x C/h attention between channels, over all
     pixels (DiffIR eq. 4)."""
 
-    def __init__(
-        self, dim: int, heads: int, *, bias: bool, operations: ModuleType = nn
-    ) -> None:
+    def __init__(self, dim: int, heads: int, *, bias: bool, operations: ModuleType = nn) -> None:
         super().__init__()
         self.heads = heads
         self.temperature = nn.Parameter(torch.ones(heads, 1, 1))
@@ -258,9 +256,7 @@ class DIRformerBlock(nn.Module):
         self.norm1 = LayerNorm(dim, config.layer_norm)
         self.attn = DMTA(dim, heads, bias=config.bias, operations=operations)
         self.norm2 = LayerNorm(dim, config.layer_norm)
-        self.ffn = DGFN(
-            dim, config.ffn_expansion_factor, bias=config.bias, operations=operations
-        )
+        self.ffn = DGFN(dim, config.ffn_expansion_factor, bias=config.bias, operations=operations)
 
     def forward(self, x: Tensor, z: Tensor) -> Tensor:
         x = x + self.attn(self.norm1(x), z)
@@ -422,7 +418,9 @@ class IPRDiffusion(nn.Module):
         )
         betas = roots.square()
         alphas_cumprod = torch.cumprod(1 - betas, dim=0)
-        previous = torch.cat([torch.ones(1, dtype=torch.float64, device="cpu"), alphas_cumprod[:-1]])
+        previous = torch.cat(
+            [torch.ones(1, dtype=torch.float64, device="cpu"), alphas_cumprod[:-1]]
+        )
         self.register_buffer("betas", betas.float())
         # Plain numbers: exact in any dtype of the network, and no device to follow.
         self.timesteps = config.timesteps

@@ -1,0 +1,6 @@
+"""Blind image restoration with DiffIR: models, restoration, degradation and training."""
+
+from .checkpoints import ModelInfo, inspect, load_model
+from .errors import BIRError
+
+__all__ = ["BIRError", "ModelInfo", "inspect", "load_model"]

@@ -1,0 +1,86 @@
+"""Wrappers and key names of checkpoint files, brought to one form."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor
+
+StateDict = dict[str, Tensor]
+
+# What trainers wrap a state dict in, the preferred first.
+WRAPPERS = ("params_ema", "params", "state_dict")
+LIGHTNING_GENERATOR = "generator."
+# The derived tables of DiffIR's schedule, which follow from `diffusion.betas`.
+DIFFIR_TABLES = tuple(
+    f"diffusion.{name}"
+    for name in (
+        "alphas_cumprod",
+        "alphas_cumprod_prev",
+        "sqrt_alphas_cumprod",
+        "sqrt_one_minus_alphas_cumprod",
+        "log_one_minus_alphas_cumprod",
+        "sqrt_recip_alphas_cumprod",
+        "sqrt_recipm1_alphas_cumprod",
+        "posterior_variance",
+        "posterior_log_variance_clipped",
+        "posterior_mean_coef1",
+        "posterior_mean_coef2",
+    )
+)
+# DiffIR's official stage 2 saves two of its modules twice.
+DIFFIR_ALIASES = {"diffusion.model.": "denoise.", "diffusion.condition.": "condition."}
+
+
+def unwrap(content: Mapping[str, Any]) -> StateDict:
+    """The tensors of a checkpoint under the names that the network itself uses.
+
+    Takes `params_ema`, else `params`, else `state_dict`; strips `module.` (data parallel); of a
+    Lightning file keeps the generator only, without its prefix. Does not change `content`.
+    """
+    for wrapper in WRAPPERS:
+        inner = content.get(wrapper)
+        if isinstance(inner, Mapping):
+            content = inner
+            break
+    tensors = {name: value for name, value in content.items() if isinstance(value, Tensor)}
+    tensors = _strip(tensors, "module.", keep_others=True)
+    if any(name.startswith(LIGHTNING_GENERATOR) for name in tensors):
+        tensors = _strip(tensors, LIGHTNING_GENERATOR, keep_others=False)
+    return tensors
+
+
+def _strip(tensors: StateDict, prefix: str, *, keep_others: bool) -> StateDict:
+    return {
+        name.removeprefix(prefix): value
+        for name, value in tensors.items()
+        if keep_others or name.startswith(prefix)
+    }
+
+
+def without_diffir_duplicates(tensors: StateDict) -> StateDict:
+    """Drop the derived tables and the second copies of official DiffIR files; a copy whose
+    original is absent (a file that lost one of the two) takes its place."""
+    canonical: StateDict = {}
+    for name, value in tensors.items():
+        if name in DIFFIR_TABLES:
+            continue
+        for alias, original in DIFFIR_ALIASES.items():
+            if name.startswith(alias):
+                name = original + name.removeprefix(alias)
+                if name in tensors:
+                    break
+        else:
+            canonical[name] = value
+            continue
+        canonical.setdefault(name, value)
+    return canonical
+
+
+def count_modules(
+    tensors: Mapping[str, Tensor], pattern: Callable[[int], str], start: int = 0
+) -> int:
+    """How many consecutive indices from `start` on have the key `pattern(index)`."""
+    count = 0
+    while pattern(start + count) in tensors:
+        count += 1
+    return count
