@@ -16,7 +16,7 @@ PadMode = Literal["reflect", "symmetric"]
 
 
 def from_channels_last(image: Tensor) -> Tensor:
-    """(B, H, W, C) -> contiguous (B, C, H, W); ComfyUI's IMAGE and most files keep channels last."""
+    """(B, H, W, C) -> contiguous (B, C, H, W), from ComfyUI's and most files' layout."""
     return rearrange(image, "b h w c -> b c h w").contiguous()
 
 

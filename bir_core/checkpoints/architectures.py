@@ -63,21 +63,15 @@ class ForeignFile:
     sentence: str
 
 
+_LEVELS = ("encoder_level1", "encoder_level2", "encoder_level3", "latent")
+
+
 def _diffir_config(tensors: StateDict) -> DiffIRConfig:
     embed = tensors["G.patch_embed.proj.weight"]
     dim, folded = embed.shape[:2]
-    counts = tuple(
-        count_modules(tensors, lambda i, stage=stage: f"G.{stage}.{i}.norm1.body.weight")
-        for stage in ("encoder_level1", "encoder_level2", "encoder_level3", "latent")
-    )
-    heads = tuple(
-        tensors[f"G.{stage}.0.attn.temperature"].shape[0]
-        for stage in ("encoder_level1", "encoder_level2", "encoder_level3", "latent")
-    )
-    hidden = [
-        tensors[f"G.{stage}.0.ffn.project_out.weight"].shape[1]
-        for stage in ("encoder_level1", "encoder_level2", "encoder_level3", "latent")
-    ]
+    counts = tuple(count_modules(tensors, f"G.{level}.{{}}.norm1.body.weight") for level in _LEVELS)
+    heads = tuple(tensors[f"G.{level}.0.attn.temperature"].shape[0] for level in _LEVELS)
+    hidden = [tensors[f"G.{level}.0.ffn.project_out.weight"].shape[1] for level in _LEVELS]
     if "G.tail.1.weight" in tensors:
         task, scale = "sr", {3: 4, 12: 2, 48: 1}[folded]
     else:
@@ -88,18 +82,16 @@ def _diffir_config(tensors: StateDict) -> DiffIRConfig:
         scale=scale,
         dim=dim,
         num_blocks=counts,  # type: ignore[arg-type]  # four by construction
-        num_refinement_blocks=count_modules(
-            tensors, lambda i: f"G.refinement.{i}.norm1.body.weight"
-        ),
+        num_refinement_blocks=count_modules(tensors, "G.refinement.{}.norm1.body.weight"),
         heads=heads,  # type: ignore[arg-type]
         ffn_expansion_factor=_expansion_factor(dim, hidden),
         bias="G.encoder_level1.0.attn.qkv.bias" in tensors,
         layer_norm=("WithBias" if "G.encoder_level1.0.norm1.body.bias" in tensors else "BiasFree"),
-        n_encoder_res=count_modules(tensors, lambda i: f"{encoder}.E.{i}.body.0.weight", 2),
+        n_encoder_res=count_modules(tensors, f"{encoder}.E.{{}}.body.0.weight", start=2),
     )
     if encoder == "E":
         return config
-    n_denoise_res = count_modules(tensors, lambda i: f"denoise.resmlp.{i}.resmlp.0.weight", 2)
+    n_denoise_res = count_modules(tensors, "denoise.resmlp.{}.resmlp.0.weight", start=2)
     config = replace(config, n_denoise_res=n_denoise_res)
     betas = tensors.get("diffusion.betas")
     if betas is None:
@@ -118,7 +110,7 @@ def _expansion_factor(dim: int, hidden: list[int]) -> float:
     low = max(Fraction(size, width) for size, width in zip(hidden, widths, strict=True))
     high = min(Fraction(size + 1, width) for size, width in zip(hidden, widths, strict=True))
     for decimals in range(7):
-        factor = ceil(low * 10**decimals) / 10**decimals
+        factor: float = ceil(low * 10**decimals) / 10**decimals
         if factor < high and [int(width * factor) for width in widths] == hidden:
             return factor
     raise BIRError(
@@ -130,8 +122,8 @@ def _expansion_factor(dim: int, hidden: list[int]) -> float:
 _DIFFIR_REQUIRED = (
     "G.patch_embed.proj.weight",
     *(
-        f"G.{stage}.0.{key}"
-        for stage in ("encoder_level1", "encoder_level2", "encoder_level3", "latent")
+        f"G.{level}.0.{key}"
+        for level in _LEVELS
         for key in ("norm1.body.weight", "attn.temperature", "ffn.project_out.weight")
     ),
 )
@@ -267,12 +259,12 @@ def load_model(
     own = model.state_dict()
     _require_same_shapes(own, tensors, f"{name} ({row.description})")
     weights = {
-        key: (tensors[key] if key in tensors else value).to(device, dtype or torch.float32)
+        key: tensors.get(key, value).to(device, dtype or torch.float32)
         for key, value in own.items()
     }
     model.load_state_dict(weights, strict=True, assign=True)
     model.eval().requires_grad_(False)
-    model.info = info
+    model.info = info  # type: ignore[assignment]  # torch types attributes as tensors or modules
     return model
 
 

@@ -1,6 +1,6 @@
 """Wrappers and key names of checkpoint files, brought to one form."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
@@ -76,11 +76,9 @@ def without_diffir_duplicates(tensors: StateDict) -> StateDict:
     return canonical
 
 
-def count_modules(
-    tensors: Mapping[str, Tensor], pattern: Callable[[int], str], start: int = 0
-) -> int:
-    """How many consecutive indices from `start` on have the key `pattern(index)`."""
+def count_modules(tensors: Mapping[str, Tensor], key: str, start: int = 0) -> int:
+    """How many consecutive indices from `start` on are present; `key` holds {} for the index."""
     count = 0
-    while pattern(start + count) in tensors:
+    while key.format(start + count) in tensors:
         count += 1
     return count

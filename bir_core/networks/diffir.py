@@ -83,29 +83,38 @@ class DiffIRConfig:
         return 8 * self.unshuffle
 
 
-_REALSR = {
-    "task": "sr",
-    "dim": 64,
-    "num_blocks": (13, 1, 1, 1),
-    "num_refinement_blocks": 13,
-    "ffn_expansion_factor": 2.2,
-    "layer_norm": "BiasFree",
-    "n_encoder_res": 9,
-}
-_INPAINTING = {
-    "task": "inpainting",
-    "dim": 52,
-    "num_refinement_blocks": 0,
-    "ffn_expansion_factor": 1.8,
-}
+def _realsr(scale: int) -> DiffIRConfig:
+    return DiffIRConfig(
+        task="sr",
+        scale=scale,
+        dim=64,
+        num_blocks=(13, 1, 1, 1),
+        num_refinement_blocks=13,
+        ffn_expansion_factor=2.2,
+        layer_norm="BiasFree",
+        n_encoder_res=9,
+    )
+
+
+def _inpainting(latent_blocks: int, n_encoder_res: int) -> DiffIRConfig:
+    return DiffIRConfig(
+        task="inpainting",
+        dim=52,
+        num_blocks=(1, 1, 1, latent_blocks),
+        num_refinement_blocks=0,
+        ffn_expansion_factor=1.8,
+        n_encoder_res=n_encoder_res,
+    )
+
+
 # The shipped options of the official code. RealSR and SRGAN files hold the same network.
 OFFICIAL_CONFIGS: dict[str, DiffIRConfig] = {
-    "realsr_x4": DiffIRConfig(**_REALSR, scale=4),
-    "realsr_x2": DiffIRConfig(**_REALSR, scale=2),
-    "realsr_x1": DiffIRConfig(**_REALSR, scale=1),
+    "realsr_x4": _realsr(4),
+    "realsr_x2": _realsr(2),
+    "realsr_x1": _realsr(1),
     "deblur": DiffIRConfig(task="deblur"),
-    "inpainting": DiffIRConfig(**_INPAINTING, num_blocks=(1, 1, 1, 9), n_encoder_res=5),
-    "inpainting_big": DiffIRConfig(**_INPAINTING, num_blocks=(1, 1, 1, 20), n_encoder_res=8),
+    "inpainting": _inpainting(9, 5),
+    "inpainting_big": _inpainting(20, 8),
 }
 
 
@@ -152,8 +161,7 @@ class CPEN(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """features: (B, in_channels, h, w), any size. Returns the IPR (B, 256)."""
-        z: Tensor = self.mlp(self.E(features).flatten(1))
-        return z
+        return self.mlp(self.E(features).flatten(1))
 
 
 class LayerNormBody(nn.Module):
@@ -184,8 +192,7 @@ class LayerNorm(nn.Module):
         self.body = LayerNormBody(dim, kind)
 
     def forward(self, x: Tensor) -> Tensor:
-        normalised: Tensor = self.body(x)
-        return normalised
+        return self.body(x)
 
 
 def modulate(x: Tensor, kernel: nn.Module, z: Tensor) -> Tensor:
@@ -221,8 +228,7 @@ class DMTA(nn.Module):
         q, k = F.normalize(q, dim=-1), F.normalize(k, dim=-1)  # along the pixels, eps 1e-12
         attention = (q @ k.transpose(-2, -1) * self.temperature.to(x)).softmax(dim=-1)
         mixed = rearrange(attention @ v, "b h c (y x) -> b (h c) y x", y=height, x=width)
-        out: Tensor = self.project_out(mixed)
-        return out
+        return self.project_out(mixed)
 
 
 class DGFN(nn.Module):
@@ -242,8 +248,7 @@ class DGFN(nn.Module):
 
     def forward(self, x: Tensor, z: Tensor) -> Tensor:  # (B, C, H, W), (B, 256) -> (B, C, H, W)
         gate, value = self.dwconv(self.project_in(modulate(x, self.kernel, z))).chunk(2, dim=1)
-        out: Tensor = self.project_out(F.gelu(gate) * value)
-        return out
+        return self.project_out(F.gelu(gate) * value)
 
 
 class DIRformerBlock(nn.Module):
@@ -271,8 +276,7 @@ class PatchEmbed(nn.Module):
         self.proj = operations.Conv2d(in_channels, dim, 3, padding=1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        embedded: Tensor = self.proj(x)
-        return embedded
+        return self.proj(x)
 
 
 class Resample(nn.Module):
@@ -289,8 +293,7 @@ class Resample(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        resampled: Tensor = self.body(x)
-        return resampled
+        return self.body(x)
 
 
 class DIRformer(nn.Module):
@@ -360,8 +363,7 @@ class DIRformer(nn.Module):
         x = through(self.decoder_level2, x)
         x = through(self.decoder_level1, torch.cat([self.up2_1(x), enc1], dim=1))  # (B, 2d, h, w)
         if self.config.task == "inpainting":
-            out: Tensor = self.output(x)
-            return out
+            return self.output(x)
         x = through(self.refinement, x)
         if self.config.task == "deblur":
             return lq + self.output(x)
@@ -378,8 +380,7 @@ class ResMLP(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        mapped: Tensor = self.resmlp(x)
-        return mapped
+        return self.resmlp(x)
 
 
 class IPRDenoiser(nn.Module):
@@ -397,8 +398,7 @@ class IPRDenoiser(nn.Module):
     def forward(self, z_t: Tensor, t: int, cond: Tensor) -> Tensor:
         """z_t, cond: (B, 256); t in 0..timesteps-1. Returns z_0's estimate (B, 256)."""
         time = torch.full_like(cond[:, :1], t / self.max_period)
-        z_0: Tensor = self.resmlp(torch.cat([cond, time, z_t], dim=1))
-        return z_0
+        return self.resmlp(torch.cat([cond, time, z_t], dim=1))
 
 
 class IPRDiffusion(nn.Module):
@@ -467,14 +467,12 @@ class DiffIRStage1(nn.Module):
     def encode(self, lq: Tensor, hq: Tensor) -> Tensor:
         """The IPR (B, 256) of a pair. lq: (B, in_channels, H, W), hq: (B, 3, H*scale, W*scale)."""
         lq_features = F.pixel_unshuffle(lq, self.config.prior_unshuffle)
-        z: Tensor = self.E(torch.cat([lq_features, F.pixel_unshuffle(hq, 4)], dim=1))
-        return z
+        return self.E(torch.cat([lq_features, F.pixel_unshuffle(hq, 4)], dim=1))
 
     def forward(self, lq: Tensor, hq: Tensor) -> Tensor:
         """Restore lq with the prior of the pair; shapes as in `encode`, result as hq."""
         _require_multiple(lq, self.config)
-        restored: Tensor = self.G(lq, self.encode(lq, hq))
-        return restored
+        return self.G(lq, self.encode(lq, hq))
 
 
 class DiffIRStage2(nn.Module):
@@ -491,8 +489,7 @@ class DiffIRStage2(nn.Module):
 
     def encode_condition(self, lq: Tensor) -> Tensor:
         """The condition c (B, 256) of the denoiser. lq: (B, in_channels, H, W)."""
-        cond: Tensor = self.condition(F.pixel_unshuffle(lq, self.config.prior_unshuffle))
-        return cond
+        return self.condition(F.pixel_unshuffle(lq, self.config.prior_unshuffle))
 
     def reverse(self, z_T: Tensor, cond: Tensor) -> list[Tensor]:  # noqa: N803
         """All states of the reverse diffusion, t = T-1 first, the IPR last; each (B, 256)."""
@@ -522,8 +519,7 @@ class DiffIRStage2(nn.Module):
         _require_multiple(lq, self.config)
         if noise is None:
             noise = draw_noise(lq.shape[0], seed)
-        restored: Tensor = self.G(lq, self.prior(lq, noise.to(lq)))
-        return restored
+        return self.G(lq, self.prior(lq, noise.to(lq)))
 
 
 def draw_noise(batch: int, seed: int) -> Tensor:
