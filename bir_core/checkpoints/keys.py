@@ -60,20 +60,17 @@ def _strip(tensors: StateDict, prefix: str, *, keep_others: bool) -> StateDict:
 def without_diffir_duplicates(tensors: StateDict) -> StateDict:
     """Drop the derived tables and the second copies of official DiffIR files; a copy whose
     original is absent (a file that lost one of the two) takes its place."""
-    canonical: StateDict = {}
-    for name, value in tensors.items():
-        if name in DIFFIR_TABLES:
-            continue
-        for alias, original in DIFFIR_ALIASES.items():
-            if name.startswith(alias):
-                name = original + name.removeprefix(alias)
-                if name in tensors:
-                    break
-        else:
-            canonical[name] = value
-            continue
-        canonical.setdefault(name, value)
-    return canonical
+    kept = {name: value for name, value in tensors.items() if name not in DIFFIR_TABLES}
+    originals = {name: _diffir_original(name) for name in kept}
+    copies = {originals[name]: value for name, value in kept.items()}
+    return copies | {name: value for name, value in kept.items() if originals[name] == name}
+
+
+def _diffir_original(name: str) -> str:
+    for alias, original in DIFFIR_ALIASES.items():
+        if name.startswith(alias):
+            return original + name.removeprefix(alias)
+    return name
 
 
 def count_modules(tensors: Mapping[str, Tensor], key: str, start: int = 0) -> int:
