@@ -1,0 +1,37 @@
+"""A file appears whole or not at all."""
+
+import stat
+
+import pytest
+
+from bir_core.atomic_files import complete_file
+
+
+def test_the_file_appears_at_the_end(tmp_path):
+    target = tmp_path / "picture.png"
+    with complete_file(target) as temporary:
+        assert temporary.parent == tmp_path
+        assert temporary.suffix == ".png"
+        temporary.write_bytes(b"whole")
+        assert not target.exists()
+    assert target.read_bytes() == b"whole"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["picture.png"]
+
+
+def test_it_is_as_readable_as_any_new_file(tmp_path):
+    with complete_file(tmp_path / "a") as temporary:
+        temporary.write_bytes(b"a")
+    (tmp_path / "b").write_bytes(b"b")
+    modes = {stat.S_IMODE((tmp_path / name).stat().st_mode) for name in "ab"}
+    assert len(modes) == 1
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_a_failure_leaves_what_was_there(tmp_path, error):
+    target = tmp_path / "picture.png"
+    target.write_bytes(b"old")
+    with pytest.raises(type(error)), complete_file(target) as temporary:
+        temporary.write_bytes(b"half")
+        raise error
+    assert target.read_bytes() == b"old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["picture.png"]

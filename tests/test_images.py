@@ -1,0 +1,61 @@
+"""Padding, layout and size of images."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bir_core.errors import BIRError
+from bir_core.images import (
+    crop,
+    from_channels_last,
+    pad_to_multiple,
+    require_finite,
+    resize,
+    to_channels_last,
+)
+
+sides = st.integers(1, 40)
+
+
+@given(sides, sides, st.sampled_from([1, 3, 8, 32]), st.sampled_from(["reflect", "symmetric"]))
+def test_padding_continues_as_numpy_does(height, width, multiple, mode):
+    image = torch.arange(height * width, dtype=torch.float32).reshape(1, 1, height, width)
+    padded = pad_to_multiple(image, multiple, mode)
+    add = ((0, 0), (0, 0), (0, -height % multiple), (0, -width % multiple))
+    expected = np.pad(image.numpy(), add, mode=mode)
+    assert np.array_equal(padded.numpy(), expected)
+    assert torch.equal(crop(padded, height, width), image)
+
+
+def test_no_padding_is_no_copy():
+    image = torch.rand(1, 3, 16, 8)
+    assert pad_to_multiple(image, 8) is image
+
+
+@given(sides, sides)
+def test_layout_goes_there_and_back(height, width):
+    image = torch.rand(2, 3, height, width)
+    last = to_channels_last(image)
+    assert last.shape == (2, height, width, 3)
+    assert last.is_contiguous()
+    assert torch.equal(from_channels_last(last), image)
+
+
+@pytest.mark.parametrize("mode", ["bicubic", "bilinear", "area"])
+@given(sides, sides)
+def test_resize_keeps_a_flat_image_flat(mode, height, width):
+    image = torch.full((1, 3, 12, 20), 0.25)
+    resized = resize(image, height, width, mode)
+    assert resized.shape == (1, 3, height, width)
+    torch.testing.assert_close(resized, torch.full_like(resized, 0.25))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_numbers_that_are_none_are_said(value):
+    image = torch.zeros(1, 3, 4, 4)
+    require_finite(image, "The picture")
+    image[0, 1, 2, 3] = value
+    with pytest.raises(BIRError, match="The picture should hold finite numbers"):
+        require_finite(image, "The picture")
