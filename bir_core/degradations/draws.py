@@ -45,6 +45,11 @@ def choose(options: Sequence[T], weights: Sequence[float], generator: torch.Gene
     return chosen
 
 
+def choose_evenly(options: Sequence[T], generator: torch.Generator) -> T:
+    """One of `options`, all equally likely."""
+    return choose(options, [1.0] * len(options), generator)
+
+
 def require_range(name: str, bounds: Range, lowest: float, highest: float) -> None:
     """Raise BIRError unless lowest <= low <= high <= highest."""
     low, high = bounds

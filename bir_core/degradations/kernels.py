@@ -19,6 +19,7 @@ from .draws import (
     Range,
     chance,
     choose,
+    choose_evenly,
     require_probability,
     require_range,
     require_weights,
@@ -26,6 +27,7 @@ from .draws import (
 )
 
 KernelShape = Literal["gaussian", "generalized", "plateau"]
+KernelDraw = dict[str, float | str]
 # The order of MixedKernels.weights.
 KERNEL_KINDS: tuple[tuple[KernelShape, bool], ...] = (
     ("gaussian", True),
@@ -37,11 +39,17 @@ KERNEL_KINDS: tuple[tuple[KernelShape, bool], ...] = (
 )
 
 
-def _require_odd(size: int) -> None:
+def require_odd(size: int) -> None:
+    """Raise BIRError unless a kernel size is odd and at least 1."""
     if size < 1 or size % 2 == 0:
         raise BIRError(
             f"A kernel size should be odd and at least 1, but {size} came; choose an odd size."
         )
+
+
+def require_cutoff(name: str, bounds: Range) -> None:
+    """Raise BIRError unless a range of sinc cut-offs lies above 0 and up to pi."""
+    require_range(name, bounds, 0.01, math.pi)
 
 
 def _grid(size: int) -> tuple[Tensor, Tensor]:
@@ -75,7 +83,7 @@ def bell_kernel(
     Raises:
         BIRError: an even size.
     """
-    _require_odd(size)
+    require_odd(size)
     x, y = _grid(size)
     along = x * math.cos(theta) + y * math.sin(theta)
     across = y * math.cos(theta) - x * math.sin(theta)
@@ -104,7 +112,7 @@ def sinc_kernel(size: int, cutoff: float) -> Tensor:
     Raises:
         BIRError: an even size.
     """
-    _require_odd(size)
+    require_odd(size)
     x, y = _grid(size)
     radius = torch.sqrt(x**2 + y**2)
     centre = radius == 0
@@ -116,25 +124,24 @@ def sinc_kernel(size: int, cutoff: float) -> Tensor:
 
 def delta_kernel(size: int) -> Tensor:
     """(size, size) kernel that changes nothing; size odd."""
-    _require_odd(size)
+    require_odd(size)
     kernel = torch.zeros(size, size)
     kernel[size // 2, size // 2] = 1
     return kernel
 
 
 def pad_kernel(kernel: Tensor, size: int) -> Tensor:
-    """Surround a kernel (k, k) with zeros up to (size, size), so that kernels can be stacked."""
+    """Surround a kernel (k, k) with zeros up to (size, size); both odd."""
     margin = (size - kernel.shape[-1]) // 2
     return F.pad(kernel, (margin, margin, margin, margin))
 
 
 @dataclass(frozen=True, kw_only=True)
 class MixedKernels:
-    """From what the blur kernels of one order are drawn (Real-ESRGAN, table in the supplement).
+    """From what blur kernels are drawn. The defaults are those of the first order of Real-ESRGAN.
 
     Attributes:
         sizes: sides in pixels, odd; one is drawn for each image, all equally likely.
-        padded_size: side of the kernel that comes out; at least the largest of `sizes`.
         sinc_probability: share of sinc kernels instead of bell-shaped ones.
         sinc_cutoff_small, sinc_cutoff_large: cut-off in radians per pixel for sizes below 13, and
             from 13 on.
@@ -147,7 +154,6 @@ class MixedKernels:
     """
 
     sizes: tuple[int, ...] = tuple(range(7, 22, 2))
-    padded_size: int = 21
     sinc_probability: float = 0.1
     sinc_cutoff_small: Range = (math.pi / 3, math.pi)
     sinc_cutoff_large: Range = (math.pi / 5, math.pi)
@@ -158,16 +164,11 @@ class MixedKernels:
     beta_plateau: Range = (1.0, 2.0)
 
     def __post_init__(self) -> None:
-        for size in (*self.sizes, self.padded_size):
-            _require_odd(size)
-        if not self.sizes or max(self.sizes) > self.padded_size:
-            raise BIRError(
-                f"padded_size should hold the largest of the kernel sizes, but {self.padded_size} "
-                f"came for {self.sizes}; raise padded_size."
-            )
+        for size in self.sizes:
+            require_odd(size)
         require_probability("sinc_probability", self.sinc_probability)
-        require_range("sinc_cutoff_small", self.sinc_cutoff_small, 0.01, math.pi)
-        require_range("sinc_cutoff_large", self.sinc_cutoff_large, 0.01, math.pi)
+        require_cutoff("sinc_cutoff_small", self.sinc_cutoff_small)
+        require_cutoff("sinc_cutoff_large", self.sinc_cutoff_large)
         require_weights("weights", self.weights, len(KERNEL_KINDS))
         require_range("sigma", self.sigma, 0.01, math.inf)
         require_range("theta", self.theta, -math.pi, math.pi)
@@ -182,35 +183,27 @@ def _draw_beta(bounds: Range, generator: torch.Generator) -> float:
     return uniform((low, 1.0) if chance(0.5, generator) else (1.0, high), generator)
 
 
-def draw_kernel(
-    parameters: MixedKernels, generator: torch.Generator
-) -> tuple[Tensor, dict[str, float | str]]:
+def draw_kernel(parameters: MixedKernels, generator: torch.Generator) -> tuple[Tensor, KernelDraw]:
     """Draw one kernel.
 
     Returns:
-        The kernel (padded_size, padded_size), float32 on the CPU, and what was drawn: "kind",
-        "size" and, by kind, "cutoff" or "sigma_x", "sigma_y", "theta", "beta".
+        The kernel, float32 on the CPU, and what was drawn: "kind", "size" and, by kind, "cutoff"
+        or "sigma_x", "sigma_y", "theta", "beta".
     """
-    sizes = parameters.sizes
-    size = choose(sizes, [1.0] * len(sizes), generator)
+    size = choose_evenly(parameters.sizes, generator)
     if chance(parameters.sinc_probability, generator):
         small = size < 13
         cutoff = uniform(
             parameters.sinc_cutoff_small if small else parameters.sinc_cutoff_large, generator
         )
-        kernel = sinc_kernel(size, cutoff)
-        return pad_kernel(kernel, parameters.padded_size), {
-            "kind": "sinc",
-            "size": size,
-            "cutoff": cutoff,
-        }
+        return sinc_kernel(size, cutoff), {"kind": "sinc", "size": size, "cutoff": cutoff}
     shape, isotropic = choose(KERNEL_KINDS, parameters.weights, generator)
     sigma_x = sigma_y = uniform(parameters.sigma, generator)
     theta = 0.0
     if not isotropic:
         sigma_y = uniform(parameters.sigma, generator)
         theta = uniform(parameters.theta, generator)
-    drawn: dict[str, float | str] = {
+    drawn: KernelDraw = {
         "kind": f"{shape}_{'isotropic' if isotropic else 'anisotropic'}",
         "size": size,
         "sigma_x": sigma_x,
@@ -222,8 +215,25 @@ def draw_kernel(
         generalized = shape == "generalized"
         bounds = parameters.beta_generalized if generalized else parameters.beta_plateau
         drawn["beta"] = beta = _draw_beta(bounds, generator)
-    kernel = bell_kernel(size, sigma_x, sigma_y, theta, shape=shape, beta=beta)
-    return pad_kernel(kernel, parameters.padded_size), drawn
+    return bell_kernel(size, sigma_x, sigma_y, theta, shape=shape, beta=beta), drawn
+
+
+def draw_final_sinc(
+    probability: float, sizes: tuple[int, ...], cutoff: Range, generator: torch.Generator
+) -> tuple[Tensor, KernelDraw]:
+    """Draw the sinc kernel that ends the Real-ESRGAN degradation, or, with 1 - probability, a
+    delta; returns as `draw_kernel`."""
+    size = choose_evenly(sizes, generator)
+    if not chance(probability, generator):
+        return delta_kernel(size), {"kind": "delta", "size": size}
+    drawn_cutoff = uniform(cutoff, generator)
+    return sinc_kernel(size, drawn_cutoff), {"kind": "sinc", "size": size, "cutoff": drawn_cutoff}
+
+
+def stack_kernels(kernels: list[Tensor]) -> Tensor:
+    """(B, k, k): kernels of odd sizes, surrounded by zeros up to the largest."""
+    largest = max(kernel.shape[-1] for kernel in kernels)
+    return torch.stack([pad_kernel(kernel, largest) for kernel in kernels])
 
 
 def _reflected(length: int, margin: int, device: torch.device) -> Tensor:
@@ -263,7 +273,7 @@ def filter2d(image: Tensor, kernels: Tensor) -> Tensor:
     """
     batch, channels, height, width = image.shape
     count, size = kernels.shape[0], kernels.shape[-1]
-    _require_odd(size)
+    require_odd(size)
     if count not in (1, batch):
         raise BIRError(
             f"There should be one kernel, or one for each of the {batch} images, but {count} came; "
@@ -306,7 +316,7 @@ def sharpen(
     Raises:
         BIRError: an even size.
     """
-    _require_odd(size)
+    require_odd(size)
     sigma = 0.3 * ((size - 1) / 2 - 1) + 0.8
     residual = image - _blur_gaussian(image, size, sigma)
     mask = (residual.abs() * 255 > threshold).to(image.dtype)

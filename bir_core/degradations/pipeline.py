@@ -1,107 +1,39 @@
-"""Degradation chains: parameters in frozen dataclasses, and `degrade`, which applies them.
+"""`degrade`: from high-quality images and a degradation to pairs.
 
 All randomness comes from the generator that is passed in, drawn on the CPU in a fixed order: the
 same generator state and the same input give the same result.
 """
 
 import dataclasses
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from ..errors import BIRError
 from ..images import resize
-from .draws import (
-    Range,
-    chance,
-    choose,
-    require_probability,
-    require_range,
-    uniform,
-    uniform_per_sample,
-)
-from .jpeg import codec_jpeg
+from .draws import chance, choose, choose_evenly, uniform, uniform_per_sample
+from .jpeg import codec_jpeg, diff_jpeg
 from .kernels import (
-    bell_kernel,
+    MixedKernels,
+    draw_final_sinc,
+    draw_kernel,
     filter2d,
+    sharpen,
+    stack_kernels,
 )
-from .noise import gaussian_noise
+from .noise import gaussian_noise, poisson_noise
+from .parameters import (
+    CodeFormerDegradation,
+    Degradation,
+    FixedDegradation,
+    RealESRGANDegradation,
+    RealESRGANOrder,
+    ResizeMode,
+)
 
-ResizeMode = Literal["area", "bilinear", "bicubic"]
-RESIZE_MODES: tuple[ResizeMode, ...] = ("area", "bilinear", "bicubic")
 Draws = dict[str, object]
-
-
-def _require_modes(modes: Sequence[str]) -> None:
-    if not modes or any(mode not in RESIZE_MODES for mode in modes):
-        raise BIRError(
-            f"resize_modes should be one or more of {', '.join(RESIZE_MODES)}, but {tuple(modes)} "
-            "came; change the preset."
-        )
-
-
-def _require_scale(scale: int) -> None:
-    if scale < 1:
-        raise BIRError(f"scale should be at least 1, but {scale} came; choose 1, 2 or 4.")
-
-
-def _require_jpeg_quality(quality: Range, highest: float) -> None:
-    require_range("jpeg_quality", quality, 1, highest)
-
-
-@dataclass(frozen=True, kw_only=True)
-class BlurRanges:
-    """Gaussian kernels, isotropic or anisotropic, drawn for each image.
-
-    Attributes:
-        size: side in pixels, odd.
-        anisotropic_probability: share of kernels with two sigmas and a rotation in [-pi, pi].
-        sigma: width of each axis in pixels of the image that is blurred.
-    """
-
-    size: int
-    anisotropic_probability: float
-    sigma: Range
-
-    def __post_init__(self) -> None:
-        if self.size < 1 or self.size % 2 == 0:
-            raise BIRError(
-                f"The size of a blur kernel should be odd, but {self.size} came; change the preset."
-            )
-        require_probability("anisotropic_probability", self.anisotropic_probability)
-        require_range("sigma", self.sigma, 0.01, math.inf)
-
-
-@dataclass(frozen=True, kw_only=True)
-class FixedDegradation:
-    """One order of blur, antialiased resize, noise and JPEG, always in this order.
-
-    A light blind degradation close to what cameras and web pages do. Everything is drawn for each
-    image of a batch; ranges of zero width make it a non-random degradation.
-
-    Attributes:
-        scale: how many times smaller the result is.
-        blur: at the size of the hq image.
-        resize_modes: equally likely; not used with scale 1.
-        noise_sigma: of Gaussian colour noise, in steps of 8 bit.
-        jpeg_quality: in 1..100; the codec cuts off the fraction.
-    """
-
-    scale: int
-    blur: BlurRanges
-    resize_modes: tuple[ResizeMode, ...] = RESIZE_MODES
-    noise_sigma: Range = (1.0, 15.0)
-    jpeg_quality: Range = (40.0, 96.0)
-
-    def __post_init__(self) -> None:
-        _require_scale(self.scale)
-        _require_modes(self.resize_modes)
-        require_range("noise_sigma", self.noise_sigma, 0, math.inf)
-        _require_jpeg_quality(self.jpeg_quality, 101)
 
 
 @dataclass(frozen=True)
@@ -109,7 +41,7 @@ class Degraded:
     """What `degrade` returns.
 
     Attributes:
-        lq: (B, 3, H', W') float32 in [0, 1], multiples of 1/255.
+        lq: (B, 3, H', W') float32 in [0, 1].
         hq: (B, 3, H, W) float32 in [0, 1], the target that belongs to lq.
         draws: every value that was drawn, by the name of its step: a number, text or bool for the
             whole batch, a (B,) tensor, or a list with one entry for each image.
@@ -124,47 +56,188 @@ def _round_8bit(image: Tensor) -> Tensor:
     return (image.clamp(0, 1) * 255).round() / 255
 
 
-def _blur(image: Tensor, ranges: BlurRanges, generator: torch.Generator, draws: Draws) -> Tensor:
-    kernels, drawn = [], []
-    for _ in range(image.shape[0]):
-        sigma_x = sigma_y = uniform(ranges.sigma, generator)
-        theta = 0.0
-        anisotropic = chance(ranges.anisotropic_probability, generator)
-        if anisotropic:
-            sigma_y = uniform(ranges.sigma, generator)
-            theta = uniform((-math.pi, math.pi), generator)
-        kernels.append(bell_kernel(ranges.size, sigma_x, sigma_y, theta))
-        kind = "gaussian_anisotropic" if anisotropic else "gaussian_isotropic"
-        drawn.append({"kind": kind, "sigma_x": sigma_x, "sigma_y": sigma_y, "theta": theta})
-    draws["blur"] = drawn
-    return filter2d(image, torch.stack(kernels))
+def _blur(
+    image: Tensor, kernels: MixedKernels, generator: torch.Generator, draws: Draws, name: str
+) -> Tensor:
+    drawn = [draw_kernel(kernels, generator) for _ in image]
+    draws[name] = [values for _, values in drawn]
+    return filter2d(image, stack_kernels([kernel for kernel, _ in drawn]))
+
+
+def _colour_noise(
+    image: Tensor, bounds: tuple[float, float], generator: torch.Generator, draws: Draws
+) -> Tensor:
+    draws["noise_sigma"] = sigma = uniform_per_sample(bounds, len(image), generator)
+    colour = torch.zeros(len(image), dtype=torch.bool)
+    return image + gaussian_noise(image, sigma, colour, generator)
 
 
 def _degrade_fixed(
     hq: Tensor, preset: FixedDegradation, generator: torch.Generator, draws: Draws
 ) -> Tensor:
-    batch, _, height, width = hq.shape
-    image = _blur(hq, preset.blur, generator, draws)
+    height, width = hq.shape[-2] // preset.scale, hq.shape[-1] // preset.scale
+    image = _blur(hq, preset.blur, generator, draws, "kernels")
     if preset.scale > 1:
-        modes = [
-            choose(preset.resize_modes, [1.0] * len(preset.resize_modes), generator)
-            for _ in range(batch)
-        ]
+        modes = [choose_evenly(preset.resize_modes, generator) for _ in image]
         draws["resize_mode"] = modes
-        smaller = (height // preset.scale, width // preset.scale)
         image = torch.cat(
-            [resize(one[None], *smaller, mode) for one, mode in zip(image, modes, strict=True)]
+            [resize(one[None], height, width, mode) for one, mode in zip(image, modes, strict=True)]
         )
-    draws["noise_sigma"] = sigma = uniform_per_sample(preset.noise_sigma, batch, generator)
-    colour = torch.zeros(batch, dtype=torch.bool)
-    image = image + gaussian_noise(image, sigma, colour, generator)
-    draws["jpeg_quality"] = quality = uniform_per_sample(preset.jpeg_quality, batch, generator)
+    image = _colour_noise(image, preset.noise_sigma, generator, draws)
+    draws["jpeg_quality"] = quality = uniform_per_sample(preset.jpeg_quality, len(image), generator)
     return codec_jpeg(image, quality)
+
+
+def _degrade_codeformer(
+    hq: Tensor, preset: CodeFormerDegradation, generator: torch.Generator, draws: Draws
+) -> Tensor:
+    height, width = hq.shape[-2:]
+    blurred = _blur(hq, preset.blur, generator, draws, "kernels")
+    draws["downscale"] = downscale = uniform_per_sample(preset.downscale, len(hq), generator)
+    sigma = uniform_per_sample(preset.noise_sigma, len(hq), generator)
+    quality = uniform_per_sample(preset.jpeg_quality, len(hq), generator)
+    draws["noise_sigma"], draws["jpeg_quality"] = sigma, quality
+    colour = torch.zeros(1, dtype=torch.bool)
+    restored = []
+    # One by one, because every image has another size in between.
+    for index, factor in enumerate(downscale.tolist()):
+        size = max(1, int(height // factor)), max(1, int(width // factor))
+        image = F.interpolate(blurred[index : index + 1], size, mode="bilinear")
+        image = image + gaussian_noise(image, sigma[index : index + 1], colour, generator)
+        image = codec_jpeg(image, quality[index : index + 1])
+        restored.append(F.interpolate(image, (height, width), mode="bilinear"))
+    return torch.cat(restored)
+
+
+def _resize_by(image: Tensor, factor: float, mode: ResizeMode) -> Tensor:
+    """Resize by a factor without antialias; no side becomes smaller than one pixel."""
+    height, width = (int(side * factor) for side in image.shape[-2:])
+    if min(height, width) < 1:
+        return F.interpolate(image, (max(1, height), max(1, width)), mode=mode)
+    return F.interpolate(image, scale_factor=factor, mode=mode)
+
+
+def _resize_factor(
+    order: RealESRGANOrder, generator: torch.Generator, draws: Draws, name: str
+) -> float:
+    direction = choose(("enlarge", "reduce", "keep"), order.resize_weights, generator)
+    factor = 1.0
+    if direction != "keep":
+        factor = uniform(order.enlarge if direction == "enlarge" else order.reduce, generator)
+    draws[f"{name}_resize_direction"] = direction
+    draws[f"{name}_resize_factor"] = factor
+    return factor
+
+
+def _resize_mode(
+    preset: RealESRGANDegradation, generator: torch.Generator, draws: Draws, name: str
+) -> ResizeMode:
+    mode = choose_evenly(preset.resize_modes, generator)
+    draws[f"{name}_resize_mode"] = mode
+    return mode
+
+
+def _noise(
+    image: Tensor, order: RealESRGANOrder, generator: torch.Generator, draws: Draws, name: str
+) -> Tensor:
+    gaussian = chance(order.gaussian_probability, generator)
+    bounds = order.gaussian_sigma if gaussian else order.poisson_scale
+    strength = uniform_per_sample(bounds, len(image), generator)
+    grey = uniform_per_sample((0.0, 1.0), len(image), generator) < order.grey_probability
+    draws[f"{name}_noise_kind"] = "gaussian" if gaussian else "poisson"
+    draws[f"{name}_noise_strength"] = strength
+    draws[f"{name}_noise_grey"] = grey
+    make_noise = gaussian_noise if gaussian else poisson_noise
+    return (image + make_noise(image, strength, grey, generator)).clamp(0, 1)
+
+
+def _jpeg(
+    image: Tensor, order: RealESRGANOrder, generator: torch.Generator, draws: Draws, name: str
+) -> Tensor:
+    quality = uniform_per_sample(order.jpeg_quality, len(image), generator)
+    draws[f"{name}_jpeg_quality"] = quality
+    return diff_jpeg(image.clamp(0, 1), quality)
+
+
+def _resize_and_sinc(
+    image: Tensor,
+    size: tuple[int, int],
+    preset: RealESRGANDegradation,
+    generator: torch.Generator,
+    draws: Draws,
+) -> Tensor:
+    image = F.interpolate(image, size, mode=_resize_mode(preset, generator, draws, "final"))
+    drawn = [
+        draw_final_sinc(
+            preset.final_sinc_probability,
+            preset.final_sinc_sizes,
+            preset.final_sinc_cutoff,
+            generator,
+        )
+        for _ in image
+    ]
+    draws["final_kernels"] = [values for _, values in drawn]
+    return filter2d(image, stack_kernels([kernel for kernel, _ in drawn]))
+
+
+def _degrade_real_esrgan(
+    hq: Tensor, preset: RealESRGANDegradation, generator: torch.Generator, draws: Draws
+) -> Tensor:
+    height, width = hq.shape[-2:]
+    scale = uniform(preset.scale, generator) if isinstance(preset.scale, tuple) else preset.scale
+    draws["scale"] = scale
+    image = hq
+
+    order = preset.first
+    draws["first_blur"] = chance(order.blur_probability, generator)
+    if draws["first_blur"]:
+        image = _blur(image, order.kernels, generator, draws, "first_kernels")
+    factor = _resize_factor(order, generator, draws, "first")
+    image = _resize_by(image, factor, _resize_mode(preset, generator, draws, "first"))
+    image = _noise(image, order, generator, draws, "first")
+    image = _jpeg(image, order, generator, draws, "first")
+
+    order = preset.second
+    draws["second_blur"] = chance(order.blur_probability, generator)
+    if draws["second_blur"]:
+        image = _blur(image, order.kernels, generator, draws, "second_kernels")
+    factor = _resize_factor(order, generator, draws, "second")
+    size = max(1, int(height / scale * factor)), max(1, int(width / scale * factor))
+    image = F.interpolate(image, size, mode=_resize_mode(preset, generator, draws, "second"))
+    image = _noise(image, order, generator, draws, "second")
+
+    size = max(1, int(height // scale)), max(1, int(width // scale))
+    draws["final_resize_before_jpeg"] = chance(0.5, generator)
+    if draws["final_resize_before_jpeg"]:
+        image = _resize_and_sinc(image, size, preset, generator, draws)
+        image = _jpeg(image, order, generator, draws, "second")
+    else:
+        image = _jpeg(image, order, generator, draws, "second")
+        image = _resize_and_sinc(image, size, preset, generator, draws)
+    if preset.restore_size:
+        image = F.interpolate(image, (height, width), mode="bicubic")
+    return _round_8bit(image)
+
+
+def _with_scale(preset: Degradation, scale: int) -> Degradation:
+    if isinstance(preset, CodeFormerDegradation):
+        return dataclasses.replace(preset, downscale=(float(scale), float(scale)))
+    return dataclasses.replace(preset, scale=scale)
+
+
+def _cut_to_scale(hq: Tensor, scale: int) -> Tensor:
+    height, width = hq.shape[-2:]
+    if min(height, width) < scale:
+        raise BIRError(
+            f"An image to be made {scale} times smaller should have sides of at least {scale} "
+            f"pixels, but {width} x {height} came; use a larger picture."
+        )
+    return hq[..., : height - height % scale, : width - width % scale]
 
 
 def degrade(
     hq: Tensor,
-    preset: FixedDegradation,
+    preset: Degradation,
     *,
     generator: torch.Generator,
     scale: int | None = None,
@@ -172,10 +245,11 @@ def degrade(
     """Make low-quality images from high-quality ones.
 
     Args:
-        hq: (B, 3, H, W) float in [0, 1], any device.
+        hq: (B, 3, H, W) float in [0, 1], any device, any size from 1 pixel on.
         preset: what to do; see `get_preset`.
         generator: on the CPU; it is the only source of randomness.
-        scale: replaces the preset's scale.
+        scale: replaces the preset's scale. Where the preset returns to the size of hq, it is the
+            factor of the size in between.
 
     Returns:
         lq, hq and the drawn values. Where lq is smaller than hq, hq is cut at the right and the
@@ -184,21 +258,22 @@ def degrade(
     Raises:
         BIRError: hq of another shape or type, smaller than the scale, or a scale below 1.
     """
-    if hq.ndim != 4 or hq.shape[1] != 3 or not hq.is_floating_point():
+    if hq.ndim != 4 or hq.shape[1] != 3 or not hq.is_floating_point() or hq.numel() == 0:
         raise BIRError(
             "degrade expects float images of shape (B, 3, H, W), but "
             f"{tuple(hq.shape)} of {hq.dtype} came; convert the picture to RGB first."
         )
     if scale is not None:
-        preset = dataclasses.replace(preset, scale=scale)
+        preset = _with_scale(preset, scale)
     hq = hq.float()
     draws: Draws = {}
-    height, width = hq.shape[-2:]
-    if min(height, width) < preset.scale:
-        raise BIRError(
-            f"An image to be made {preset.scale} times smaller should have sides of at least "
-            f"{preset.scale} pixels, but {width} x {height} came; use a larger picture."
-        )
-    hq = hq[..., : height - height % preset.scale, : width - width % preset.scale]
-    lq = _degrade_fixed(hq, preset, generator, draws)
-    return Degraded(lq=lq, hq=hq, draws=draws)
+    if isinstance(preset, CodeFormerDegradation):
+        return Degraded(lq=_degrade_codeformer(hq, preset, generator, draws), hq=hq, draws=draws)
+    if isinstance(preset, FixedDegradation):
+        hq = _cut_to_scale(hq, preset.scale)
+        return Degraded(lq=_degrade_fixed(hq, preset, generator, draws), hq=hq, draws=draws)
+    if not isinstance(preset.scale, tuple) and not preset.restore_size:
+        hq = _cut_to_scale(hq, int(preset.scale))
+    if preset.sharpen_hq:
+        hq = sharpen(hq)
+    return Degraded(lq=_degrade_real_esrgan(hq, preset, generator, draws), hq=hq, draws=draws)

@@ -1,16 +1,76 @@
 """Named degradations."""
 
-from ..errors import BIRError
-from .pipeline import BlurRanges, FixedDegradation
+import dataclasses
 
-# A sigma of 2 at the size of the hq image is half a pixel after x4.
-_PRESETS: dict[str, FixedDegradation] = {
-    "simple_x1": FixedDegradation(
-        scale=1, blur=BlurRanges(size=11, anisotropic_probability=0.5, sigma=(0.2, 1.5))
+from ..errors import BIRError
+from .draws import Range
+from .kernels import MixedKernels
+from .parameters import (
+    CodeFormerDegradation,
+    Degradation,
+    FixedDegradation,
+    RealESRGANDegradation,
+    RealESRGANOrder,
+)
+
+
+def _gaussian_kernels(size: int, sigma: Range) -> MixedKernels:
+    """Isotropic and anisotropic Gaussian kernels, half and half."""
+    return MixedKernels(
+        sizes=(size,), sinc_probability=0.0, weights=(0.5, 0.5, 0, 0, 0, 0), sigma=sigma
+    )
+
+
+# Wang et al., "Real-ESRGAN" (ICCVW 2021), and the training options of DiffIR's RealSR models.
+_REAL_ESRGAN = RealESRGANDegradation(
+    scale=4,
+    first=RealESRGANOrder(
+        blur_probability=1.0,
+        kernels=MixedKernels(),
+        resize_weights=(0.2, 0.7, 0.1),
+        enlarge=(1.0, 1.5),
+        reduce=(0.15, 1.0),
+        gaussian_probability=0.5,
+        gaussian_sigma=(1.0, 30.0),
+        poisson_scale=(0.05, 3.0),
+        grey_probability=0.4,
+        jpeg_quality=(30.0, 95.0),
     ),
-    "simple_x4": FixedDegradation(
-        scale=4, blur=BlurRanges(size=13, anisotropic_probability=0.5, sigma=(0.2, 2.0))
+    second=RealESRGANOrder(
+        blur_probability=0.8,
+        kernels=MixedKernels(sigma=(0.2, 1.5)),
+        resize_weights=(0.3, 0.4, 0.3),
+        enlarge=(1.0, 1.2),
+        reduce=(0.3, 1.0),
+        gaussian_probability=0.5,
+        gaussian_sigma=(1.0, 25.0),
+        poisson_scale=(0.05, 2.5),
+        grey_probability=0.4,
+        jpeg_quality=(30.0, 95.0),
     ),
+)
+
+_PRESETS: dict[str, Degradation] = {
+    "realesrgan_x4": _REAL_ESRGAN,
+    "realesrgan_x2": dataclasses.replace(_REAL_ESRGAN, scale=2),
+    "realesrgan_x1": dataclasses.replace(_REAL_ESRGAN, scale=1),
+    "diffbir_v1": dataclasses.replace(_REAL_ESRGAN, restore_size=True),
+    "diffbir_v2.1": dataclasses.replace(_REAL_ESRGAN, restore_size=True, sharpen_hq=True),
+    "codeformer": CodeFormerDegradation(
+        blur=_gaussian_kernels(41, (0.1, 12.0)),
+        downscale=(1.0, 12.0),
+        noise_sigma=(0.0, 15.0),
+        jpeg_quality=(30.0, 100.0),
+    ),
+    "codeformer_face": CodeFormerDegradation(
+        blur=_gaussian_kernels(41, (0.1, 10.0)),
+        downscale=(0.8, 8.0),
+        noise_sigma=(0.0, 20.0),
+        jpeg_quality=(60.0, 100.0),
+    ),
+    # A sigma of 2 at the size of the hq image is half a pixel after x4.
+    "simple_x4": FixedDegradation(scale=4, blur=_gaussian_kernels(13, (0.2, 2.0))),
+    "simple_x1": FixedDegradation(scale=1, blur=_gaussian_kernels(11, (0.2, 1.5))),
 }
 
 
@@ -19,8 +79,14 @@ def preset_names() -> tuple[str, ...]:
     return tuple(sorted(_PRESETS))
 
 
-def get_preset(name: str) -> FixedDegradation:
+def get_preset(name: str) -> Degradation:
     """The parameters of a named degradation.
+
+    Args:
+        name: "realesrgan_x4", "realesrgan_x2", "realesrgan_x1": the training of DiffIR's RealSR
+            models. "diffbir_v1", "diffbir_v2.1", "codeformer" (DiffBIR v2), "codeformer_face"
+            (DiffBIR v1, faces): the training of DiffBIR; the result has the size of the input.
+            "simple_x4", "simple_x1": the training of the built-in small models.
 
     Raises:
         BIRError: an unknown name.
