@@ -213,10 +213,9 @@ def _decode_libvips(path: Path) -> Samples:
             icc = image.get("icc-profile-data")
         elif image.interpretation in ("lab", "labs", "xyz"):
             image, icc = image.colourspace("srgb"), None
-        values = image.numpy()
+        values = image.numpy().reshape(image.height, image.width, image.bands)
     except (pyvips.Error, SyntaxError, ValueError) as error:
         raise _undecodable(path, error) from error
-    values = values.reshape(*values.shape[:2], -1)
     if values.shape[-1] > 4:
         raise _undecodable(path, f"it has {values.shape[-1]} channels, more than RGB and alpha")
     if values.dtype == np.uint32:
