@@ -48,7 +48,9 @@ def tracked() -> list[Path]:
 
 def project_version() -> str:
     """The version in pyproject.toml, which Python 3.10 cannot parse by itself."""
-    found = re.search(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    found = re.search(
+        r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text("utf-8"), re.MULTILINE
+    )
     assert found is not None
     return found[1]
 
