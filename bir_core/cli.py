@@ -1,0 +1,63 @@
+"""The console script `bir`; a sub-command is a file in `commands`, imported when it is called."""
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+
+from .errors import BIRError
+
+COMMANDS = {
+    "restore": "restore a picture or a folder of pictures",
+    "inspect": "say what a checkpoint file is",
+    "degrade": "make low-quality pictures from good ones",
+    "train": "train a model by a recipe",
+    "evaluate": "measure a model on pictures whose originals are at hand",
+    "bench": "measure time and memory of the networks",
+}
+EXIT_FAILURE = 2
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a sub-command.
+
+    Args:
+        argv: arguments without the program's name; None takes those of the process.
+
+    Returns:
+        The exit code: 0, or 2 after a problem, which one line on stderr describes.
+    """
+    return exit_code(lambda: _run(list(sys.argv[1:] if argv is None else argv)))
+
+
+def _run(arguments: list[str]) -> int:
+    logging.basicConfig(format="bir: %(message)s")
+    parser = argparse.ArgumentParser(prog="bir", description="Blind image restoration.")
+    subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
+    called = next((argument for argument in arguments if not argument.startswith("-")), None)
+    for name, summary in COMMANDS.items():
+        subparser = subparsers.add_parser(name, help=summary)
+        if name == called:
+            command = import_module(f".commands.{name}", __package__)
+            subparser.description = command.__doc__
+            subparser.formatter_class = argparse.RawDescriptionHelpFormatter
+            command.add_arguments(subparser)
+            subparser.set_defaults(run=command.run)
+    options = parser.parse_args(arguments)
+    return int(options.run(options))
+
+
+def exit_code(run: Callable[[], int]) -> int:
+    """What `run` returns, or 2 with one line on stderr after a BIRError or Ctrl-C."""
+    try:
+        return run()
+    except BIRError as error:
+        sys.stderr.write(f"bir: {error}\n")
+        return EXIT_FAILURE
+    except KeyboardInterrupt:
+        sys.stderr.write(
+            "\nbir: Expected to run to the end, but Ctrl-C came; finished files are complete and "
+            "nothing else was written: run the command again.\n"
+        )
+        return EXIT_FAILURE

@@ -1,0 +1,1 @@
+"""Sub-commands of `bir`: each file has `add_arguments(parser)` and `run(options)`."""

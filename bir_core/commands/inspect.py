@@ -1,0 +1,38 @@
+"""Say what a checkpoint file is, without building the network."""
+
+import argparse
+import dataclasses
+import json
+from typing import Any
+
+from ..checkpoints import ModelInfo, inspect
+from ..weights import BUILTIN_NAMES
+from .options import write_line
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `bir inspect`."""
+    parser.add_argument(
+        "file",
+        metavar="FILE",
+        help=f"safetensors or PyTorch checkpoint, or {' or '.join(BUILTIN_NAMES)}",
+    )
+    parser.add_argument("--json", action="store_true", help="write one JSON object")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Write the facts of a checkpoint to stdout."""
+    facts = _facts(inspect(BUILTIN_NAMES.get(options.file, options.file)))
+    if options.json:
+        write_line(json.dumps(facts, indent=2))
+        return 0
+    config = facts.pop("config")
+    facts["parameters"] = f"{facts['parameters']:,}"
+    for name, value in (facts | config).items():
+        shown = " ".join(map(str, value)) if isinstance(value, tuple) else value
+        write_line(f"{name + ':':24}{shown}")
+    return 0
+
+
+def _facts(info: ModelInfo) -> dict[str, Any]:
+    return dataclasses.asdict(info) | {"dtype": str(info.dtype).removeprefix("torch.")}

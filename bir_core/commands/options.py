@@ -1,0 +1,76 @@
+"""Arguments and output that several sub-commands share."""
+
+import argparse
+import sys
+
+import torch
+from tqdm import tqdm
+
+from ..errors import BIRError
+
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+def positive(text: str) -> int:
+    """Type of an argument: a whole number from 1 on."""
+    number = _whole(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1 on, but {text} came")
+    return number
+
+
+def seed(text: str) -> int:
+    """Type of an argument: a whole number that a torch generator takes, from 0 on."""
+    number = _whole(text)
+    if not 0 <= number < 2**63:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 0 on, but {text} came")
+    return number
+
+
+def _whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"expected a whole number, but {text} came") from error
+
+
+def add_device_arguments(parser: argparse.ArgumentParser) -> None:
+    """--device and --dtype."""
+    parser.add_argument(
+        "--device",
+        choices=("auto", "cpu", "cuda", "mps"),
+        default="auto",
+        help="where to compute; auto takes a GPU if there is one (default: auto)",
+    )
+    parser.add_argument(
+        "--dtype",
+        choices=tuple(DTYPES),
+        default="float32",
+        help="number format of the computation (default: float32)",
+    )
+
+
+def choose_device(name: str) -> torch.device:
+    """The device for an argument of --device.
+
+    Raises:
+        BIRError: this machine or this torch has none of that kind.
+    """
+    present = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    if name == "auto":
+        return torch.device(next(kind for kind, there in present.items() if there))
+    if not present[name]:
+        raise BIRError(
+            f"Expected a device that this machine has, but --device {name} came and torch "
+            f"{torch.__version__} finds none; leave the option out or use --device cpu."
+        )
+    return torch.device(name)
+
+
+def write_line(text: str) -> None:
+    """Write a line to stdout, above the progress bars if there are any."""
+    tqdm.write(text, file=sys.stdout)

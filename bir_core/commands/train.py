@@ -1,0 +1,64 @@
+"""`bir train`: train a network from a recipe."""
+
+import argparse
+import logging
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's arguments."""
+    parser.add_argument(
+        "recipe",
+        help="name of a shipped recipe (see the README of bir_core/training) or a TOML file",
+    )
+    parser.add_argument(
+        "--data",
+        required=True,
+        type=Path,
+        help="folder of clean pictures; with subfolders lq and hq if the recipe trains on pairs",
+    )
+    parser.add_argument(
+        "--val",
+        type=Path,
+        help="folder of held-out pictures; default: those that the recipe names, if any",
+    )
+    parser.add_argument(
+        "--output", required=True, type=Path, help="folder for the model, the state and the logs"
+    )
+    parser.add_argument("--stage1", type=Path, help="stage 1 checkpoint that stage 2 starts from")
+    parser.add_argument(
+        "--resume", action="store_true", help="go on with the training in the output folder"
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        dest="changes",
+        help="change a value of the recipe, for example --set data.batch=4; may be repeated",
+    )
+    parser.add_argument("--seed", type=int, help="of the initial weights and of every draw")
+    parser.add_argument(
+        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: auto"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train; the path of the model is the last line of the log."""
+    from ..training.recipe import load_recipe
+    from ..training.run import run_recipe
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    changes = [*args.changes, *([] if args.seed is None else [f"seed={args.seed}"])]
+    recipe = load_recipe(args.recipe, tuple(changes))
+    model = run_recipe(
+        recipe,
+        data=args.data,
+        output=args.output,
+        validation=args.val,
+        stage1=args.stage1,
+        resume=args.resume,
+        device=args.device,
+    )
+    logging.getLogger(__name__).info("trained: %s", model)
+    return 0
