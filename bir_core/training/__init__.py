@@ -1,0 +1,1 @@
+"""Training of the networks; `bir train` on the command line."""

@@ -1,0 +1,126 @@
+"""Training of DiffIR: stage 1, and stage 2 in its two phases (DiffIR section 3.3)."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ..checkpoints import load_model
+from ..errors import BIRError
+from ..networks.diffir import DiffIRStage1, DiffIRStage2, draw_noise
+from .data import Batch
+from .loop import Phase, Training, Update
+from .losses import pixel_l1, prior_kl, prior_l1
+from .recipe import Recipe
+
+
+class Stage1Loss(nn.Module):
+    """L1 between the picture and its restoration with the prior of the pair."""
+
+    def __init__(self, model: DiffIRStage1) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """`total` is what is optimised."""
+        loss = pixel_l1(self.model(batch.lq, batch.hq), batch.hq)
+        return {"total": loss}
+
+
+class PriorLoss(nn.Module):
+    """First phase of stage 2: the mean absolute error of the prior that the four reverse steps give,
+    against that of stage 1."""
+
+    def __init__(self, model: DiffIRStage2, stage1: DiffIRStage1) -> None:
+        super().__init__()
+        self.model = model
+        self.stage1 = stage1
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """`total` is what is optimised; the others are shown."""
+        z, z_stage1 = self.estimate(batch)
+        loss = prior_l1(z, z_stage1)
+        return {"total": loss, "prior_kl": prior_kl(z, z_stage1).detach()}
+
+    def estimate(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The estimated IPR and stage 1's, (B, 256) each, from one draw of noise."""
+        with torch.no_grad():
+            z_stage1 = self.stage1.encode(batch.lq, batch.hq)
+        noise = torch.randn(z_stage1.shape, generator=batch.generator).to(z_stage1)
+        z_noisy = self.model.diffusion.q_sample(z_stage1, noise)
+        z = self.model.reverse(z_noisy, self.model.encode_condition(batch.lq))[-1]
+        return z, z_stage1
+
+
+class JointLoss(PriorLoss):
+    """Second phase: L1 of the restored picture plus the error of the prior; gradients reach all of
+    the network, through all steps of the diffusion."""
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """`total` = pixel + prior is what is optimised."""
+        z, z_stage1 = self.estimate(batch)
+        pixel = pixel_l1(self.model.G(batch.lq, z), batch.hq)
+        prior = prior_l1(z, z_stage1)
+        return {
+            "total": pixel + prior,
+            "pixel": pixel.detach(),
+            "prior": prior.detach(),
+            "prior_kl": prior_kl(z, z_stage1).detach(),
+        }
+
+
+def stage1_training(recipe: Recipe) -> Training:
+    """Stage 1: DIRformer and CPEN together, L1."""
+    with torch.random.fork_rng():
+        torch.manual_seed(recipe.seed)
+        model = DiffIRStage1(recipe.network)
+    update = Update("network", Stage1Loss(model), list(model.parameters()), recipe.optimizer)
+    return Training(
+        model=model,
+        phases=(Phase(1, (update,)),),
+        restore=lambda network, lq, hq: network(lq, hq),
+    )
+
+
+def stage2_training(recipe: Recipe, stage1_file: str | Path) -> Training:
+    """Stage 2: G starts from stage 1's, condition and denoiser at random; stage 1's E is frozen.
+
+    Args:
+        recipe: of stage 2.
+        stage1_file: a DiffIR stage 1 checkpoint of the same network sizes.
+
+    Raises:
+        BIRError: no such checkpoint, or one of other sizes.
+    """
+    stage1 = load_model(stage1_file, architecture="diffir_s1")
+    assert isinstance(stage1, DiffIRStage1)  # load_model refuses every other architecture
+    with torch.random.fork_rng():
+        torch.manual_seed(recipe.seed)
+        model = DiffIRStage2(recipe.network)
+    own = {name: value.shape for name, value in model.G.state_dict().items()}
+    given = {name: value.shape for name, value in stage1.G.state_dict().items()}
+    if own != given or stage1.config.n_encoder_res != recipe.network.n_encoder_res:
+        raise BIRError(
+            f"Expected a stage 1 of the recipe's network ({recipe.network}) in {stage1_file}, but "
+            f"it holds {stage1.config}; train stage 1 with the matching recipe first."
+        )
+    model.G.load_state_dict(stage1.G.state_dict())
+    phases: tuple[Phase, ...] = ()
+    first = 1
+    if recipe.encoder_optimizer is not None:
+        parameters = [*model.condition.parameters(), *model.denoise.parameters()]
+        loss = PriorLoss(model, stage1)
+        phases = (Phase(1, (Update("encoder", loss, parameters, recipe.encoder_optimizer),)),)
+        first = recipe.encoder_iterations
+    joint = JointLoss(model, stage1)
+    update = Update("network", joint, list(model.parameters()), recipe.optimizer)
+    return Training(
+        model=model,
+        phases=(*phases, Phase(first, (update,))),
+        restore=_restore_stage2,
+    )
+
+
+def _restore_stage2(network: nn.Module, lq: Tensor, hq: Tensor) -> Tensor:
+    restored: Tensor = network(lq, draw_noise(lq.shape[0], 0))
+    return restored

@@ -1,0 +1,444 @@
+"""The training loop. A method brings a `Training`: networks, losses and optimisers; the loop does the
+rest. It runs the same on one CPU, one GPU, or under `accelerate launch` on many of them.
+"""
+
+import json
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from ..atomic_files import complete_file
+from ..checkpoints import save_checkpoint
+from ..errors import BIRError
+from ..images import crop, pad_to_multiple
+from ..metrics import psnr, ssim
+from .data import Batch, BatchSource
+from .ema import ExponentialAverage
+from .recipe import OptimizerRecipe, Recipe, ValidationRecipe, recipe_to_table
+from .state import (
+    STATE_FILE,
+    TrainingState,
+    as_device,
+    load_optimizer,
+    optimizer_tensors,
+    read_state,
+    require_same_recipe,
+    save_state,
+    with_prefix,
+)
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+logger = logging.getLogger(__name__)
+LOG_EVERY = 50
+
+
+@dataclass(frozen=True)
+class Update:
+    """One optimiser step of an iteration.
+
+    Attributes:
+        name: of the optimiser, in logs and in the state.
+        loss: module that maps a Batch to scalars by name; `total` is optimised, the others shown.
+            It holds all networks that the loss needs, so that data-parallel wrapping sees them.
+        parameters: what the optimiser changes; every other parameter is frozen in the phase, unless
+            another update of the phase names it.
+        optimizer: its recipe.
+    """
+
+    name: str
+    loss: nn.Module
+    parameters: list[nn.Parameter]
+    optimizer: OptimizerRecipe
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Updates that are made in every iteration from `first` (counted from 1) to the next phase."""
+
+    first: int
+    updates: tuple[Update, ...]
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a method brings.
+
+    Attributes:
+        model: the network that is averaged, validated and saved.
+        phases: in order, the first starting at iteration 1.
+        restore: (network, lq, hq) -> restored, for validation; sides divide by `size_multiple`.
+    """
+
+    model: nn.Module
+    phases: tuple[Phase, ...]
+    restore: Callable[[nn.Module, Tensor, Tensor], Tensor]
+
+    def phase_at(self, iteration: int) -> int:
+        """Index of the phase of an iteration."""
+        return max(i for i, phase in enumerate(self.phases) if phase.first <= iteration)
+
+    def networks(self) -> dict[str, nn.Module]:
+        """The losses of all phases, by phase and update."""
+        return {
+            f"{index}.{update.name}": update.loss
+            for index, phase in enumerate(self.phases)
+            for update in phase.updates
+        }
+
+
+@dataclass(frozen=True)
+class ValidationSet:
+    """Held-out pairs.
+
+    Attributes:
+        count: number of pairs.
+        pair: index -> lq (1, 3, h, w) and hq, the same on every call.
+        recipe: which part is measured, and how.
+        size_multiple: pixels by which the sides of lq must divide.
+    """
+
+    count: int
+    pair: Callable[[int], tuple[Tensor, Tensor]]
+    recipe: ValidationRecipe
+    size_multiple: int
+
+
+def make_accelerator(device: str, precision: str) -> "Accelerator":
+    """The processes and devices that take part.
+
+    Args:
+        device: `auto` (the fastest there is), `cpu` or `cuda`.
+        precision: `fp32` or `bf16`.
+
+    Raises:
+        BIRError: accelerate is not installed, or no CUDA device is there.
+    """
+    try:
+        from accelerate import Accelerator
+    except ModuleNotFoundError as error:
+        raise BIRError(
+            "Training should find the package accelerate, but it is absent; install the extra: "
+            "pip install comfyui-bir[train]."
+        ) from error
+    if device == "cuda" and not torch.cuda.is_available():
+        raise BIRError("Expected a CUDA device, but torch finds none; use --device cpu or auto.")
+    return Accelerator(
+        cpu=device == "cpu", mixed_precision="bf16" if precision == "bf16" else "no"
+    )
+
+
+def train(
+    recipe: Recipe,
+    training: Training,
+    source: BatchSource,
+    validation: ValidationSet | None,
+    accelerator: "Accelerator",
+    *,
+    output: Path,
+    resume: bool = False,
+) -> Path:
+    """Run a training to its end.
+
+    Args:
+        recipe: what to do.
+        training: networks, losses, phases.
+        source: batches of this process.
+        validation: held-out pictures; None where there are none.
+        accelerator: from `make_accelerator`.
+        output: folder for `model.safetensors` (opens in `load_model`), `best.safetensors` (the best
+            PSNR of validation), the state, and TensorBoard's files.
+        resume: go on from the state in `output`, to the same weights as without the interruption.
+
+    Returns:
+        Path of the last model.
+
+    Raises:
+        BIRError: nothing to resume or of another recipe; a state that is there already without
+            `resume`; a loss that is not finite; a disk that is full.
+    """
+    run = _Run(recipe, training, source, validation, accelerator, output)
+    first = 1 + (run.resume() if resume else run.start())
+    progress = run.progress_bar(first)
+    try:
+        with _summary_writer(output, accelerator.is_main_process) as writer:
+            for iteration, batches in enumerate(source.iterations(first, recipe.iterations), first):
+                shown = run.step(iteration, batches)
+                progress.update()
+                if iteration % LOG_EVERY == 0 or iteration == recipe.iterations:
+                    run.report(iteration, shown, writer, progress)
+                last = iteration == recipe.iterations
+                every = recipe.validation.every
+                if validation is not None and every and (iteration % every == 0 or last):
+                    run.validate(iteration, writer)
+                if iteration % recipe.save_every == 0 or last:
+                    run.save(iteration, shown)
+    finally:
+        progress.close()
+    return run.model_file
+
+
+class _Run:
+    """The moving parts of a training."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        training: Training,
+        source: BatchSource,
+        validation: ValidationSet | None,
+        accelerator: "Accelerator",
+        output: Path,
+    ) -> None:
+        self.recipe, self.training, self.source = recipe, training, source
+        self.validation, self.accelerator, self.output = validation, accelerator, output
+        self.model_file = output / "model.safetensors"
+        self.state_file = output / STATE_FILE
+        self.phase = -1
+        self.optimizers: list[torch.optim.Optimizer] = []
+        self.losses: list[nn.Module] = []
+        self.best: float | None = None
+        for network in training.networks().values():
+            network.to(accelerator.device)
+        training.model.train()
+        self.average = ExponentialAverage(training.model, recipe.ema) if recipe.ema else None
+
+    def start(self) -> int:
+        """Prepare a new training; returns 0, the iterations done."""
+        if self.state_file.exists():
+            raise BIRError(
+                f"Expected a new output folder, but {self.output} holds a training; give --resume to "
+                "go on with it, or choose another folder."
+            )
+        if self.accelerator.is_main_process:
+            self.output.mkdir(parents=True, exist_ok=True)
+        self.accelerator.wait_for_everyone()
+        self._enter_phase(0)
+        return 0
+
+    def resume(self) -> int:
+        """Take up the saved state; returns the iterations done."""
+        state = read_state(self.state_file)
+        require_same_recipe(state, recipe_to_table(self.recipe), self.state_file)
+        if state.processes != self.accelerator.num_processes:
+            raise BIRError(
+                f"Expected {state.processes} processes, as the training had, but "
+                f"{self.accelerator.num_processes} run; launch as many as before."
+            )
+        self.best = state.best
+        device = self.accelerator.device
+        self.training.model.load_state_dict(as_device(state.part("model"), device))
+        if self.average is not None:
+            self.average.average.load_state_dict(as_device(state.part("average"), device))
+        self._enter_phase(self.training.phase_at(state.iteration))
+        for update, optimizer in zip(self._updates(), self.optimizers, strict=True):
+            load_optimizer(optimizer, state.part(f"optimizer.{update.name}"))
+        if self.source.data.pool:
+            self.source.pool.load(load_file(self._pool_file(state.iteration)), device)
+        return state.iteration
+
+    def _updates(self) -> tuple[Update, ...]:
+        return self.training.phases[self.phase].updates
+
+    def _enter_phase(self, index: int) -> None:
+        """Freeze what the phase does not train, and wrap its losses for the processes. Optimisers
+        start without moments, as in the official second stage."""
+        self.phase = index
+        self.accelerator.free_memory()
+        for network in self.training.networks().values():
+            network.requires_grad_(False)
+        self.optimizers, self.losses = [], []
+        for update in self._updates():
+            for parameter in update.parameters:
+                parameter.requires_grad_(True)
+        for update in self._updates():
+            self.optimizers.append(
+                torch.optim.Adam(
+                    update.parameters, lr=update.optimizer.rate, betas=update.optimizer.betas
+                )
+            )
+            self.losses.append(self.accelerator.prepare_model(update.loss))
+
+    def step(self, iteration: int, batches: list[Batch]) -> dict[str, Tensor]:
+        """One iteration; returns the losses of its last micro-batch, by name."""
+        index = self.training.phase_at(iteration)
+        if index != self.phase:
+            self._enter_phase(index)
+        shown: dict[str, Tensor] = {}
+        position = iteration - self.training.phases[index].first
+        for update, optimizer, loss in zip(
+            self._updates(), self.optimizers, self.losses, strict=True
+        ):
+            for group in optimizer.param_groups:
+                group["lr"] = update.optimizer.rate_at(position)
+            optimizer.zero_grad(set_to_none=True)
+            for part, batch in enumerate(batches):
+                last = part == len(batches) - 1
+                with nullcontext() if last else self.accelerator.no_sync(loss):
+                    values = loss(batch)
+                    self.accelerator.backward(values["total"] / len(batches))
+            if update.optimizer.clip:
+                torch.nn.utils.clip_grad_norm_(update.parameters, update.optimizer.clip)
+            optimizer.step()
+            shown |= {f"{update.name}/{name}": value.detach() for name, value in values.items()}
+        if self.average is not None:
+            self.average.update(self.training.model)
+        return shown
+
+    def progress_bar(self, first: int) -> Any:
+        """A bar over all iterations, on the first process only."""
+        try:
+            from tqdm import tqdm
+        except ModuleNotFoundError as error:
+            raise BIRError(
+                "Training should find the package tqdm, but it is absent; install the extra: "
+                "pip install comfyui-bir[train]."
+            ) from error
+        return tqdm(
+            total=self.recipe.iterations,
+            initial=first - 1,
+            disable=not self.accelerator.is_main_process,
+            unit="it",
+            mininterval=2.0,
+            dynamic_ncols=True,
+        )
+
+    def report(
+        self, iteration: int, shown: dict[str, Tensor], writer: Any, progress: Any
+    ) -> None:
+        """Show the losses; they are means over the processes."""
+        means = {
+            name: float(self.accelerator.reduce(value.float(), "mean"))
+            for name, value in shown.items()
+        }
+        _require_finite(means, iteration)
+        if writer is None:
+            return
+        progress.set_postfix({name: f"{value:.4f}" for name, value in means.items()})
+        for name, value in means.items():
+            writer.add_scalar(name, value, iteration)
+        for update, optimizer in zip(self._updates(), self.optimizers, strict=True):
+            writer.add_scalar(f"{update.name}/rate", optimizer.param_groups[0]["lr"], iteration)
+        writer.add_scalar("data/skipped", len(self.source.skipped), iteration)
+
+    @torch.no_grad()
+    def validate(self, iteration: int, writer: Any) -> None:
+        """PSNR and SSIM on the held-out pictures, shared among the processes."""
+        assert self.validation is not None
+        network = self.average.average if self.average is not None else self.training.model
+        network.eval()
+        total = torch.zeros(3, dtype=torch.float64)
+        start, step = self.accelerator.process_index, self.accelerator.num_processes
+        for index in range(start, self.validation.count, step):
+            total += torch.stack([*self._measure(network, index), torch.ones((), dtype=torch.float64)])
+        self.training.model.train()
+        total = self.accelerator.reduce(total.float().to(self.accelerator.device), "sum").cpu()
+        mean_psnr, mean_ssim = (float(total[0] / total[2]), float(total[1] / total[2]))
+        if writer is None:
+            return
+        logger.info("iteration %d: PSNR %.3f dB, SSIM %.4f", iteration, mean_psnr, mean_ssim)
+        writer.add_scalar("validation/psnr", mean_psnr, iteration)
+        writer.add_scalar("validation/ssim", mean_ssim, iteration)
+        if self.best is None or mean_psnr > self.best:
+            self.best = mean_psnr
+            self._save_model(self.output / "best.safetensors", iteration)
+
+    def _measure(self, network: nn.Module, index: int) -> tuple[Tensor, Tensor]:
+        held_out = self.validation
+        assert held_out is not None
+        lq, hq = held_out.pair(index)
+        scale = hq.shape[-1] // lq.shape[-1]
+        side = held_out.recipe.patch // scale
+        if side:
+            lq, hq = _centre(lq, side), _centre(hq, side * scale)
+        multiple = held_out.size_multiple
+        device = self.accelerator.device
+        restored = self.training.restore(
+            network,
+            pad_to_multiple(lq, multiple).to(device),
+            pad_to_multiple(hq, multiple * scale).to(device),
+        )
+        restored = crop(restored, *hq.shape[-2:]).clamp(0, 1).cpu()
+        channel = held_out.recipe.channel
+        return psnr(restored, hq, channel=channel)[0], ssim(restored, hq, channel=channel)[0]
+
+    def save(self, iteration: int, shown: dict[str, Tensor]) -> None:
+        """Write the model and the state; a loss that is not finite is never saved."""
+        _require_finite({name: float(value) for name, value in shown.items()}, iteration)
+        pool = self.source.pool.state()
+        if self.source.data.pool:
+            with complete_file(self._pool_file(iteration)) as temporary:
+                save_file(pool, temporary)
+        self.accelerator.wait_for_everyone()
+        if self.accelerator.is_main_process:
+            tensors = with_prefix("model", self.training.model.state_dict())
+            if self.average is not None:
+                tensors |= with_prefix("average", self.average.average.state_dict())
+            for update, optimizer in zip(self._updates(), self.optimizers, strict=True):
+                tensors |= with_prefix(f"optimizer.{update.name}", optimizer_tensors(optimizer))
+            save_state(
+                self.state_file,
+                TrainingState(
+                    iteration=iteration,
+                    tensors=tensors,
+                    recipe=recipe_to_table(self.recipe),
+                    processes=self.accelerator.num_processes,
+                    best=self.best,
+                ),
+            )
+            self._save_model(self.model_file, iteration)
+            for old in self.output.glob("pool_*.safetensors"):
+                if not old.name.startswith(f"pool_{iteration}_"):
+                    old.unlink()
+        self.accelerator.wait_for_everyone()
+
+    def _pool_file(self, iteration: int) -> Path:
+        return self.output / f"pool_{iteration}_{self.accelerator.process_index}.safetensors"
+
+    def _save_model(self, path: Path, iteration: int) -> None:
+        network = self.average.average if self.average is not None else self.training.model
+        header = {
+            "iteration": str(iteration),
+            "recipe": json.dumps(recipe_to_table(self.recipe)),
+        }
+        save_checkpoint(network, path, metadata=header)
+
+
+def _centre(image: Tensor, side: int) -> Tensor:
+    """The central square of an image (B, C, H, W), or what there is of it."""
+    top, left = max(image.shape[-2] - side, 0) // 2, max(image.shape[-1] - side, 0) // 2
+    return image[..., top : top + side, left : left + side]
+
+
+def _require_finite(values: dict[str, float], iteration: int) -> None:
+    for name, value in values.items():
+        if not torch.isfinite(torch.tensor(value)):
+            raise BIRError(
+                f"Expected finite losses, but {name} is {value} at iteration {iteration}; resume from "
+                "the last state with a lower rate or with gradient clipping."
+            )
+
+
+@contextmanager
+def _summary_writer(output: Path, main: bool) -> Iterator[Any]:
+    """TensorBoard's writer on the main process, None on the others."""
+    if not main:
+        yield None
+        return
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ModuleNotFoundError as error:
+        raise BIRError(
+            "Training should find the package tensorboard, but it is absent; install the extra: "
+            "pip install comfyui-bir[train]."
+        ) from error
+    with SummaryWriter(output / "logs") as writer:
+        yield writer

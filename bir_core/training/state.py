@@ -1,0 +1,141 @@
+"""The state of a training: one safetensors file that replaces the one before when it is complete."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.optim import Optimizer
+
+from ..atomic_files import complete_file
+from ..errors import BIRError
+
+STATE_FILE = "state.safetensors"
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """What is needed to go on.
+
+    Attributes:
+        iteration: the last one that is done.
+        tensors: networks, averages, optimiser states and pools, by dotted names.
+        recipe: the recipe's table.
+        processes: how many took part.
+        best: best validation PSNR so far; None before the first.
+    """
+
+    iteration: int
+    tensors: dict[str, Tensor]
+    recipe: dict[str, Any]
+    processes: int
+    best: float | None
+
+    def part(self, name: str) -> dict[str, Tensor]:
+        """The tensors below `name.`, without this prefix."""
+        prefix = f"{name}."
+        return {
+            key.removeprefix(prefix): value
+            for key, value in self.tensors.items()
+            if key.startswith(prefix)
+        }
+
+
+def with_prefix(name: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors under names `name.*`."""
+    return {f"{name}.{key}": value for key, value in tensors.items()}
+
+
+def optimizer_tensors(optimizer: Optimizer) -> dict[str, Tensor]:
+    """Moments and step counts under names `<index of the parameter>.<name>`."""
+    state = optimizer.state_dict()["state"]
+    return {
+        f"{index}.{name}": value
+        for index, values in state.items()
+        for name, value in values.items()
+        if isinstance(value, Tensor)
+    }
+
+
+def load_optimizer(optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Inverse of `optimizer_tensors`; rates and betas stay as the optimiser has them."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        index, _, name = key.partition(".")
+        state.setdefault(int(index), {})[name] = value
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def save_state(path: Path, state: TrainingState) -> None:
+    """Write the state; what stood there before stays until the new file is complete.
+
+    Raises:
+        BIRError: it cannot be written (folder missing, disk full).
+    """
+    header = {
+        "iteration": str(state.iteration),
+        "recipe": json.dumps(state.recipe),
+        "processes": str(state.processes),
+        "best": json.dumps(state.best),
+    }
+    tensors = {name: value.detach().cpu().contiguous() for name, value in state.tensors.items()}
+    try:
+        with complete_file(path) as temporary:
+            save_file(tensors, temporary, metadata=header)
+    except (OSError, SafetensorError) as error:
+        raise BIRError(
+            f"Expected to write the training state {path}, but it failed ({error}); make space and "
+            "go on with --resume: the state before is whole."
+        ) from error
+
+
+def read_state(path: Path) -> TrainingState:
+    """Read a state.
+
+    Raises:
+        BIRError: no state there, or a damaged one.
+    """
+    if not path.is_file():
+        raise BIRError(
+            f"Expected a training state at {path} to resume, but found none; start without --resume."
+        )
+    try:
+        with safe_open(path, "pt") as file:
+            header = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return TrainingState(
+            iteration=int(header["iteration"]),
+            tensors=tensors,
+            recipe=json.loads(header["recipe"]),
+            processes=int(header["processes"]),
+            best=json.loads(header["best"]),
+        )
+    except (SafetensorError, KeyError) as error:
+        raise BIRError(
+            f"Expected a training state in {path}, but it is damaged or another file ({error}); "
+            "start again without --resume."
+        ) from error
+
+
+def require_same_recipe(state: TrainingState, recipe: Mapping[str, Any], path: Path) -> None:
+    """Raise BIRError if the state belongs to another recipe; a larger number of iterations and other
+    intervals of saving and validating are allowed."""
+    free = {"iterations", "save_every", "validation"}
+    for key in sorted({*state.recipe, *recipe} - free):
+        if state.recipe.get(key) != recipe.get(key):
+            raise BIRError(
+                f"Expected the recipe that {path} was made with, but `{key}` is "
+                f"{recipe.get(key)} instead of {state.recipe.get(key)}; resume with the same recipe "
+                "or choose another output folder."
+            )
+
+
+def as_device(tensors: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    """Copies on a device."""
+    return {name: value.to(device) for name, value in tensors.items()}
