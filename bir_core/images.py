@@ -82,3 +82,35 @@ def require_finite(image: Tensor, what: str) -> None:
             f"{what} should hold finite numbers only, but NaN or infinity came; "
             "check the step that made it."
         )
+
+
+def split_alpha(image: Tensor) -> tuple[Tensor, Tensor | None]:
+    """The colours and the opacity of an image.
+
+    Args:
+        image: (B, C, H, W); C is 1 (grey), 2 (grey, alpha), 3 (RGB) or 4 (RGB, alpha).
+
+    Returns:
+        RGB (B, 3, H, W), grey repeated, and alpha (B, 1, H, W), None where there is none.
+
+    Raises:
+        BIRError: another number of channels.
+    """
+    channels = image.shape[1]
+    if channels not in (1, 2, 3, 4):
+        raise BIRError(
+            "An image should have 1 (grey), 2 (grey, alpha), 3 (RGB) or 4 (RGB, alpha) channels, "
+            f"but {channels} came; convert it to RGB."
+        )
+    colours = 1 if channels < 3 else 3
+    rgb, alpha = image[:, :colours], image[:, colours:]
+    return rgb.expand(-1, 3, -1, -1), alpha if alpha.shape[1] else None
+
+
+def attach_alpha(image: Tensor, alpha: Tensor | None) -> Tensor:
+    """Put an alpha channel (B, 1, h, w), enlarged to the size of the image (B, 3, H, W), back
+    behind its colours; the image itself where there is none."""
+    if alpha is None:
+        return image
+    alpha = resize(alpha, image.shape[-2], image.shape[-1]).clamp(0, 1)
+    return torch.cat([image, alpha.to(image)], dim=1)

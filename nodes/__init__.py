@@ -1,0 +1,22 @@
+"""The ComfyUI layer: thin nodes over `bir_core`."""
+
+from comfy_api.latest import ComfyExtension, io
+
+from ..bir_core import spandrel_plugin
+from . import host
+from .diffir import DiffIRLoader, DiffIRRestore
+
+NODES: list[type[io.ComfyNode]] = [DiffIRLoader, DiffIRRestore]
+
+
+class BIRExtension(ComfyExtension):
+    async def on_load(self) -> None:
+        host.register_model_folder()
+        spandrel_plugin.register(callback=host.raise_if_cancelled)
+
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        return NODES
+
+
+async def comfy_entrypoint() -> ComfyExtension:
+    return BIRExtension()

@@ -1,0 +1,172 @@
+"""Nodes that load and run DiffIR."""
+
+import torch
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..bir_core.checkpoints import ModelInfo, load_model
+from ..bir_core.errors import BIRError
+from ..bir_core.images import attach_alpha, from_channels_last, split_alpha, to_channels_last
+from ..bir_core.restore import restore
+from ..bir_core.weights import BUILT_IN
+from . import host
+
+DiffIRModel = io.Custom("DIFFIR_MODEL")
+DTYPES = {"default": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+TASKS = {"sr": "super-resolution", "deblur": "motion deblurring", "inpainting": "inpainting"}
+
+
+def describe(info: ModelInfo) -> str:
+    """One line on what a model does."""
+    size = f"enlarges {info.scale} times" if info.scale > 1 else "keeps the size"
+    mask = ", needs a mask" if info.task == "inpainting" else ""
+    return (
+        f"DiffIR {info.variant}: {TASKS[info.task]}, {size}{mask}, "
+        f"{info.parameters / 1e6:.1f} million parameters"
+    )
+
+
+class DiffIRLoader(io.ComfyNode):
+    """A checkpoint file to a DIFFIR_MODEL."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="DiffIRLoader",
+            display_name="Load DiffIR Model",
+            category="model/loaders",
+            description=(
+                "Loads a DiffIR stage 2 checkpoint: super-resolution, deblurring or inpainting. "
+                "The file itself says which; the built-in models need no file."
+            ),
+            search_aliases=["diffir", "restoration model", "deblur model", "upscale model"],
+            inputs=[
+                io.Combo.Input(
+                    "model_name",
+                    options=[*BUILT_IN, *host.model_names()],
+                    tooltip=(
+                        "A built-in model, or a file of models/upscale_models or models/diffir. "
+                        "Stage 2 files only; stage 1 files serve training."
+                    ),
+                ),
+                io.Combo.Input(
+                    "weight_dtype",
+                    options=list(DTYPES),
+                    default="default",
+                    optional=True,
+                    advanced=True,
+                    tooltip=(
+                        "Numbers of the weights and of the computation. default: float32, the "
+                        "exact result. fp16, bf16: faster on most GPUs, in half the memory, with "
+                        "small deviations; what overflows is repeated in float32."
+                    ),
+                ),
+            ],
+            outputs=[
+                DiffIRModel.Output(display_name="model"),
+                io.String.Output(
+                    display_name="description", tooltip="What the file holds, in one line."
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, model_name: str, weight_dtype: str = "default") -> io.NodeOutput:
+        path = BUILT_IN.get(model_name) or host.model_path(model_name)
+        network = load_model(path, dtype=DTYPES[weight_dtype], architecture="diffir_s2")
+        return io.NodeOutput(host.manage(network), describe(network.info))
+
+
+class DiffIRRestore(io.ComfyNode):
+    """An image, and a mask for inpainting, to the restored image."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="DiffIRRestore",
+            display_name="Restore Image (DiffIR)",
+            category="image/restoration",
+            description=(
+                "Restores an image of any size with DiffIR: enlarges, deblurs or fills holes, as "
+                "the model was trained to. The whole image has one prior; there are no tiles and "
+                "no seams."
+            ),
+            search_aliases=[
+                *("diffir", "super resolution", "upscale", "enlarge", "deblur", "motion blur"),
+                *("denoise", "inpaint", "restore photo", "remove artifacts"),
+            ],
+            inputs=[
+                DiffIRModel.Input("model", tooltip="From Load DiffIR Model."),
+                io.Image.Input(
+                    "image",
+                    tooltip="Any size from 1 pixel on. A batch is restored image by image; an "
+                    "alpha channel is kept, and enlarged with the image.",
+                ),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=0xFFFFFFFFFFFFFFFF,
+                    control_after_generate=io.ControlAfterGenerate.fixed,
+                    tooltip="Start of the diffusion on the prior: image i of a batch takes "
+                    "seed + i. Changes fine detail a little; the same seed gives the same picture.",
+                ),
+                io.Mask.Input(
+                    "mask",
+                    optional=True,
+                    tooltip="For inpainting models only: 1 where the image is to be filled, of the "
+                    "same size as the image; one for the whole batch, or one per image.",
+                ),
+                io.Int.Input(
+                    "strip",
+                    default=0,
+                    min=0,
+                    max=16384,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Rows that are computed at a time: fewer need less memory and more "
+                    "time. The result does not depend on it. 0 chooses by the free memory.",
+                ),
+            ],
+            outputs=[io.Image.Output(tooltip="The restored image, scale times as large.")],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: host.ManagedModel,
+        image: Tensor,
+        seed: int,
+        mask: Tensor | None = None,
+        strip: int = 0,
+    ) -> io.NodeOutput:
+        colours, alpha = split_alpha(from_channels_last(image.float()))
+        masks = None if mask is None else masks_of_batch(mask, len(colours))
+        progress = host.batch_progress(len(colours))
+        device = model.load(0)
+        restored = []
+        for index in range(len(colours)):
+            # One at a time: a result then depends neither on the batch nor on its memory.
+            one = slice(index, index + 1)
+            picture = restore(
+                colours[one].to(device),
+                model.network,
+                mask=None if masks is None else masks[one].to(device),
+                seed=(seed + index) % 2**64,
+                strip=strip or None,
+                callback=progress(index),
+            )
+            restored.append(host.to_output(picture))
+        pictures = attach_alpha(torch.cat(restored), alpha)
+        return io.NodeOutput(host.to_output(to_channels_last(pictures)))
+
+
+def masks_of_batch(mask: Tensor, batch: int) -> Tensor:
+    """MASK, (B, H, W) or (H, W), to (batch, 1, H, W): a single mask serves all images."""
+    masks = mask.float().reshape(-1, 1, *mask.shape[-2:])
+    if len(masks) not in (1, batch):
+        raise BIRError(
+            f"Expected one mask, or one for each of the {batch} images, but {len(masks)} came; "
+            "repeat or select masks to match the batch."
+        )
+    return masks.expand(batch, -1, -1, -1)

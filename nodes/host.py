@@ -1,0 +1,99 @@
+"""ComfyUI's services for the nodes: model files, weights on the device, progress, cancel.
+
+This is the only file that uses parts of ComfyUI without a promise of stability.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import comfy.model_management
+import comfy.model_patcher
+import comfy.utils
+import folder_paths
+from torch import Tensor, device, nn
+
+from ..bir_core.errors import BIRError
+
+# Files that no stock node can load have a folder of their own; the first folder with a name wins.
+MODEL_FOLDERS = ("diffir", "upscale_models")
+
+
+def register_model_folder() -> None:
+    """Make `models/diffir` a model folder, beside the ones that the user's configuration names."""
+    own = os.path.join(folder_paths.models_dir, "diffir")
+    configured = folder_paths.folder_names_and_paths.get("diffir", ([], set()))[0]
+    paths = [*configured, own] if own not in configured else configured
+    folder_paths.folder_names_and_paths["diffir"] = (paths, folder_paths.supported_pt_extensions)
+
+
+def model_names() -> list[str]:
+    """Files that may hold a DiffIR, as they stand in the model folders."""
+    names = {name for folder in MODEL_FOLDERS for name in folder_paths.get_filename_list(folder)}
+    return sorted(names)
+
+
+def model_path(name: str) -> str:
+    """The file of a name that `model_names` gave."""
+    for folder in MODEL_FOLDERS:
+        path = folder_paths.get_full_path(folder, name)
+        if path is not None:
+            return path
+    raise BIRError(
+        f"Expected the model file {name} in models/{' or models/'.join(MODEL_FOLDERS)}, but it is "
+        "in neither; put it there or choose another one."
+    )
+
+
+@dataclass(frozen=True)
+class ManagedModel:
+    """A network whose weights ComfyUI moves between the devices."""
+
+    patcher: comfy.model_patcher.ModelPatcher
+    name: str
+
+    @property
+    def network(self) -> nn.Module:
+        return self.patcher.model
+
+    def load(self, memory_required: float) -> device:
+        """Bring all weights to the computing device, with `memory_required` bytes to spare."""
+        comfy.model_management.load_models_gpu(
+            [self.patcher], memory_required=memory_required, force_full_load=True
+        )
+        return self.patcher.load_device
+
+
+def manage(network: nn.Module, name: str) -> ManagedModel:
+    """Hand a network on the CPU to ComfyUI's memory management."""
+    # Looked up at call time: ComfyUI replaces the class when its dynamic memory is on.
+    patcher = comfy.model_patcher.CoreModelPatcher(
+        network,
+        load_device=comfy.model_management.get_torch_device(),
+        offload_device=comfy.model_management.unet_offload_device(),
+    )
+    return ManagedModel(patcher, name)
+
+
+def raise_if_cancelled(done: int = 0, total: int = 0) -> None:
+    """A progress callback that ends the work once the user has pressed cancel."""
+    comfy.model_management.throw_exception_if_processing_interrupted()
+
+
+def batch_progress(batch: int) -> Callable[[int], Callable[[int, int], None]]:
+    """A progress bar over `batch` images: the callback of image `index` moves it, and cancels."""
+    bar = comfy.utils.ProgressBar(batch)
+
+    def of_image(index: int) -> Callable[[int, int], None]:
+        def callback(done: int, total: int) -> None:
+            raise_if_cancelled()
+            bar.update_absolute(index * total + done, batch * total)
+
+        return callback
+
+    return of_image
+
+
+def to_output(image: Tensor) -> Tensor:
+    """A finished IMAGE or MASK where the next node expects it: contiguous float32."""
+    return image.to(comfy.model_management.intermediate_device()).float().contiguous()

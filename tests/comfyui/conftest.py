@@ -1,0 +1,108 @@
+"""One ComfyUI server for the tests of this folder, and what they all do with it.
+
+Without ComfyUI (see `harness.find_comfyui`) these tests are skipped.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from comfyui.harness import (
+    PACK,
+    Prompt,
+    Server,
+    copy_pack,
+    find_comfyui,
+    find_python,
+    node,
+    unique_copy,
+)
+from comfyui.models import write_models
+from numpy.typing import NDArray
+
+
+@pytest.fixture(scope="session")
+def comfyui() -> tuple[Path, str]:
+    """The folder of ComfyUI and its Python."""
+    folder = find_comfyui()
+    if folder is None:
+        pytest.skip("no ComfyUI found: set COMFYUI_PATH to its folder to run these tests")
+    python = find_python(folder)
+    if python is None:
+        pytest.skip(f"no Python with ComfyUI's requirements for {folder}: set COMFYUI_PYTHON")
+    return folder, python
+
+
+@pytest.fixture(scope="session")
+def start_server(
+    comfyui: tuple[Path, str], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Server]:
+    """Prepares a server whose pack folder has another name than this one."""
+
+    def start(pack_name: str) -> Server:
+        return Server(*comfyui, tmp_path_factory.mktemp("comfyui"), pack_name)
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def server(start_server: Callable[[str], Server]) -> Iterator[Server]:
+    """The server of most tests; the pack is a symbolic link in its `custom_nodes`."""
+    prepared = start_server("comfyui-bir-linked")
+    pack = prepared.base / "custom_nodes" / prepared.pack_name
+    try:
+        pack.symlink_to(PACK, target_is_directory=True)
+    except OSError:  # Windows without the right to make links
+        copy_pack(pack)
+    write_models(prepared.base / "models")
+    with prepared:
+        yield prepared
+
+
+@pytest.fixture
+def restore_in_comfyui(server: Server) -> Callable[..., NDArray[np.float32]]:
+    """Run DiffIRLoader and DiffIRRestore on an array (B, H, W, C); every bit of the result comes
+    back. Keywords other than `mask`, `model_name` and `loader` are inputs of DiffIRRestore."""
+
+    def run(
+        image: NDArray[np.float32],
+        model_name: str = "sr_x4.safetensors",
+        mask: NDArray[np.float32] | None = None,
+        loader: dict[str, Any] | None = None,
+        **inputs: Any,
+    ) -> NDArray[np.float32]:
+        # The server reuses what it computed for equal inputs, and of a file it sees the name only.
+        file = unique_copy(server, image)
+        prompt: Prompt = {
+            "load": node("DiffIRLoader", model_name=model_name, **(loader or {})),
+            "image": node("TestLoadTensor", file=file),
+            "restore": node(
+                "DiffIRRestore", model=["load", 0], image=["image", 0], **{"seed": 0, **inputs}
+            ),
+            "save": node("TestSaveTensor", image=["restore", 0], file="restored.npy"),
+        }
+        if mask is not None:
+            prompt["mask"] = node("TestLoadTensor", file=unique_copy(server, mask))
+            prompt["restore"]["inputs"]["mask"] = ["mask", 1]
+        server.run(prompt)
+        output = server.base / "output" / "restored.npy"
+        properties = json.loads(output.with_name("restored.npy.json").read_text())
+        assert properties == {"dtype": "torch.float32", "device": "cpu", "contiguous": True}
+        restored: NDArray[np.float32] = np.load(output)
+        assert restored.min() >= 0 and restored.max() <= 1
+        return restored
+
+    return run
+
+
+@pytest.fixture
+def picture() -> NDArray[np.float32]:
+    """(1, 40, 56, 3): smooth shapes and a little noise."""
+    rows, columns = np.mgrid[0:40, 0:56].astype(np.float32)
+    waves = [np.sin(rows / (3 + c)) * np.cos(columns / (5 - c)) for c in range(3)]
+    noise = np.random.default_rng(0).normal(0, 0.02, (40, 56, 3))
+    image = np.stack(waves, axis=-1) * 0.3 + 0.5 + noise
+    return np.clip(image, 0, 1).astype(np.float32)[None]

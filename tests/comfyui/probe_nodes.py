@@ -1,0 +1,99 @@
+"""Test-only nodes: put tensors of any shape into a graph, and see exactly what comes out of it."""
+
+import json
+import os
+
+import folder_paths
+import numpy as np
+import torch
+from comfy_api.latest import ComfyExtension, io
+
+
+class TestLoadTensor(io.ComfyNode):
+    """An IMAGE or a MASK from a .npy file of the input folder."""
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="TestLoadTensor",
+            category="test",
+            inputs=[io.String.Input("file")],
+            outputs=[io.Image.Output(), io.Mask.Output()],
+        )
+
+    @classmethod
+    def execute(cls, file):
+        tensor = torch.from_numpy(np.load(os.path.join(folder_paths.get_input_directory(), file)))
+        return io.NodeOutput(tensor, tensor)
+
+
+class TestSaveTensor(io.ComfyNode):
+    """Writes an IMAGE to the output folder with every bit, and its properties beside it."""
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="TestSaveTensor",
+            category="test",
+            inputs=[io.Image.Input("image"), io.String.Input("file")],
+            outputs=[],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(cls, image, file):
+        path = os.path.join(folder_paths.get_output_directory(), file)
+        np.save(path, image.numpy())
+        properties = {
+            "dtype": str(image.dtype),
+            "device": str(image.device),
+            "contiguous": image.is_contiguous(),
+        }
+        with open(path + ".json", "w", encoding="utf-8") as stream:
+            json.dump(properties, stream)
+        return io.NodeOutput()
+
+
+class TestUseRandomness(io.ComfyNode):
+    """Disturbs the global random state, as any other node may, before its image goes on."""
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="TestUseRandomness",
+            category="test",
+            inputs=[io.Image.Input("image"), io.Int.Input("seed", min=0, max=1000)],
+            outputs=[io.Image.Output()],
+        )
+
+    @classmethod
+    def execute(cls, image, seed):
+        torch.manual_seed(seed)
+        torch.randn(7)
+        return io.NodeOutput(image)
+
+
+class TestDrawNoise(io.ComfyNode):
+    """Random pixels from the global random state, once its input has come."""
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="TestDrawNoise",
+            category="test",
+            inputs=[io.Image.Input("image")],
+            outputs=[io.Image.Output()],
+        )
+
+    @classmethod
+    def execute(cls, image):
+        return io.NodeOutput(torch.rand(1, 8, 8, 3))
+
+
+class TestExtension(ComfyExtension):
+    async def get_node_list(self):
+        return [TestLoadTensor, TestSaveTensor, TestUseRandomness, TestDrawNoise]
+
+
+def comfy_entrypoint():
+    return TestExtension()

@@ -1,0 +1,50 @@
+"""The stock Load Upscale Model and Upscale Image (using Model) run DiffIR through spandrel."""
+
+import numpy as np
+import pytest
+import torch
+from comfyui.harness import Failed, Prompt, Server, node, unique_copy
+from comfyui.models import CONFIGS, random_model
+from numpy.typing import NDArray
+
+from bir_core.restore import restore
+
+Array = NDArray[np.float32]
+
+
+def upscale(server: Server, image: Array, model_name: str) -> Array:
+    prompt: Prompt = {
+        "load": node("UpscaleModelLoader", model_name=model_name),
+        "image": node("TestLoadTensor", file=unique_copy(server, image)),
+        "upscale": node("ImageUpscaleWithModel", upscale_model=["load", 0], image=["image", 0]),
+        "save": node("TestSaveTensor", image=["upscale", 0], file="upscaled.npy"),
+    }
+    server.run(prompt)
+    upscaled: Array = np.load(server.base / "output" / "upscaled.npy")
+    return upscaled
+
+
+@pytest.mark.parametrize("name", ["sr_x4", "sr_x2", "sr_x1", "deblur"])
+def test_stock_nodes_run_diffir(server: Server, picture: Array, name: str) -> None:
+    upscaled = upscale(server, picture, f"{name}.safetensors")
+    model = random_model(CONFIGS[name], list(CONFIGS).index(name))
+    expected = restore(torch.from_numpy(picture).movedim(-1, 1), model, seed=0).movedim(1, -1)
+    np.testing.assert_allclose(upscaled, expected.numpy(), atol=1e-5)
+
+
+def test_stock_nodes_are_deterministic(server: Server, picture: Array) -> None:
+    first, second = (upscale(server, picture, "sr_x4.safetensors") for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+
+
+def test_stock_loader_refuses_inpainting_and_names_ours(server: Server, picture: Array) -> None:
+    source = server.base / "models" / "diffir" / "inpainting.safetensors"
+    copy = server.base / "models" / "upscale_models" / "inpainting_copy.safetensors"
+    copy.write_bytes(source.read_bytes())
+    with pytest.raises(Failed, match="Load DiffIR Model"):
+        upscale(server, picture, copy.name)
+
+
+def test_stock_loader_refuses_stage_1(server: Server, picture: Array) -> None:
+    with pytest.raises(Failed, match="stage 2"):
+        upscale(server, picture, "stage1.safetensors")
