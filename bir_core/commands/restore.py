@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from ..checkpoints import ModelInfo, load_model
 from ..errors import BIRError
-from ..images import require_finite, resize
+from ..images import resize
 from ..picture_files import (
     SIXTEEN_BIT_FORMATS,
     SUFFIXES,
@@ -30,7 +30,7 @@ from ..picture_files import (
     write_picture,
 )
 from ..restore import restore
-from ..weights import BUILTIN_NAMES
+from ..weights import BUILTIN_NAMES, builtin_model_path
 from .options import DTYPES, add_device_arguments, choose_device, positive, seed, write_line
 
 FORMAT_SUFFIXES = {"png": ".png", "jpg": ".jpg", "webp": ".webp", "tiff": ".tif"}
@@ -58,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--mask",
         metavar="FILE|FOLDER",
         type=Path,
-        help="for inpainting: a mask, white in the hole, for all pictures, or a folder of masks "
+        help="for inpainting: a mask for all pictures, white in the hole, or a folder of masks "
         "named like the pictures",
     )
     parser.add_argument("--seed", type=seed, default=0, help="of the noise (default: 0)")
@@ -103,7 +103,7 @@ def run(options: argparse.Namespace) -> int:
     jobs = _plan(options)
     device = choose_device(options.device)
     model = load_model(
-        BUILTIN_NAMES.get(options.model, options.model),
+        builtin_model_path(options.model) or options.model,
         device=device,
         dtype=DTYPES[options.dtype],
         architecture="diffir_s2",
@@ -285,13 +285,12 @@ def _restore(
     device: torch.device,
     name: str,
 ) -> Picture:
-    dtype = DTYPES[options.dtype]
     with tqdm(desc=name, unit="step", leave=False, disable=None) as bar:
         try:
             image = restore(
-                picture.image.to(device, dtype),
+                picture.image.to(device),
                 model,
-                mask=None if mask is None else mask.to(device, dtype),
+                mask=mask,
                 seed=options.seed,
                 strip=options.strip,
                 callback=_progress(bar),
@@ -303,8 +302,7 @@ def _restore(
                 f"Expected enough memory on {device} for {name}, but it ran out; "
                 "give a smaller --strip, or --device cpu."
             ) from error
-    image = image.float().cpu()
-    require_finite(image, f"The restored picture of {name}")
+    image = image.cpu()
     alpha = picture.alpha
     if alpha is not None:
         alpha = resize(alpha, image.shape[-2], image.shape[-1]).clamp(0, 1)
