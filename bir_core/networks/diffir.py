@@ -440,7 +440,8 @@ class IPRDiffusion(nn.Module):
         return self.posterior_mean_coef1[t] * z_0 + self.posterior_mean_coef2[t] * z_t
 
 
-def _require_multiple(lq: Tensor, config: DiffIRConfig) -> None:
+def require_multiple(lq: Tensor, config: DiffIRConfig) -> None:
+    """Raise BIRError unless lq is (B, in_channels, H, W) with sides that the network takes."""
     height, width = lq.shape[-2:]
     if lq.ndim != 4 or lq.shape[1] != config.in_channels:
         raise BIRError(
@@ -471,7 +472,7 @@ class DiffIRStage1(nn.Module):
 
     def forward(self, lq: Tensor, hq: Tensor) -> Tensor:
         """Restore lq with the prior of the pair; shapes as in `encode`, result as hq."""
-        _require_multiple(lq, self.config)
+        require_multiple(lq, self.config)
         return self.G(lq, self.encode(lq, hq))
 
 
@@ -516,7 +517,7 @@ class DiffIRStage2(nn.Module):
         Returns:
             (B, 3, H * scale, W * scale), not clamped; for inpainting the prediction everywhere.
         """
-        _require_multiple(lq, self.config)
+        require_multiple(lq, self.config)
         if noise is None:
             noise = draw_noise(lq.shape[0], seed)
         return self.G(lq, self.prior(lq, noise.to(lq)))
