@@ -1,4 +1,7 @@
-"""`bir degrade`: make low-quality pictures from good ones."""
+"""Make low-quality pictures from good ones, by a named degradation.
+
+A folder gives a folder of PNG files, which keep the results exactly as they were made. The same
+seed gives the same result; each further picture of a folder has the next seed."""
 
 import argparse
 import json
@@ -14,85 +17,88 @@ from ..degradations import degrade, get_preset, preset_names
 from ..errors import BIRError
 from ..images import resize
 from ..picture_files import list_pictures, read_picture, require_free, write_picture
-
-# What torch.Generator.manual_seed takes without wrapping around.
-LARGEST_SEED = 2**63 - 1
+from .options import positive, seed, write_line
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments of `bir degrade`."""
-    parser.add_argument("input", type=Path, help="a picture, or a folder of pictures")
+    """Arguments of `bir degrade`."""
+    parser.add_argument("input", metavar="INPUT", type=Path, help="picture or folder of pictures")
     parser.add_argument(
         "output",
+        metavar="OUTPUT",
         type=Path,
-        help="a picture; for a folder, the folder of the results, which are PNG to keep them "
-        "exactly as they were made",
+        help="file or existing folder for a picture; folder, made if needed, for a folder",
     )
     parser.add_argument(
         "--preset",
-        default="simple_x4",
         metavar="NAME",
-        help=f"one of {', '.join(preset_names())} (default: %(default)s)",
+        default="simple_x4",
+        help=f"{', '.join(preset_names())} (default: simple_x4)",
     )
     parser.add_argument(
-        "--scale", type=int, help="how many times smaller, instead of the preset's own scale"
+        "--scale",
+        type=positive,
+        help="how many times smaller, instead of the preset's own scale; for presets that return "
+        "to the size of the input, how many times smaller in between",
     )
+    parser.add_argument("--seed", type=seed, default=0, help="of the first picture (default: 0)")
     parser.add_argument(
-        "--seed",
-        type=int,
-        default=0,
-        help="of the first picture; each further one has the next (default: %(default)s)",
+        "--draws", metavar="FILE", type=Path, help="also write every drawn value to this JSON file"
     )
-    parser.add_argument(
-        "--draws", type=Path, metavar="FILE", help="also write every drawn value to this JSON file"
-    )
-    parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
+    parser.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
 
 
-def run(args: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> int:
     """Degrade one picture or a folder of them.
 
     Raises:
         BIRError: an unknown preset, a bad seed or scale, no picture, or an output that exists.
     """
-    preset = get_preset(args.preset)
-    jobs = _jobs(args.input, args.output)
-    if not 0 <= args.seed <= LARGEST_SEED - len(jobs):
-        raise BIRError(
-            f"The seed should be in 0..{LARGEST_SEED - len(jobs)}, but {args.seed} came; "
-            "choose another one."
-        )
-    _require_free_outputs(jobs, args.draws, overwrite=args.overwrite)
-    if args.input.is_dir():
-        _make_folder(args.output)
+    preset = get_preset(options.preset)
+    jobs = _jobs(options.input, options.output)
+    _require_free_outputs(jobs, options.draws, overwrite=options.overwrite)
+    if options.input.is_dir():
+        _make_folder(options.output)
     records = {}
-    for index, (source, target) in enumerate(tqdm(jobs, unit="picture", disable=len(jobs) == 1)):
+    # `disable=None` shows the bar on a terminal only.
+    bar = tqdm(jobs, unit="picture", disable=None if len(jobs) > 1 else True)
+    for index, (source, target) in enumerate(bar):
         picture = read_picture(source)
-        seed = args.seed + index
+        picture_seed = options.seed + index
         degraded = degrade(
             picture.image,
             preset,
-            generator=torch.Generator().manual_seed(seed),
-            scale=args.scale,
+            generator=torch.Generator().manual_seed(picture_seed),
+            scale=options.scale,
         )
+        height, width = degraded.lq.shape[-2:]
         alpha = picture.alpha
         if alpha is not None:
             # The part of the picture that lq shows, at its size.
             alpha = alpha[..., : degraded.hq.shape[-2], : degraded.hq.shape[-1]]
-            height, width = degraded.lq.shape[-2:]
             alpha = resize(alpha, height, width, "area")
         lq = replace(picture, image=degraded.lq, alpha=alpha, bits=8)
-        write_picture(target, lq, overwrite=args.overwrite)
-        records[source.name] = {"output": target.name, "seed": seed, "draws": degraded.draws}
-    if args.draws is not None:
-        _write_draws(args.draws, {"preset": args.preset, "scale": args.scale, "pictures": records})
+        write_picture(target, lq, overwrite=options.overwrite)
+        write_line(
+            f"{target}  {picture.image.shape[-1]}x{picture.image.shape[-2]} -> {width}x{height}"
+        )
+        records[source.name] = {
+            "output": target.name,
+            "seed": picture_seed,
+            "draws": degraded.draws,
+        }
+    if options.draws is not None:
+        _write_draws(
+            options.draws,
+            {"preset": options.preset, "scale": options.scale, "pictures": records},
+        )
     return 0
 
 
 def _jobs(source: Path, target: Path) -> list[tuple[Path, Path]]:
     """Pairs of a picture and the file of its result."""
     if not source.is_dir():
-        return [(source, target)]
+        return [(source, target / f"{source.stem}.png" if target.is_dir() else target)]
     jobs = [(path, target / f"{path.stem}.png") for path in list_pictures(source)]
     owners: dict[Path, Path] = {}
     for path, result in jobs:
@@ -110,15 +116,26 @@ def _require_free_outputs(
     jobs: list[tuple[Path, Path]], draws: Path | None, *, overwrite: bool
 ) -> None:
     """Raise BIRError before any work if a result would replace an input or a file to be kept."""
-    taken = {source.resolve() for source, _ in jobs}
-    for target in [target for _, target in jobs] + ([] if draws is None else [draws]):
-        if target.resolve() in taken:
+    # By file number: it is the same under another name or spelling of the same file.
+    inputs = {_file_number(source) for source, _ in jobs if source.exists()}
+    targets = [target for _, target in jobs]
+    if draws is not None and draws in targets:
+        raise BIRError(
+            f"The drawn values should have a file of their own, but {draws} is the picture; "
+            "choose another name."
+        )
+    for target in targets if draws is None else [*targets, draws]:
+        if target.exists() and _file_number(target) in inputs:
             raise BIRError(
-                f"An output should not replace an input or another output, but {target} would; "
-                "choose another name or folder."
+                f"Expected an output that is not an input, but {target} is both; "
+                "inputs are never replaced: choose another name or folder."
             )
-        taken.add(target.resolve())
         require_free(target, overwrite=overwrite)
+
+
+def _file_number(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_dev, status.st_ino
 
 
 def _make_folder(folder: Path) -> None:

@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+import kornia.filters as kornia_filters
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -45,6 +46,14 @@ def require_odd(size: int) -> None:
         raise BIRError(
             f"A kernel size should be odd and at least 1, but {size} came; choose an odd size."
         )
+
+
+def require_sizes(name: str, sizes: tuple[int, ...]) -> None:
+    """Raise BIRError unless there is at least one kernel size and all are odd."""
+    if not sizes:
+        raise BIRError(f"{name} should have at least one kernel size; add an odd number.")
+    for size in sizes:
+        require_odd(size)
 
 
 def require_cutoff(name: str, bounds: Range) -> None:
@@ -164,8 +173,7 @@ class MixedKernels:
     beta_plateau: Range = (1.0, 2.0)
 
     def __post_init__(self) -> None:
-        for size in self.sizes:
-            require_odd(size)
+        require_sizes("sizes", self.sizes)
         require_probability("sinc_probability", self.sinc_probability)
         require_cutoff("sinc_cutoff_small", self.sinc_cutoff_small)
         require_cutoff("sinc_cutoff_large", self.sinc_cutoff_large)
@@ -271,29 +279,27 @@ def filter2d(image: Tensor, kernels: Tensor) -> Tensor:
     Raises:
         BIRError: an even k, or a number of kernels that is neither 1 nor B.
     """
-    batch, channels, height, width = image.shape
-    count, size = kernels.shape[0], kernels.shape[-1]
+    batch, count, size = image.shape[0], kernels.shape[0], kernels.shape[-1]
     require_odd(size)
     if count not in (1, batch):
         raise BIRError(
             f"There should be one kernel, or one for each of the {batch} images, but {count} came; "
             "pass kernels of shape (B, k, k)."
         )
-    weight = kernels.to(image).expand(batch, size, size)
-    weight = weight[:, None].repeat_interleave(channels, dim=0)  # (B C, 1, k, k)
+    # kornia's own padding fails where the margin is larger than the image.
     padded = pad_reflect(image, size // 2, size // 2)
-    planes = padded.reshape(1, batch * channels, *padded.shape[-2:])
-    return F.conv2d(planes, weight, groups=batch * channels).view(batch, channels, height, width)
+    filtered: Tensor = kornia_filters.filter2d(padded, kernels.to(image), padding="valid")
+    return filtered
 
 
 def _blur_gaussian(image: Tensor, size: int, sigma: float) -> Tensor:
     """Isotropic Gaussian blur as two one-dimensional filters, borders reflected."""
     axis = torch.arange(size, dtype=torch.float64) - (size - 1) / 2
     row = torch.exp(-0.5 * (axis / sigma) ** 2)
-    row = (row / row.sum()).to(image)
-    planes = pad_reflect(image, size // 2, size // 2).flatten(0, 1)[:, None]  # (B C, 1, H', W')
-    planes = F.conv2d(F.conv2d(planes, row.view(1, 1, 1, -1)), row.view(1, 1, -1, 1))
-    return planes.view_as(image)
+    row = (row / row.sum()).to(image)[None]
+    padded = pad_reflect(image, size // 2, size // 2)
+    blurred: Tensor = kornia_filters.filter2d_separable(padded, row, row, padding="valid")
+    return blurred
 
 
 def sharpen(

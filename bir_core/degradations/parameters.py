@@ -7,7 +7,7 @@ from typing import Literal
 
 from ..errors import BIRError
 from .draws import Range, require_probability, require_range, require_weights
-from .kernels import MixedKernels, require_cutoff, require_odd
+from .kernels import MixedKernels, require_cutoff, require_sizes
 
 ResizeMode = Literal["area", "bilinear", "bicubic"]
 RESIZE_MODES: tuple[ResizeMode, ...] = ("area", "bilinear", "bicubic")
@@ -159,8 +159,7 @@ class RealESRGANDegradation:
             )
         _require_modes(self.resize_modes)
         require_probability("final_sinc_probability", self.final_sinc_probability)
-        for size in self.final_sinc_sizes:
-            require_odd(size)
+        require_sizes("final_sinc_sizes", self.final_sinc_sizes)
         require_cutoff("final_sinc_cutoff", self.final_sinc_cutoff)
 
 

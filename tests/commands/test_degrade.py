@@ -1,0 +1,183 @@
+import argparse
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from bir_core.commands import degrade as command
+from bir_core.degradations import degrade, get_preset
+from bir_core.errors import BIRError
+from bir_core.picture_files import Picture, read_picture, write_picture
+
+
+def call(*words: str | Path) -> int:
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    return command.run(parser.parse_args([str(word) for word in words]))
+
+
+def make_picture(path: Path, *, height=21, width=26, seed=0, **more) -> Path:
+    generator = torch.Generator().manual_seed(seed)
+    image = torch.randint(0, 256, (1, 3, height, width), generator=generator) / 255
+    write_picture(path, Picture(image=image, **more))
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """Three pictures of different formats and sizes."""
+    pictures = tmp_path / "in"
+    pictures.mkdir()
+    make_picture(pictures / "a.png", seed=1)
+    make_picture(pictures / "b.webp", seed=2, height=17)
+    make_picture(pictures / "c.jpg", seed=3, width=40)
+    return pictures
+
+
+def test_a_picture_is_what_the_function_makes(tmp_path):
+    source = make_picture(tmp_path / "a.png")
+    assert call(source, tmp_path / "b.png", "--preset", "simple_x4", "--seed", "9") == 0
+    generator = torch.Generator().manual_seed(9)
+    hq = read_picture(source).image
+    expected = degrade(hq, get_preset("simple_x4"), generator=generator).lq
+    torch.testing.assert_close(read_picture(tmp_path / "b.png").image, expected)
+
+
+def test_the_same_seed_gives_the_same_bytes(tmp_path):
+    source = make_picture(tmp_path / "a.png")
+    for name, seed in (("b", 1), ("c", 1), ("d", 2)):
+        call(source, tmp_path / f"{name}.png", "--seed", str(seed))
+    results = [(tmp_path / f"{name}.png").read_bytes() for name in "bcd"]
+    assert results[0] == results[1] != results[2]
+
+
+def test_a_folder_gives_each_picture_the_next_seed(tmp_path, folder):
+    out = tmp_path / "deep" / "out"
+    assert call(folder, out, "--preset", "simple_x1", "--seed", "5") == 0
+    assert sorted(path.name for path in out.iterdir()) == ["a.png", "b.png", "c.png"]
+    call(folder / "c.jpg", tmp_path / "alone.png", "--preset", "simple_x1", "--seed", "7")
+    assert (out / "c.png").read_bytes() == (tmp_path / "alone.png").read_bytes()
+
+
+def test_the_scale_replaces_that_of_the_preset(tmp_path):
+    source = make_picture(tmp_path / "a.png", height=20, width=31)
+    call(source, tmp_path / "b.png", "--preset", "realesrgan_x4", "--scale", "2")
+    assert read_picture(tmp_path / "b.png").image.shape == (1, 3, 10, 15)
+
+
+def test_alpha_grey_and_depth(tmp_path):
+    alpha = torch.zeros(1, 1, 20, 24)
+    alpha[..., 12:] = 1
+    source = make_picture(tmp_path / "a.png", height=20, width=24, alpha=alpha, bits=16)
+    call(source, tmp_path / "b.png", "--preset", "simple_x4")
+    result = read_picture(tmp_path / "b.png")
+    assert result.bits == 8
+    assert torch.equal(result.alpha, alpha[..., ::4, ::4])
+
+    source = make_picture(tmp_path / "grey.png", is_grey=True)
+    call(source, tmp_path / "grey_out.png", "--preset", "simple_x1")
+    assert read_picture(tmp_path / "grey_out.png").is_grey
+
+
+def test_every_drawn_value_is_written(tmp_path, folder):
+    record = tmp_path / "draws.json"
+    call(folder, tmp_path / "out", "--preset", "realesrgan_x2", "--seed", "5", "--draws", record)
+    written = json.loads(record.read_text())
+    assert written["preset"] == "realesrgan_x2"
+    assert list(written["pictures"]) == ["a.png", "b.webp", "c.jpg"]
+    entry = written["pictures"]["b.webp"]
+    assert entry["output"] == "b.png" and entry["seed"] == 6
+    hq = read_picture(folder / "b.webp").image
+    generator = torch.Generator().manual_seed(6)
+    draws = degrade(hq, get_preset("realesrgan_x2"), generator=generator).draws
+    assert set(entry["draws"]) == set(draws)
+    assert entry["draws"]["first_jpeg_quality"] == draws["first_jpeg_quality"].tolist()
+    assert entry["draws"]["final_kernels"] == draws["final_kernels"]
+
+
+def test_existing_files_are_kept_unless_overwrite(tmp_path, folder):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "c.png").write_bytes(b"precious")
+    with pytest.raises(BIRError, match="exists and is kept.*--overwrite"):
+        call(folder, out)
+    assert [path.name for path in out.iterdir()] == ["c.png"]
+    assert (out / "c.png").read_bytes() == b"precious"
+    assert call(folder, out, "--overwrite") == 0
+    assert (out / "c.png").read_bytes() != b"precious"
+
+
+def test_the_record_of_draws_is_kept_too(tmp_path):
+    source = make_picture(tmp_path / "a.png")
+    record = tmp_path / "draws.json"
+    record.write_text("precious")
+    with pytest.raises(BIRError, match="exists and is kept"):
+        call(source, tmp_path / "b.png", "--draws", record)
+    assert record.read_text() == "precious" and not (tmp_path / "b.png").exists()
+
+
+@pytest.mark.parametrize("target", ["a.png", "../pictures/a.png"])
+def test_an_input_is_never_replaced(tmp_path, target):
+    (tmp_path / "pictures").mkdir()
+    source = make_picture(tmp_path / "pictures" / "a.png")
+    before = source.read_bytes()
+    with pytest.raises(BIRError, match="inputs are never replaced"):
+        call(source, tmp_path / "pictures" / target, "--overwrite")
+    with pytest.raises(BIRError, match="inputs are never replaced"):
+        call(source.parent, source.parent, "--overwrite")
+    with pytest.raises(BIRError, match="inputs are never replaced"):
+        call(source, tmp_path / "b.png", "--draws", source, "--overwrite")
+    with pytest.raises(BIRError, match="file of their own"):
+        call(source, tmp_path / "b.png", "--draws", tmp_path / "b.png")
+    assert source.read_bytes() == before
+
+
+def test_names_that_would_collide_are_refused(tmp_path, folder):
+    make_picture(folder / "a.jpg")
+    with pytest.raises(BIRError, match="a.jpg and a.png would both become a.png"):
+        call(folder, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (["--preset", "nope"], "one of codeformer, .* but 'nope' came"),
+        (["--scale", "99"], "at least 99 pixels, but 26 x 21 came"),
+    ],
+)
+def test_bad_options_leave_nothing_behind(tmp_path, words, message):
+    source = make_picture(tmp_path / "a.png")
+    with pytest.raises(BIRError, match=message):
+        call(source, tmp_path / "b.png", *words)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+
+
+@pytest.mark.parametrize("words", [["--seed", "-1"], ["--scale", "0"], ["--scale", "x"]])
+def test_bad_numbers_are_refused_by_the_parser(tmp_path, words, capsys):
+    with pytest.raises(SystemExit):
+        call(tmp_path / "a.png", tmp_path / "b.png", *words)
+    assert f"but {words[1]} came" in capsys.readouterr().err
+
+
+def test_an_existing_folder_takes_the_result_of_a_picture(tmp_path):
+    source = make_picture(tmp_path / "a.webp")
+    (tmp_path / "out").mkdir()
+    call(source, tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.png"]
+
+
+def test_bad_paths_are_answered_in_one_sentence(tmp_path):
+    source = make_picture(tmp_path / "a.png")
+    with pytest.raises(BIRError, match="found nothing; check the path"):
+        call(tmp_path / "missing.png", tmp_path / "b.png")
+    with pytest.raises(BIRError, match="it has none"):
+        (tmp_path / "empty").mkdir()
+        call(tmp_path / "empty", tmp_path / "out")
+    with pytest.raises(BIRError, match="cannot be made"):
+        (tmp_path / "pictures").mkdir()
+        make_picture(tmp_path / "pictures" / "b.png")
+        call(tmp_path / "pictures", source)
+    with pytest.raises(BIRError, match="drawn values .* failed"):
+        call(source, tmp_path / "c.png", "--draws", tmp_path / "no" / "draws.json")

@@ -1,0 +1,56 @@
+import dataclasses
+
+import pytest
+
+from bir_core.degradations import get_preset, preset_names
+from bir_core.errors import BIRError
+
+
+def test_the_presets_have_these_names():
+    assert preset_names() == (
+        "codeformer",
+        "codeformer_face",
+        "diffbir_v1",
+        "diffbir_v2.1",
+        "realesrgan_x1",
+        "realesrgan_x2",
+        "realesrgan_x4",
+        "simple_x1",
+        "simple_x4",
+    )
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_presets_cannot_be_changed(name):
+    preset = get_preset(name)
+    field = dataclasses.fields(preset)[0].name
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        setattr(preset, field, None)
+
+
+@pytest.mark.parametrize("scale", [1, 2, 4])
+def test_scales_are_in_the_name(scale):
+    preset = get_preset(f"realesrgan_x{scale}")
+    assert preset.scale == scale
+    assert not preset.restore_size and not preset.sharpen_hq
+
+
+def test_diffbir_has_the_recipe_of_real_esrgan_at_full_size():
+    official = get_preset("realesrgan_x4")
+    for name, sharpen in (("diffbir_v1", False), ("diffbir_v2.1", True)):
+        expected = dataclasses.replace(official, restore_size=True, sharpen_hq=sharpen)
+        assert get_preset(name) == expected
+
+
+@pytest.mark.parametrize("name, sigma", [("codeformer", 12.0), ("codeformer_face", 10.0)])
+def test_codeformer_kernels(name, sigma):
+    kernels = get_preset(name).blur
+    assert kernels.sizes == (41,)
+    assert kernels.sigma == (0.1, sigma)
+    assert kernels.sinc_probability == 0
+    assert kernels.weights == (0.5, 0.5, 0, 0, 0, 0)
+
+
+def test_an_unknown_name_is_answered_with_the_known_ones():
+    with pytest.raises(BIRError, match="one of codeformer, .* but 'blurry' came"):
+        get_preset("blurry")
