@@ -1,0 +1,59 @@
+"""Noise: per image, whatever its batch; and the official Brownian path."""
+
+import sys
+
+import pytest
+import torch
+from parity import load_vectors
+
+from bir_core.diffusion.noise import brownian_noise, draw_normal, image_generators, normal_noise
+from bir_core.errors import BIRError
+
+
+def test_noise_of_an_image_does_not_depend_on_its_batch():
+    batch = draw_normal(image_generators(7, 3), torch.zeros(3, 4, 5, 6))
+    alone = draw_normal(image_generators(9, 1), torch.zeros(1, 4, 5, 6))
+    assert torch.equal(batch[2:], alone)
+    assert not torch.equal(batch[0], batch[1])
+
+
+def test_noise_takes_the_type_of_the_latent_but_not_its_numbers():
+    half = draw_normal(image_generators(0, 1), torch.zeros(1, 4, 2, 2, dtype=torch.bfloat16))
+    full = draw_normal(image_generators(0, 1), torch.zeros(1, 4, 2, 2))
+    assert half.dtype == torch.bfloat16
+    assert torch.equal(half, full.bfloat16())
+
+
+def test_each_call_draws_anew_and_leaves_the_global_generator():
+    state = torch.get_rng_state()
+    noise = normal_noise(image_generators(3, 2), torch.zeros(2, 1, 8, 8))
+    sigma = torch.tensor(1.0)
+    assert not torch.equal(noise(sigma, sigma), noise(sigma, sigma))
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_brownian_noise_equals_official():
+    pytest.importorskip("torchsde", reason="torchsde is not installed")
+    vectors, _ = load_vectors("diffbir_brownian")
+    noise = brownian_noise([1234], torch.zeros(1, 4, 4, 4), 0.1, 1e4)
+    sigmas = vectors["sigmas"]
+    for i, official in enumerate(vectors["noise"]):
+        torch.testing.assert_close(noise(sigmas[i], sigmas[i + 1]), official, rtol=0, atol=0)
+
+
+def test_brownian_noise_is_one_path_whatever_the_steps():
+    pytest.importorskip("torchsde", reason="torchsde is not installed")
+    noise = brownian_noise([5, 6], torch.zeros(2, 1, 3, 3), 0.1, 10.0)
+    levels = torch.tensor([10.0, 4.0, 0.5])
+    parts = sum(
+        noise(high, low) * (high - low).sqrt()
+        for high, low in zip(levels[:-1], levels[1:], strict=True)
+    )
+    whole = noise(levels[0], levels[2]) * (levels[0] - levels[2]).sqrt()
+    torch.testing.assert_close(parts, whole, rtol=1e-4, atol=1e-4)
+
+
+def test_brownian_noise_names_the_missing_package(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchsde", None)
+    with pytest.raises(BIRError, match="install torchsde"):
+        brownian_noise([0], torch.zeros(1, 1, 1, 1), 0.1, 10.0)
