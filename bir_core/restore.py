@@ -48,6 +48,35 @@ def plan_strip(
         cannot be computed, so if even that does not fit the allocation fails later.
     """
     rows, columns = height // config.unshuffle, width // config.unshuffle
+    whole, per_row, head = _numbers_in_memory(config, height, width, batch)
+    usable = USABLE * free_bytes / dtype.itemsize - whole - head
+    fitting = int(usable / max(per_row, head / 8))
+    pixels = CPU_STRIP_PIXELS if device_type == "cpu" else DEVICE_STRIP_PIXELS
+    return max(1, min(fitting, round(pixels / columns), rows))
+
+
+def required_memory(
+    config: DiffIRConfig, height: int, width: int, dtype: torch.dtype, device_type: str = "cpu"
+) -> int:
+    """Bytes of work space that let `restore` take its fastest strips for one image.
+
+    Arguments as in `plan_strip`, whose plan for this much free memory it is; the image need not be
+    padded yet.
+    """
+    height, width = (-side % config.size_multiple + side for side in (height, width))
+    rows, columns = height // config.unshuffle, width // config.unshuffle
+    whole, per_row, head = _numbers_in_memory(config, height, width, batch=1)
+    pixels = CPU_STRIP_PIXELS if device_type == "cpu" else DEVICE_STRIP_PIXELS
+    strip = max(1, min(round(pixels / columns), rows))
+    numbers = whole + head + (strip + 1) * max(per_row, head / 8)
+    return int(numbers * dtype.itemsize / USABLE)
+
+
+def _numbers_in_memory(
+    config: DiffIRConfig, height: int, width: int, batch: int
+) -> tuple[float, float, float]:
+    """How many numbers `stream` holds: maps and images, per row of a strip, and for the head."""
+    rows, columns = height // config.unshuffle, width // config.unshuffle
     widest, hidden = 2 * config.dim, int(2 * config.dim * config.ffn_expansion_factor)
     # The U's maps: 2 dim on level 1; 2, 4 and 8 dim on levels 2 to 4 of 1/4, 1/16 and 1/64 pixels.
     maps = rows * columns * config.dim * (2 + 2 / 4 + 4 / 16 + 8 / 64)
@@ -56,10 +85,7 @@ def plan_strip(
     per_row = columns * (8 * hidden + 6 * widest)
     # Head of super-resolution, for an eighth of the rows: three copies of its widest map.
     head = columns * 16 * widest * 4 if config.task == "sr" else 0
-    usable = USABLE * free_bytes / dtype.itemsize - maps - images - head
-    fitting = int(usable / max(per_row, head / 8))
-    pixels = CPU_STRIP_PIXELS if device_type == "cpu" else DEVICE_STRIP_PIXELS
-    return max(1, min(fitting, round(pixels / columns), rows))
+    return maps + images, per_row, head
 
 
 def free_memory(device: torch.device) -> int:

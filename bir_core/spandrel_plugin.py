@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from .checkpoints import load_model
 from .errors import BIRError
+from .networks.diffir import DiffIRStage2
 from .restore import restore
 
 ARCHITECTURE_ID = "BIR_DiffIR"
@@ -50,7 +51,8 @@ class DiffIRArchitecture(Architecture[nn.Module]):
                 that take one image and no mask cannot run it.
         """
         model = load_model(state_dict, architecture="diffir_s2")
-        config = model.info.config
+        assert isinstance(model, DiffIRStage2)
+        config = model.config
         if config.task == "inpainting":
             raise BIRError(
                 "Expected a model that restores an image alone, but this DiffIR fills holes and "

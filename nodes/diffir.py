@@ -7,7 +7,7 @@ from torch import Tensor
 from ..bir_core.checkpoints import ModelInfo, load_model
 from ..bir_core.errors import BIRError
 from ..bir_core.images import attach_alpha, from_channels_last, split_alpha, to_channels_last
-from ..bir_core.restore import restore
+from ..bir_core.restore import required_memory, restore
 from ..bir_core.weights import BUILT_IN
 from . import host
 
@@ -143,14 +143,16 @@ class DiffIRRestore(io.ComfyNode):
         colours, alpha = split_alpha(from_channels_last(image.float()))
         masks = None if mask is None else masks_of_batch(mask, len(colours))
         progress = host.batch_progress(len(colours))
-        device = model.load(0)
+        network, device = model.network, model.device
+        dtype = next(network.parameters()).dtype
+        model.load(required_memory(network.config, *colours.shape[-2:], dtype, device.type))
         restored = []
         for index in range(len(colours)):
             # One at a time: a result then depends neither on the batch nor on its memory.
             one = slice(index, index + 1)
             picture = restore(
                 colours[one].to(device),
-                model.network,
+                network,
                 mask=None if masks is None else masks[one].to(device),
                 seed=(seed + index) % 2**64,
                 strip=strip or None,

@@ -11,7 +11,8 @@ import comfy.model_management
 import comfy.model_patcher
 import comfy.utils
 import folder_paths
-from torch import Tensor, device, nn
+import torch
+from torch import Tensor, nn
 
 from ..bir_core.errors import BIRError
 
@@ -50,21 +51,24 @@ class ManagedModel:
     """A network whose weights ComfyUI moves between the devices."""
 
     patcher: comfy.model_patcher.ModelPatcher
-    name: str
 
     @property
     def network(self) -> nn.Module:
         return self.patcher.model
 
-    def load(self, memory_required: float) -> device:
-        """Bring all weights to the computing device, with `memory_required` bytes to spare."""
+    @property
+    def device(self) -> torch.device:
+        """Where the network computes."""
+        return self.patcher.load_device
+
+    def load(self, memory_required: float) -> None:
+        """Bring all weights to the device, with `memory_required` bytes to spare there."""
         comfy.model_management.load_models_gpu(
             [self.patcher], memory_required=memory_required, force_full_load=True
         )
-        return self.patcher.load_device
 
 
-def manage(network: nn.Module, name: str) -> ManagedModel:
+def manage(network: nn.Module) -> ManagedModel:
     """Hand a network on the CPU to ComfyUI's memory management."""
     # Looked up at call time: ComfyUI replaces the class when its dynamic memory is on.
     patcher = comfy.model_patcher.CoreModelPatcher(
@@ -72,7 +76,7 @@ def manage(network: nn.Module, name: str) -> ManagedModel:
         load_device=comfy.model_management.get_torch_device(),
         offload_device=comfy.model_management.unet_offload_device(),
     )
-    return ManagedModel(patcher, name)
+    return ManagedModel(patcher)
 
 
 def raise_if_cancelled(done: int = 0, total: int = 0) -> None:

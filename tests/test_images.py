@@ -8,11 +8,13 @@ from hypothesis import strategies as st
 
 from bir_core.errors import BIRError
 from bir_core.images import (
+    attach_alpha,
     crop,
     from_channels_last,
     pad_to_multiple,
     require_finite,
     resize,
+    split_alpha,
     to_channels_last,
 )
 
@@ -59,3 +61,36 @@ def test_numbers_that_are_none_are_said(value):
     image[0, 1, 2, 3] = value
     with pytest.raises(BIRError, match="The picture should hold finite numbers"):
         require_finite(image, "The picture")
+
+
+@pytest.mark.parametrize(("channels", "has_alpha"), [(1, False), (2, True), (3, False), (4, True)])
+def test_split_alpha_gives_rgb_and_opacity(channels, has_alpha):
+    image = torch.rand(2, channels, 3, 5)
+    rgb, alpha = split_alpha(image)
+    assert rgb.shape == (2, 3, 3, 5)
+    torch.testing.assert_close(rgb[:, 0], image[:, 0])
+    torch.testing.assert_close(rgb[:, 2], image[:, 0 if channels < 3 else 2])
+    assert (alpha is not None) == has_alpha
+    if alpha is not None:
+        torch.testing.assert_close(alpha, image[:, -1:])
+
+
+def test_split_alpha_refuses_other_channel_counts():
+    with pytest.raises(BIRError, match="5 came"):
+        split_alpha(torch.rand(1, 5, 3, 3))
+
+
+def test_attach_alpha_enlarges_it_within_the_range():
+    alpha = torch.tensor([0.0, 0.0, 1.0, 1.0]).expand(1, 1, 4, 4)
+    image = torch.rand(1, 3, 16, 16)
+    together = attach_alpha(image, alpha)
+    torch.testing.assert_close(together[:, :3], image)
+    enlarged = together[:, 3]
+    assert 0 <= enlarged.min() and enlarged.max() <= 1
+    torch.testing.assert_close(enlarged[..., 0], torch.zeros(1, 16))
+    torch.testing.assert_close(enlarged[..., -1], torch.ones(1, 16))
+
+
+def test_attach_alpha_without_alpha_is_the_image():
+    image = torch.rand(1, 3, 4, 4)
+    assert attach_alpha(image, None) is image

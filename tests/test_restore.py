@@ -17,7 +17,7 @@ from bir_core.networks.diffir import (
     DiffIRStage2,
     draw_noise,
 )
-from bir_core.restore import plan_strip, restore
+from bir_core.restore import plan_strip, required_memory, restore
 
 NETS = sorted(
     path.stem for path in DATA.glob("diffir_net_*.safetensors") if "inpainting" not in path.stem
@@ -222,3 +222,18 @@ def test_planned_strip(variant):
     tight = frees[plans.index(1) + plans.count(1)]
     assert plan(tight) < unlimited
     assert plan(tight, dtype=torch.float16) > plan(tight) >= plan(tight, batch=8)
+
+
+@pytest.mark.parametrize("name", ["realsr_x4", "realsr_x1", "deblur", "inpainting"])
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize("size", [(8, 8), (704, 1280), (2176, 3840)])
+def test_required_memory_is_enough_for_the_fastest_strips(name, device, size):
+    config = OFFICIAL_CONFIGS[name]
+    height, width = (-side % config.size_multiple + side for side in size)
+    required = required_memory(config, *size, torch.float16, device)
+
+    def plan(free):
+        return plan_strip(config, height, width, 1, free, torch.float16, device)
+
+    assert plan(required) == plan(2**60)
+    assert plan(required // 4) < plan(2**60) or plan(2**60) == 1

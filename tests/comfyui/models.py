@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from parity import fill_by_rule
 
 from bir_core.checkpoints import save_checkpoint
 from bir_core.networks.diffir import DiffIRConfig, DiffIRStage1, DiffIRStage2
@@ -31,15 +32,11 @@ CONFIGS = {
 
 
 def random_model(config: DiffIRConfig, seed: int) -> DiffIRStage2:
-    """A network of random weights whose output lies mostly within [0, 1] and follows its prior."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = DiffIRStage2(config).eval().requires_grad_(False)
-        for name, weight in model.named_parameters():
-            if ".kernel." in name:
-                weight.mul_(8)
-        head = model.G.tail[1] if config.task == "sr" else model.G.output
-        head.weight.mul_(0.1)
+    """A network of random weights that follows its prior, with outputs mostly within [0, 1]."""
+    model = DiffIRStage2(config).eval().requires_grad_(False)
+    fill_by_rule(model, 1000 * seed)
+    head = model.G.tail[1] if config.task == "sr" else model.G.output
+    head.weight.mul_(0.1)
     return model
 
 

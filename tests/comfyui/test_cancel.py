@@ -51,8 +51,8 @@ def stock_restoration(server: Server, image: Array, model_name: str) -> Prompt:
     }
 
 
-def test_progress_rises_to_its_end(server: Server, picture: Array) -> None:
-    batch = picture.repeat(3, axis=0)
+def test_progress_rises_to_its_end(server: Server, large_picture: Array) -> None:
+    batch = large_picture[:, :320, :320].repeat(2, axis=0)
     steps = []
     with server.messages("progress") as messages:
         prompt = restoration(server, batch, "deblur.safetensors", 0)
@@ -60,13 +60,14 @@ def test_progress_rises_to_its_end(server: Server, picture: Array) -> None:
         for message in messages:
             if message["type"] == "progress" and message["data"]["node"] == "restore":
                 steps.append((message["data"]["value"], message["data"]["max"]))
-            if message["type"] == "execution_success":
+            if message["type"] in ("execution_success", "execution_error"):
                 break
     server.wait(prompt_id)
     values = [value / maximum for value, maximum in steps]
     assert values == sorted(values)
     assert values[-1] == 1
-    assert len(set(values)) >= 6  # throttled by ComfyUI, but more than once per image
+    # ComfyUI throttles the messages, but more than one per image comes through.
+    assert len(set(values)) > 4
 
 
 def cancel_in_the_middle(server: Server, prompt: Prompt, wait_for: Callable[[dict], bool]) -> float:

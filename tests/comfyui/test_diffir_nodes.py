@@ -129,6 +129,16 @@ def test_model_changes_the_result(restore_in_comfyui: Run, picture: Array) -> No
     assert np.abs(deblurred - cleaned).max() > 0.01
 
 
+@pytest.mark.parametrize("weight_dtype", ["fp16", "bf16"])
+def test_half_precision_deviates_a_little(
+    restore_in_comfyui: Run, picture: Array, weight_dtype: str
+) -> None:
+    loader = {"weight_dtype": weight_dtype}
+    exact = restore_in_comfyui(picture, "deblur.safetensors", loader={"weight_dtype": "default"})
+    half = restore_in_comfyui(picture, "deblur.safetensors", loader=loader)
+    assert 0 < np.abs(half - exact).max() < 0.05
+
+
 # Channels and masks.
 
 

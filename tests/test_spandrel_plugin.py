@@ -1,0 +1,107 @@
+"""DiffIR files through spandrel, without ComfyUI."""
+
+import pytest
+import torch
+from parity import fill_by_rule
+
+from bir_core.checkpoints import load_model, save_checkpoint
+from bir_core.errors import BIRError
+from bir_core.networks.diffir import DiffIRConfig, DiffIRStage1, DiffIRStage2
+from bir_core.restore import restore
+
+pytest.importorskip("spandrel", reason="spandrel is not installed")
+from spandrel import MAIN_REGISTRY, ModelLoader  # noqa: E402
+from spandrel.architectures.ESRGAN import ESRGAN  # noqa: E402
+
+from bir_core.spandrel_plugin import ARCHITECTURE_ID, DiffIRArchitecture, register  # noqa: E402
+
+TASKS = [("sr", 4, 8), ("sr", 2, 16), ("sr", 1, 32), ("deblur", 1, 8)]
+
+
+def small_network(task="sr", scale=4, stage=DiffIRStage2):
+    config = DiffIRConfig(
+        task=task,
+        scale=scale,
+        dim=8,
+        num_blocks=(1, 1, 1, 1),
+        num_refinement_blocks=0 if task == "inpainting" else 1,
+        heads=(1, 2, 2, 2),
+        n_encoder_res=1,
+    )
+    network = stage(config).eval().requires_grad_(False)
+    fill_by_rule(network, 0)
+    return network
+
+
+@pytest.fixture(autouse=True)
+def registered():
+    register()
+
+
+def test_registering_twice_keeps_one_entry():
+    register()
+    entries = [a for a in MAIN_REGISTRY if a.architecture.id == ARCHITECTURE_ID]
+    assert len(entries) == 1
+
+
+@pytest.mark.parametrize(("task", "scale", "multiple"), TASKS)
+def test_file_loads_and_runs_as_bir_core_does(tmp_path, task, scale, multiple):
+    path = tmp_path / "model.safetensors"
+    save_checkpoint(small_network(task, scale), path)
+    descriptor = ModelLoader().load_from_file(path)
+    assert descriptor.architecture.id == ARCHITECTURE_ID
+    assert descriptor.scale == scale
+    assert descriptor.purpose == ("SR" if scale > 1 else "Restoration")
+    assert descriptor.size_requirements.multiple_of == multiple
+    image = torch.rand(1, 3, 35, 41, generator=torch.Generator().manual_seed(0))
+    expected = restore(image, load_model(path), seed=0)
+    torch.testing.assert_close(descriptor(image), expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(descriptor(image), descriptor(image), atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("wrapper", ["params_ema", "params", "state_dict"])
+def test_wrapped_state_dict_is_detected(wrapper):
+    state_dict = {f"module.{key}": value for key, value in small_network().state_dict().items()}
+    assert ModelLoader().load_from_state_dict({wrapper: state_dict}).scale == 4
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_gives_the_dtype_of_its_input(dtype):
+    descriptor = ModelLoader().load_from_state_dict(small_network("deblur", 1).state_dict())
+    image = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    exact = descriptor(image)
+    half = descriptor.to(dtype)(image.to(dtype))
+    assert half.dtype == dtype
+    torch.testing.assert_close(half.float(), exact, atol=0.05, rtol=0)
+
+
+def test_callback_sees_the_progress_and_can_cancel():
+    class Cancelled(Exception):
+        pass
+
+    calls = []
+
+    def callback(done, total):
+        calls.append((done, total))
+        if done > 3:
+            raise Cancelled
+
+    descriptor = DiffIRArchitecture(callback).load(small_network().state_dict())
+    with pytest.raises(Cancelled):
+        descriptor(torch.zeros(1, 3, 64, 64))
+    assert calls[-1][0] == 4 < calls[-1][1]
+
+
+def test_stage_1_is_refused():
+    with pytest.raises(BIRError, match="stage 2"):
+        ModelLoader().load_from_state_dict(small_network(stage=DiffIRStage1).state_dict())
+
+
+def test_inpainting_is_refused_with_the_way_to_load_it():
+    with pytest.raises(BIRError, match="Load DiffIR Model"):
+        ModelLoader().load_from_state_dict(small_network("inpainting", 1).state_dict())
+
+
+def test_other_networks_are_left_to_spandrel():
+    network = ESRGAN(num_filters=8, num_blocks=1)
+    assert ModelLoader().load_from_state_dict(network.state_dict()).architecture.id == "ESRGAN"
