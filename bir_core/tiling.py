@@ -1,0 +1,140 @@
+"""Apply a function to a large picture or latent tile by tile and blend the results.
+
+The one place where pictures are cut into overlapping tiles. (The VAE has an exact way of its own,
+`networks/autoencoder_tiled.py`, and DiffIR needs no tiles.)
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from .errors import BIRError
+
+TileWeights = Literal["gaussian", "official", "uniform"]
+
+# Variance of the Gaussian in units of the squared tile side, as in DiffBIR.
+GAUSSIAN_VARIANCE = 0.01
+
+
+class Tile(NamedTuple):
+    """A rectangle of a tensor (..., H, W): its top left corner and its size."""
+
+    y: int
+    x: int
+    height: int
+    width: int
+
+    def crop(self, tensor: Tensor) -> Tensor:
+        """This part of a tensor (..., H, W), a view."""
+        return tensor[..., self.y : self.y + self.height, self.x : self.x + self.width]
+
+
+def tile_starts(length: int, tile: int, overlap: int) -> list[int]:
+    """First positions of the tiles along an axis: every `tile - overlap`, and the last tile ends
+    with the axis.
+
+    Raises:
+        BIRError: a tile below 1, or an overlap that is negative or not smaller than the tile.
+    """
+    if tile < 1 or not 0 <= overlap < tile:
+        raise BIRError(
+            "A tile should be at least 1 wide and its overlap from 0 to below its width, but a "
+            f"tile of {tile} and an overlap of {overlap} came; choose a smaller overlap."
+        )
+    if length <= tile:
+        return [0]
+    last = length - tile
+    starts = list(range(0, last + 1, tile - overlap))
+    return starts if starts[-1] == last else [*starts, last]
+
+
+def tiles(height: int, width: int, tile: int, overlap: int) -> list[Tile]:
+    """All tiles of a tensor (..., height, width), row by row. An axis shorter than the tile is
+    covered by one tile of its length. Units are those of the tensor."""
+    return [
+        Tile(y, x, min(tile, height), min(tile, width))
+        for y in tile_starts(height, tile, overlap)
+        for x in tile_starts(width, tile, overlap)
+    ]
+
+
+def _gaussian(length: int, centre: float) -> Tensor:
+    position = torch.arange(length, dtype=torch.float64)
+    spread = 2 * GAUSSIAN_VARIANCE
+    return torch.exp(-((position - centre) ** 2) / (length**2 * spread)) / math.sqrt(
+        spread * math.pi
+    )
+
+
+def tile_weights(height: int, width: int, kind: TileWeights = "gaussian") -> Tensor:
+    """Blending weights of a tile, (height, width) float64, all positive.
+
+    Args:
+        kind: "gaussian": largest in the centre of the tile; "official": the same, but half a pixel
+            too low, as DiffBIR has it; "uniform": all 1, a plain average as in DiffBIR v1.
+    """
+    if kind == "uniform":
+        return torch.ones(height, width, dtype=torch.float64)
+    centre_y = height / 2 if kind == "official" else (height - 1) / 2
+    return _gaussian(height, centre_y)[:, None] * _gaussian(width, (width - 1) / 2)
+
+
+def tiled_apply(
+    fn: Callable[[Tensor, Sequence[Tile]], Tensor],
+    x: Tensor,
+    tile: int,
+    overlap: int,
+    scale: int = 1,
+    weights: TileWeights = "gaussian",
+    tile_batch: int = 1,
+) -> Tensor:
+    """Weighted mean of fn over overlapping tiles.
+
+    Args:
+        fn: (pieces (n B, C, h, w), the n tiles they were cut from) -> (n B, C', h scale, w scale);
+            piece i B + b is tile i of sample b. Other tensors are cut with `Tile.crop`. Its output
+            for a piece must not depend on the other pieces.
+        x: (B, C, H, W), any size.
+        tile, overlap: sides of a tile and of what neighbours share, in units of x.
+        scale: enlargement by fn.
+        weights: see `tile_weights`.
+        tile_batch: how many tiles go into one call; it and the order of the tiles change the
+            result by rounding only.
+
+    Returns:
+        (B, C', H scale, W scale) in the type of fn's output. Where one tile covers x, fn's output
+        as it is.
+
+    Raises:
+        BIRError: a wrong tile, overlap or tile_batch.
+    """
+    if tile_batch < 1:
+        raise BIRError(
+            f"At least one tile should be in a batch of tiles, but {tile_batch} came; "
+            "choose 1 or more."
+        )
+    batch, _, height, width = x.shape
+    plan = tiles(height, width, tile, overlap)
+    if len(plan) == 1:
+        return fn(x, plan)
+    weight = tile_weights(plan[0].height * scale, plan[0].width * scale, weights)
+    weight = weight.to(x.device, torch.float32)
+    # Sums in float32: weights fall below what half precision can hold.
+    total_weight = x.new_zeros(height * scale, width * scale, dtype=torch.float32)
+    total = None
+    dtype = x.dtype
+    for first in range(0, len(plan), tile_batch):
+        chosen = plan[first : first + tile_batch]
+        pieces = fn(torch.cat([piece.crop(x) for piece in chosen]), chosen)
+        dtype = pieces.dtype
+        if total is None:
+            total = total_weight.new_zeros(batch, pieces.shape[1], *total_weight.shape)
+        for piece, output in zip(chosen, torch.split(pieces, batch), strict=True):
+            target = Tile(*(scale * number for number in piece))
+            target.crop(total).add_(output * weight)
+            target.crop(total_weight).add_(weight)
+    assert total is not None  # a plan has at least one tile
+    return total.div_(total_weight).to(dtype)
