@@ -74,3 +74,73 @@ def diffir_config(official: dict[str, Any], task: str) -> dict[str, Any]:
 def config_from_metadata(metadata: dict[str, str], stage: int) -> dict[str, Any]:
     """Constructor arguments of DiffIRConfig for the network of a `diffir_net_*` vector file."""
     return diffir_config(json.loads(metadata[f"s{stage}_config"]), metadata["task"])
+
+
+def fill_by_rule_w(network: nn.Module, base: int) -> dict[str, Any]:
+    """Give a network of DiffBIR the weights of rule W: normal numbers, scaled by the fan-in for
+    matrices and kernels, one seed per name. Returns what `rule_check` of the vectors holds."""
+    state = network.state_dict()
+    names = sorted(state)
+    for index, name in enumerate(names):
+        value = state[name]
+        generator = torch.Generator().manual_seed(base + index)
+        z = torch.randn(tuple(value.shape), generator=generator)
+        if value.ndim >= 2:
+            z = z / (value.numel() / value.shape[0]) ** 0.5
+        else:
+            z = 0.1 * z + (1 if name.endswith(".weight") else 0)
+        value.copy_(z)
+    return {
+        "n_filled": len(names),
+        "first_key": names[0],
+        "sum_abs_first": float(state[names[0]].double().abs().sum()),
+        "last_key": names[-1],
+        "sum_abs_last": float(state[names[-1]].double().abs().sum()),
+    }
+
+
+def assert_rule_check(ours: dict[str, Any], official: str) -> None:
+    """Whether rule W made the weights that the official code was run with."""
+    expected = json.loads(official)
+    assert ours.keys() == expected.keys()
+    for key, value in expected.items():
+        same = abs(ours[key] - value) <= 1e-5 * value if key[:4] == "sum_" else ours[key] == value
+        assert same, (key, ours[key], value)
+
+
+def unet_settings(official: str) -> dict[str, Any]:
+    """Constructor arguments of UNetConfig from an official configuration."""
+    settings = json.loads(official)
+    names = ("model_channels", "num_res_blocks", "num_head_channels", "context_dim")
+    return {
+        "channel_mult": tuple(settings["channel_mult"]),
+        "attention_resolutions": tuple(sorted(settings["attention_resolutions"])),
+        **{name: settings[name] for name in names},
+    }
+
+
+def vae_settings(official: str) -> dict[str, Any]:
+    """Constructor arguments of VAEConfig from an official configuration."""
+    settings = json.loads(official)
+    sizes = settings["ddconfig"]
+    return {
+        "ch": sizes["ch"],
+        "ch_mult": tuple(sizes["ch_mult"]),
+        "num_res_blocks": sizes["num_res_blocks"],
+        "z_channels": sizes["z_channels"],
+        "embed_dim": settings["embed_dim"],
+    }
+
+
+def swinir_settings(official: str) -> dict[str, Any]:
+    """Constructor arguments of SwinIRConfig from an official configuration."""
+    settings = json.loads(official)
+    return {
+        "embed_dim": settings["embed_dim"],
+        "depths": tuple(settings["depths"]),
+        "num_heads": tuple(settings["num_heads"]),
+        "window": settings["window_size"],
+        "mlp_ratio": settings["mlp_ratio"],
+        "unshuffle": settings["unshuffle_scale"],
+        "upsample": settings["sf"],
+    }

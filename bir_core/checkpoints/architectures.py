@@ -4,9 +4,7 @@ Sizes come from tensor shapes, so no configuration file is needed beside the wei
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from fractions import Fraction
-from math import ceil
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +12,16 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import BIRError
+from ..networks.autoencoder import SDVAE, VAEConfig
 from ..networks.diffir import OFFICIAL_CONFIGS, DiffIRConfig, DiffIRStage1, DiffIRStage2
+from ..networks.ir_controlnet import IRControlNet
+from ..networks.swinir import SwinIR, SwinIRConfig
+from ..networks.unet import SDUNet, UNetConfig
+from . import diffbir, diffir
 from .files import read_checkpoint
-from .keys import StateDict, count_modules, unwrap, without_diffir_duplicates
+from .keys import StateDict, unwrap, without_diffir_duplicates
+
+NetworkConfig = DiffIRConfig | SwinIRConfig | UNetConfig | VAEConfig
 
 
 @dataclass(frozen=True)
@@ -24,11 +29,13 @@ class ModelInfo:
     """What a checkpoint is.
 
     Attributes:
-        architecture: `diffir_s1` or `diffir_s2`.
+        architecture: `diffir_s1`, `diffir_s2`, `swinir`, `ir_controlnet`, `sd_unet` or `sd_vae`.
         variant: a published variant (`realsr_x4`, also of the SRGAN files, which hold the same
-            network; `deblur`, `inpainting`, ...) or `custom`.
-        task: `sr`, `deblur` or `inpainting`.
-        scale: output size divided by input size.
+            network; `deblur`, `inpainting`, ...; `diffbir` for SwinIR and IRControlNet of every
+            version; `sd2.1`) or `custom`.
+        task: `sr`, `deblur` or `inpainting` of a DiffIR; `restoration` (stage 1 of DiffBIR),
+            `condition`, `generation` or `autoencoding` of the others.
+        scale: output size divided by input size; 1 for networks on latents.
         config: all sizes of the network.
         parameters: their number, each counted once.
         dtype: of the weights in the file.
@@ -38,21 +45,40 @@ class ModelInfo:
     variant: str
     task: str
     scale: int
-    config: DiffIRConfig
+    config: NetworkConfig
     parameters: int
     dtype: torch.dtype
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Architecture:
-    """A row of the table. A file is of this architecture if it holds all `required` keys."""
+    """A row of the table. A file is of this architecture if it holds all `required` keys and none
+    of the `absent` ones.
+
+    Attributes:
+        belongs: what a user who gave the file in another one's place should know.
+        canonical: from the tensors of a file to those of this network under its own names.
+        optional: keys that a file may lack; the configuration's values take their place.
+        task: `ModelInfo.task`, where the configuration does not say it.
+    """
 
     name: str
     description: str
+    belongs: str
     required: tuple[str, ...]
+    absent: tuple[str, ...] = ()
     canonical: Callable[[StateDict], StateDict]
-    config: Callable[[StateDict], DiffIRConfig]
+    optional: tuple[str, ...] = ()
+    config: Callable[[StateDict], NetworkConfig]
     build: Callable[..., nn.Module]
+    variants: Mapping[str, NetworkConfig] = field(default_factory=dict)
+    task: str = ""
+
+    def holds(self, tensors: StateDict) -> bool:
+        """Whether `tensors`, in canonical form, are of this architecture."""
+        return all(key in tensors for key in self.required) and not any(
+            key in tensors for key in self.absent
+        )
 
 
 @dataclass(frozen=True)
@@ -63,86 +89,73 @@ class ForeignFile:
     sentence: str
 
 
-_LEVELS = ("encoder_level1", "encoder_level2", "encoder_level3", "latent")
-
-
-def _diffir_config(tensors: StateDict) -> DiffIRConfig:
-    embed = tensors["G.patch_embed.proj.weight"]
-    dim, folded = embed.shape[:2]
-    counts = tuple(count_modules(tensors, f"G.{level}.{{}}.norm1.body.weight") for level in _LEVELS)
-    heads = tuple(tensors[f"G.{level}.0.attn.temperature"].shape[0] for level in _LEVELS)
-    hidden = [tensors[f"G.{level}.0.ffn.project_out.weight"].shape[1] for level in _LEVELS]
-    if "G.tail.1.weight" in tensors:
-        task, scale = "sr", {3: 4, 12: 2, 48: 1}[folded]
-    else:
-        task, scale = {3: "deblur", 4: "inpainting"}[folded], 1
-    encoder = "E" if "E.E.0.weight" in tensors else "condition"
-    config = DiffIRConfig(
-        task=task,  # type: ignore[arg-type]  # a literal from the table above
-        scale=scale,
-        dim=dim,
-        num_blocks=counts,  # type: ignore[arg-type]  # four by construction
-        num_refinement_blocks=count_modules(tensors, "G.refinement.{}.norm1.body.weight"),
-        heads=heads,  # type: ignore[arg-type]
-        ffn_expansion_factor=_expansion_factor(dim, hidden),
-        bias="G.encoder_level1.0.attn.qkv.bias" in tensors,
-        layer_norm=("WithBias" if "G.encoder_level1.0.norm1.body.bias" in tensors else "BiasFree"),
-        n_encoder_res=count_modules(tensors, f"{encoder}.E.{{}}.body.0.weight", start=2),
-    )
-    if encoder == "E":
-        return config
-    n_denoise_res = count_modules(tensors, "denoise.resmlp.{}.resmlp.0.weight", start=2)
-    config = replace(config, n_denoise_res=n_denoise_res)
-    betas = tensors.get("diffusion.betas")
-    if betas is None:
-        return config
-    return replace(
-        config,
-        timesteps=betas.numel(),
-        linear_start=round(float(betas[0]), 6),
-        linear_end=round(float(betas[-1]), 6),
-    )
-
-
-def _expansion_factor(dim: int, hidden: list[int]) -> float:
-    """The factor with the fewest decimals for which int(width * factor) gives every hidden size."""
-    widths = [dim << level for level in range(len(hidden))]
-    low = max(Fraction(size, width) for size, width in zip(hidden, widths, strict=True))
-    high = min(Fraction(size + 1, width) for size, width in zip(hidden, widths, strict=True))
-    for decimals in range(7):
-        factor: float = ceil(low * 10**decimals) / 10**decimals
-        if factor < high and [int(width * factor) for width in widths] == hidden:
-            return factor
-    raise BIRError(
-        "Expected feed-forward sizes in one proportion to the widths of a DiffIR, but "
-        f"{hidden} came for widths {widths}; this file is of a network that is not known here."
-    )
-
-
-_DIFFIR_REQUIRED = (
-    "G.patch_embed.proj.weight",
-    *(
-        f"G.{level}.0.{key}"
-        for level in _LEVELS
-        for key in ("norm1.body.weight", "attn.temperature", "ffn.project_out.weight")
-    ),
-)
+# Of a file that holds several networks, `inspect` and `load_model` take the first in this order.
 ARCHITECTURES = (
     Architecture(
         name="diffir_s2",
         description="DiffIR stage 2",
-        required=(*_DIFFIR_REQUIRED, "condition.E.0.weight", "denoise.resmlp.0.weight"),
+        belongs="which belongs in Load DiffIR Model",
+        required=(*diffir.DIFFIR_REQUIRED, "condition.E.0.weight", "denoise.resmlp.0.weight"),
         canonical=without_diffir_duplicates,
-        config=_diffir_config,
+        optional=("diffusion.betas",),
+        config=diffir.diffir_config,
         build=DiffIRStage2,
+        variants=OFFICIAL_CONFIGS,
     ),
     Architecture(
         name="diffir_s1",
         description="DiffIR stage 1",
-        required=(*_DIFFIR_REQUIRED, "E.E.0.weight"),
+        belongs="which needs the high-quality picture as well and serves training only",
+        required=(*diffir.DIFFIR_REQUIRED, "E.E.0.weight"),
         canonical=dict,
-        config=_diffir_config,
+        config=diffir.diffir_config,
         build=DiffIRStage1,
+        variants=OFFICIAL_CONFIGS,
+    ),
+    Architecture(
+        name="ir_controlnet",
+        description="IRControlNet",
+        belongs="which belongs in Load DiffBIR ControlNet",
+        required=diffbir.IR_CONTROLNET_REQUIRED,
+        absent=diffbir.IR_CONTROLNET_ABSENT,
+        canonical=diffbir.ir_controlnet_tensors,
+        config=diffbir.ir_controlnet_config,
+        build=IRControlNet,
+        variants={"diffbir": UNetConfig()},
+        task="condition",
+    ),
+    Architecture(
+        name="sd_unet",
+        description="Stable Diffusion 2.1 UNet",
+        belongs="which belongs in Load Checkpoint",
+        required=diffbir.SD_UNET_REQUIRED,
+        canonical=diffbir.sd_unet_tensors,
+        config=diffbir.sd_unet_config,
+        build=SDUNet,
+        variants={"sd2.1": UNetConfig()},
+        task="generation",
+    ),
+    Architecture(
+        name="swinir",
+        description="SwinIR",
+        belongs="which belongs in Load Upscale Model",
+        required=diffbir.SWINIR_REQUIRED,
+        canonical=diffbir.swinir_tensors,
+        config=diffbir.swinir_config,
+        build=SwinIR,
+        variants={"diffbir": SwinIRConfig()},
+        task="restoration",
+    ),
+    Architecture(
+        name="sd_vae",
+        description="Stable Diffusion VAE",
+        belongs="which belongs in Load VAE",
+        required=diffbir.SD_VAE_REQUIRED,
+        canonical=diffbir.sd_vae_tensors,
+        config=diffbir.sd_vae_config,
+        build=SDVAE,
+        variants={"sd": VAEConfig()},
+        task="autoencoding",
     ),
 )
 FOREIGN_FILES = (
@@ -157,58 +170,83 @@ FOREIGN_FILES = (
     ForeignFile("rdb1.conv1", "it looks like an ESRGAN, which belongs in Load Upscale Model"),
     ForeignFile(
         "relative_position_bias_table",
-        "it looks like a SwinIR or a similar network, which belongs in Load Upscale Model",
+        "it looks like a Swin transformer for restoration, which belongs in Load Upscale Model",
+    ),
+    ForeignFile("post_quant_conv.", "it looks like a VAE, which belongs in Load VAE"),
+    ForeignFile(
+        "transformer.resblocks.", "it looks like a text encoder, which belongs in Load CLIP"
     ),
     ForeignFile("conv9.weight", "it looks like the discriminator of a GAN, which restores nothing"),
     ForeignFile("lora_", "it looks like a LoRA, which belongs in Load LoRA"),
 )
 
 
-def _detect(source: str | Path | Mapping[str, Any]) -> tuple[Architecture, StateDict]:
+def _detect(
+    source: str | Path | Mapping[str, Any], wanted: str | None
+) -> tuple[Architecture, StateDict]:
+    """The row of the network in `source`, and its tensors in canonical form."""
+    rows = [row for row in ARCHITECTURES if wanted in (None, row.name)]
+    if not rows:
+        names = ", ".join(row.name for row in ARCHITECTURES)
+        raise BIRError(
+            f"Expected one of the architectures {names}, but {wanted!r} came; choose one of these."
+        )
     content = read_checkpoint(source) if isinstance(source, str | Path) else source
     unwrapped = unwrap(content)
-    for architecture in ARCHITECTURES:
-        tensors = architecture.canonical(unwrapped)
-        if all(key in tensors for key in architecture.required):
-            return architecture, tensors
     name = source if isinstance(source, str | Path) else "the state dict"
-    known = ", ".join(row.description for row in ARCHITECTURES)
+    for row in rows:
+        tensors = row.canonical(unwrapped)
+        if row.holds(tensors):
+            return row, tensors
+    other = next((row for row in ARCHITECTURES if row.holds(row.canonical(unwrapped))), None)
+    expected = " or ".join(row.description for row in rows)
+    if other is not None:
+        raise BIRError(
+            f"Expected a {expected} file, but {name} is a {other.description} file, "
+            f"{other.belongs}; choose a {expected} file."
+        )
     guess = next(
         (row.sentence for row in FOREIGN_FILES if any(row.key_part in key for key in unwrapped)),
         f"its first keys are {list(unwrapped)[:5]}" if unwrapped else "it holds no tensors",
     )
-    raise BIRError(f"Expected one of {known} in {name}, but {guess}; choose another file.")
+    raise BIRError(f"Expected a {expected} file, but {name} is none: {guess}; choose another file.")
 
 
-def _info(architecture: Architecture, tensors: StateDict) -> ModelInfo:
+def _info(row: Architecture, tensors: StateDict) -> ModelInfo:
     try:
-        config = architecture.config(tensors)
+        config = row.config(tensors)
     except KeyError as error:
         raise BIRError(
-            f"Expected a {architecture.description} file, but its layer {error} is of an unknown "
+            f"Expected a {row.description} file, but its layer {error} is of an unknown "
             "size or absent; the file is damaged or of another network."
         ) from error
-    variant = next((name for name, known in OFFICIAL_CONFIGS.items() if known == config), None)
+    variant = next((name for name, known in row.variants.items() if known == config), "custom")
     return ModelInfo(
-        architecture=architecture.name,
-        variant=variant or "custom",
-        task=config.task,
-        scale=config.scale,
+        architecture=row.name,
+        variant=variant,
+        task=config.task if isinstance(config, DiffIRConfig) else row.task,
+        scale=config.scale if isinstance(config, DiffIRConfig | SwinIRConfig) else 1,
         config=config,
         parameters=sum(
-            value.numel() for name, value in tensors.items() if name != "diffusion.betas"
+            value.numel() for name, value in tensors.items() if name not in row.optional
         ),
-        dtype=tensors["G.patch_embed.proj.weight"].dtype,
+        dtype=tensors[row.required[0]].dtype,
     )
 
 
-def inspect(source: str | Path | Mapping[str, Any]) -> ModelInfo:
+def inspect(
+    source: str | Path | Mapping[str, Any], *, architecture: str | None = None
+) -> ModelInfo:
     """Say what a checkpoint is: a path, or the dictionary read from one, in any known wrapper.
 
+    Args:
+        architecture: the network to look for in a file that holds several, such as a Stable
+            Diffusion checkpoint (`sd_unet`, `sd_vae`); None takes the first of `ARCHITECTURES`.
+
     Raises:
-        BIRError: unreadable (see `read_checkpoint`) or of no known architecture.
+        BIRError: unreadable (see `read_checkpoint`) or of no known, or of another, architecture.
     """
-    return _info(*_detect(source))
+    return _info(*_detect(source, architecture))
 
 
 def load_model(
@@ -225,28 +263,20 @@ def load_model(
         source: a path, or the dictionary read from one, in any known wrapper.
         device: where the weights go.
         dtype: what the weights become; None is float32, also from a file stored in half precision.
-        architecture: refuse every other one (`diffir_s2`, ...).
+        architecture: refuse every other one (`diffir_s2`, ...), and take this one's part of a file
+            that holds several: `sd_unet` or `sd_vae` of a Stable Diffusion checkpoint; these,
+            `ir_controlnet` or `swinir` of a full file of DiffBIR v1. None takes the first of
+            `ARCHITECTURES` that the file holds.
         operations: the namespace of the layer classes, `torch.nn` or one that a host brings.
 
     Returns:
         The network in eval mode, without gradients; its attribute `info` is the `ModelInfo`.
 
     Raises:
-        BIRError: as `inspect`, or another architecture than asked for, or NaN in the weights.
+        BIRError: as `inspect`, or NaN in the weights.
     """
-    row, tensors = _detect(source)
+    row, tensors = _detect(source, architecture)
     name = source if isinstance(source, str | Path) else "the state dict"
-    if architecture is not None and row.name != architecture:
-        wanted = next(other for other in ARCHITECTURES if other.name == architecture)
-        reason = (
-            ", which needs the high-quality picture as well and serves training only"
-            if row.name == "diffir_s1"
-            else ""
-        )
-        raise BIRError(
-            f"Expected a {wanted.description} file, but {name} is a {row.description} file"
-            f"{reason}; choose the {wanted.description} file of the same release."
-        )
     info = _info(row, tensors)
     for key, value in tensors.items():
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
@@ -257,7 +287,7 @@ def load_model(
     with torch.device("meta"):
         model = row.build(info.config, operations=operations)
     own = model.state_dict()
-    _require_same_shapes(own, tensors, f"{name} ({row.description})")
+    _require_same_shapes(own, tensors, row, f"{name} ({row.description})")
     weights = {
         key: tensors.get(key, value).to(device, dtype or torch.float32)
         for key, value in own.items()
@@ -268,10 +298,11 @@ def load_model(
     return model
 
 
-def _require_same_shapes(own: Mapping[str, Tensor], tensors: StateDict, what: str) -> None:
-    """Every weight there with its shape, nothing left over. `diffusion.betas` may be absent: the
-    configuration's schedule takes its place."""
-    absent = [key for key in own if key not in tensors and key != "diffusion.betas"]
+def _require_same_shapes(
+    own: Mapping[str, Tensor], tensors: StateDict, row: Architecture, what: str
+) -> None:
+    """Every weight there with its shape, nothing left over."""
+    absent = [key for key in own if key not in tensors and key not in row.optional]
     surplus = [key for key in tensors if key not in own]
     differing = [
         f"{key} {tuple(tensors[key].shape)} instead of {tuple(own[key].shape)}"

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ..atomic_files import complete_file
 from ..errors import BIRError
+from ..networks.swinir import SwinIR
 
 # Objects that training frameworks leave beside the weights. They are read as empty placeholders;
 # a pickle that names anything else is refused.
@@ -113,6 +114,8 @@ def save_checkpoint(
 ) -> None:
     """Write a network's state dict as safetensors; the file appears only when it is complete.
 
+    A SwinIR gets the tables of the published files, so that other programs load it too.
+
     Args:
         dtype: what floating-point weights are stored as; None keeps theirs.
         metadata: texts for the file's header.
@@ -120,8 +123,11 @@ def save_checkpoint(
     Raises:
         BIRError: the file cannot be written (folder missing, disk full).
     """
+    state: dict[str, Tensor] = model.state_dict()
+    if isinstance(model, SwinIR):
+        state = state | model.published_tables()
     tensors: dict[str, Tensor] = {}
-    for name, value in model.state_dict().items():
+    for name, value in state.items():
         keep = dtype is None or not value.is_floating_point() or name.endswith("betas")
         tensors[name] = value.detach().to("cpu", value.dtype if keep else dtype).contiguous()
     try:

@@ -57,6 +57,11 @@ def _strip(tensors: StateDict, prefix: str, *, keep_others: bool) -> StateDict:
     }
 
 
+def part(tensors: StateDict, prefix: str) -> StateDict:
+    """The tensors below `prefix`, without it; all of them where the file has no such prefix."""
+    return _strip(tensors, prefix, keep_others=False) or tensors
+
+
 def without_diffir_duplicates(tensors: StateDict) -> StateDict:
     """Drop the derived tables and the second copies of official DiffIR files; a copy whose
     original is absent (a file that lost one of the two) takes its place."""

@@ -1,0 +1,75 @@
+"""How to recognise a DiffIR checkpoint and read the sizes of its network from tensor shapes."""
+
+from dataclasses import replace
+from fractions import Fraction
+from math import ceil
+
+from ..errors import BIRError
+from ..networks.diffir import DiffIRConfig
+from .keys import StateDict, count_modules
+
+_LEVELS = ("encoder_level1", "encoder_level2", "encoder_level3", "latent")
+
+
+def diffir_config(tensors: StateDict) -> DiffIRConfig:
+    """The configuration of either stage. Raises KeyError or BIRError for a damaged file."""
+    embed = tensors["G.patch_embed.proj.weight"]
+    dim, folded = embed.shape[:2]
+    counts = tuple(count_modules(tensors, f"G.{level}.{{}}.norm1.body.weight") for level in _LEVELS)
+    heads = tuple(tensors[f"G.{level}.0.attn.temperature"].shape[0] for level in _LEVELS)
+    hidden = [tensors[f"G.{level}.0.ffn.project_out.weight"].shape[1] for level in _LEVELS]
+    if "G.tail.1.weight" in tensors:
+        task, scale = "sr", {3: 4, 12: 2, 48: 1}[folded]
+    else:
+        task, scale = {3: "deblur", 4: "inpainting"}[folded], 1
+    encoder = "E" if "E.E.0.weight" in tensors else "condition"
+    config = DiffIRConfig(
+        task=task,  # type: ignore[arg-type]  # a literal from the table above
+        scale=scale,
+        dim=dim,
+        num_blocks=counts,  # type: ignore[arg-type]  # four by construction
+        num_refinement_blocks=count_modules(tensors, "G.refinement.{}.norm1.body.weight"),
+        heads=heads,  # type: ignore[arg-type]
+        ffn_expansion_factor=_expansion_factor(dim, hidden),
+        bias="G.encoder_level1.0.attn.qkv.bias" in tensors,
+        layer_norm=("WithBias" if "G.encoder_level1.0.norm1.body.bias" in tensors else "BiasFree"),
+        n_encoder_res=count_modules(tensors, f"{encoder}.E.{{}}.body.0.weight", start=2),
+    )
+    if encoder == "E":
+        return config
+    n_denoise_res = count_modules(tensors, "denoise.resmlp.{}.resmlp.0.weight", start=2)
+    config = replace(config, n_denoise_res=n_denoise_res)
+    betas = tensors.get("diffusion.betas")
+    if betas is None:
+        return config
+    return replace(
+        config,
+        timesteps=betas.numel(),
+        linear_start=round(float(betas[0]), 6),
+        linear_end=round(float(betas[-1]), 6),
+    )
+
+
+def _expansion_factor(dim: int, hidden: list[int]) -> float:
+    """The factor with the fewest decimals for which int(width * factor) gives every hidden size."""
+    widths = [dim << level for level in range(len(hidden))]
+    low = max(Fraction(size, width) for size, width in zip(hidden, widths, strict=True))
+    high = min(Fraction(size + 1, width) for size, width in zip(hidden, widths, strict=True))
+    for decimals in range(7):
+        factor: float = ceil(low * 10**decimals) / 10**decimals
+        if factor < high and [int(width * factor) for width in widths] == hidden:
+            return factor
+    raise BIRError(
+        "Expected feed-forward sizes in one proportion to the widths of a DiffIR, but "
+        f"{hidden} came for widths {widths}; this file is of a network that is not known here."
+    )
+
+
+DIFFIR_REQUIRED = (
+    "G.patch_embed.proj.weight",
+    *(
+        f"G.{level}.0.{key}"
+        for level in _LEVELS
+        for key in ("norm1.body.weight", "attn.temperature", "ffn.project_out.weight")
+    ),
+)

@@ -1,0 +1,143 @@
+"""SwinIR against numbers of the official code, and at sizes that the official code refuses."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from parity import assert_rule_check, fill_by_rule_w, load_vectors, swinir_settings
+
+from bir_core.checkpoints import save_checkpoint
+from bir_core.errors import BIRError
+from bir_core.images import pad_to_multiple
+from bir_core.networks.swinir import (
+    SwinIR,
+    SwinIRConfig,
+    SwinLayer,
+    relative_position_index,
+    shift_mask,
+)
+
+
+def small_config(**changes):
+    sizes = {"embed_dim": 12, "depths": (2, 2), "num_heads": (2, 2)}
+    return SwinIRConfig(**{**sizes, **changes})
+
+
+def random_network(**changes):
+    torch.manual_seed(0)
+    return SwinIR(small_config(**changes)).eval()
+
+
+def picture(*shape):
+    return torch.rand(shape, generator=torch.Generator().manual_seed(1))
+
+
+@torch.no_grad()
+def test_output_equals_official():
+    vectors, metadata = load_vectors("diffbir_swinir_tiny")
+    network = SwinIR(SwinIRConfig(**swinir_settings(metadata["config"]))).eval()
+    check = fill_by_rule_w(network, int(metadata["rule_base"]))
+    assert_rule_check(check, metadata["rule_check"])
+    out = network(vectors["in1"])
+    assert out.shape == vectors["in1"].shape
+    torch.testing.assert_close(out[..., ::2, ::2], vectors["out1_sub2"], rtol=0, atol=1e-5)
+
+
+@settings(max_examples=8, deadline=None)
+@given(height=st.integers(1, 140), width=st.integers(1, 140))
+@torch.no_grad()
+def test_any_size_is_the_reflected_picture_cropped(height, width):
+    network, image = random_network(), picture(1, 3, height, width)
+    out = network(image)
+    assert out.shape == image.shape
+    expected = network(pad_to_multiple(image, 64))[..., :height, :width]
+    assert torch.equal(out, expected)
+
+
+@pytest.mark.parametrize(("height", "width"), [(8, 8), (16, 24), (40, 8)])
+def test_mask_separates_what_the_shift_brought_together(height, width):
+    window, shift = 8, 4
+    row = torch.arange(height)[:, None].expand(height, width)
+    column = torch.arange(width)[None, :].expand(height, width)
+    wrapped = 2 * (row + shift >= height) + (column + shift >= width)
+    mask = shift_mask(height, width, window, shift)
+    windows = []
+    for top in range(0, height, window):
+        for left in range(0, width, window):
+            side = wrapped[top : top + window, left : left + window].flatten()
+            windows.append(torch.where(side[:, None] == side[None, :], 0.0, -100.0))
+    assert torch.equal(mask, torch.stack(windows))
+
+
+def test_relative_positions_of_a_small_window():
+    # pixels (0,0) (0,1) (1,0) (1,1); row of the 3 x 3 table: 3 * (dy + 1) + (dx + 1)
+    expected = torch.tensor([[4, 3, 1, 0], [5, 4, 2, 1], [7, 6, 4, 3], [8, 7, 5, 4]])
+    assert torch.equal(relative_position_index(2), expected)
+
+
+def test_tables_equal_those_of_the_published_file():
+    tables = random_network().published_tables()
+    assert len(tables) == 6
+    index = tables["layers.1.residual_group.blocks.0.attn.relative_position_index"]
+    assert index.dtype == torch.int64 and index.shape == (64, 64)
+    assert tables["layers.1.residual_group.blocks.1.attn_mask"].shape == (64, 64, 64)
+
+
+@pytest.mark.parametrize("changes", [{}, {"unshuffle": 1, "upsample": 4}])
+@torch.no_grad()
+def test_a_saved_file_gives_the_same_picture_through_spandrel(tmp_path, changes):
+    spandrel = pytest.importorskip("spandrel")
+    network = random_network(**changes)
+    save_checkpoint(network, tmp_path / "model.safetensors")
+    loaded = spandrel.ModelLoader().load_from_file(tmp_path / "model.safetensors")
+    assert loaded.architecture.id == "SwinIR"
+    assert loaded.scale == network.config.scale
+    image = picture(1, 3, 64, 128)
+    torch.testing.assert_close(network(image), loaded.model(image), rtol=0, atol=3e-5)
+
+
+def test_stochastic_depth_skips_or_scales_whole_branches():
+    torch.manual_seed(0)
+    layer = SwinLayer(small_config(), 2, shift=0, drop_path=0.25)
+    branch = torch.ones(2000, 2, 1, 3)
+    dropped = layer._dropped(branch)
+    per_image = dropped[:, 0, 0, 0]
+    assert torch.equal(dropped, per_image[:, None, None, None].expand_as(branch))
+    assert set(per_image.tolist()) == {0.0, float(torch.tensor(1 / 0.75))}
+    assert abs(float(per_image.mean()) - 1) < 0.05
+    assert layer.eval()._dropped(branch) is branch
+
+
+def test_rates_of_stochastic_depth_grow_linearly():
+    network = SwinIR(small_config(drop_path=0.3))
+    rates = [module.drop_path for module in network.modules() if isinstance(module, SwinLayer)]
+    assert rates == pytest.approx([0, 0.1, 0.2, 0.3])
+
+
+def test_checkpointing_recomputes_and_keeps_the_gradients():
+    network, image = random_network(), picture(1, 3, 64, 64)
+    gradients, counts = [], []
+    for network.checkpoint in (False, True):
+        calls = []
+        hook = network.layers[0].register_forward_pre_hook(lambda *_, calls=calls: calls.append(1))
+        network.zero_grad()
+        network(image).square().sum().backward()
+        hook.remove()
+        counts.append(len(calls))
+        gradients.append([parameter.grad.clone() for parameter in network.parameters()])
+    assert counts == [1, 2]
+    for plain, recomputed in zip(*gradients, strict=True):
+        torch.testing.assert_close(recomputed, plain)
+
+
+def test_wrong_input_is_said():
+    with pytest.raises(BIRError, match="convert it to RGB"):
+        random_network()(torch.zeros(1, 1, 64, 64))
+
+
+@pytest.mark.parametrize(
+    "changes", [{"upsample": 3}, {"upsample": 4}, {"num_heads": (2,)}, {"num_heads": (2, 5)}]
+)
+def test_impossible_configuration_is_said(changes):
+    with pytest.raises(BIRError, match="should"):
+        small_config(**changes)
