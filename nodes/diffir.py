@@ -1,5 +1,8 @@
 """Nodes that load and run DiffIR."""
 
+import os
+from pathlib import Path
+
 import torch
 from comfy_api.latest import io
 from torch import Tensor
@@ -24,6 +27,11 @@ def describe(info: ModelInfo) -> str:
         f"DiffIR {info.variant}: {TASKS[info.task]}, {size}{mask}, "
         f"{info.parameters / 1e6:.1f} million parameters"
     )
+
+
+def model_file(model_name: str) -> str | Path:
+    """The file of an entry in the loader's list."""
+    return BUILT_IN.get(model_name) or host.model_path(model_name)
 
 
 class DiffIRLoader(io.ComfyNode):
@@ -72,9 +80,16 @@ class DiffIRLoader(io.ComfyNode):
 
     @classmethod
     def execute(cls, model_name: str, weight_dtype: str = "default") -> io.NodeOutput:
-        path = BUILT_IN.get(model_name) or host.model_path(model_name)
-        network = load_model(path, dtype=DTYPES[weight_dtype], architecture="diffir_s2")
+        network = load_model(
+            model_file(model_name), dtype=DTYPES[weight_dtype], architecture="diffir_s2"
+        )
         return io.NodeOutput(host.manage(network), describe(network.info))
+
+    @classmethod
+    def fingerprint_inputs(cls, model_name: str, **_: str) -> tuple[int, int]:
+        # A checkpoint that a training has written anew is loaded anew.
+        status = os.stat(model_file(model_name))
+        return status.st_mtime_ns, status.st_size
 
 
 class DiffIRRestore(io.ComfyNode):

@@ -86,7 +86,7 @@ def test_attach_alpha_enlarges_it_within_the_range():
     together = attach_alpha(image, alpha)
     torch.testing.assert_close(together[:, :3], image)
     enlarged = together[:, 3]
-    assert 0 <= enlarged.min() and enlarged.max() <= 1
+    assert enlarged.min() >= 0 and enlarged.max() <= 1
     torch.testing.assert_close(enlarged[..., 0], torch.zeros(1, 16))
     torch.testing.assert_close(enlarged[..., -1], torch.ones(1, 16))
 

@@ -9,6 +9,7 @@ from comfyui.harness import Failed, Refused, Server, node, unique_copy
 from comfyui.models import CONFIGS, random_model
 from numpy.typing import NDArray
 
+from bir_core.checkpoints import load_model, save_checkpoint
 from bir_core.restore import restore
 
 Array = NDArray[np.float32]
@@ -137,6 +138,18 @@ def test_half_precision_deviates_a_little(
     exact = restore_in_comfyui(picture, "deblur.safetensors", loader={"weight_dtype": "default"})
     half = restore_in_comfyui(picture, "deblur.safetensors", loader=loader)
     assert 0 < np.abs(half - exact).max() < 0.05
+
+
+def test_model_file_that_was_written_anew_is_loaded_anew(
+    server: Server, restore_in_comfyui: Run, picture: Array
+) -> None:
+    path = server.base / "models" / "upscale_models" / "training.safetensors"
+    for seed in (1, 2):
+        save_checkpoint(random_model(CONFIGS["deblur"], seed), path)
+        restored = restore_in_comfyui(picture, path.name)
+        model = load_model(path)
+        expected = restore(torch.from_numpy(picture).movedim(-1, 1), model).movedim(1, -1)
+        np.testing.assert_allclose(restored, expected.numpy(), atol=1e-5)
 
 
 # Channels and masks.
