@@ -164,10 +164,13 @@ def _encode_pillow(path: Path, samples: Samples, file_format: Format, quality: i
     elif file_format == "webp":
         options |= {"quality": quality, "method": 4, "exact": True}
     name = {"png": "PNG", "jpg": "JPEG", "webp": "WEBP"}[file_format]
+    # To memory first: when the disk is nearly full, Pillow takes a part written for the whole.
+    content = io.BytesIO()
     try:
-        Image.fromarray(values).save(path, name, **options)
+        Image.fromarray(values).save(content, name, **options)
     except ValueError as error:  # such as a side too long for the format
         raise OSError(str(error)) from error
+    path.write_bytes(content.getbuffer())
 
 
 @functools.cache
