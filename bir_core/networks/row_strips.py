@@ -45,7 +45,8 @@ def strip_count(height: int, strip: int) -> int:
 
 
 def _as_image(rows: Tensor) -> Tensor:
-    return rows.permute(2, 0, 1)[None]  # (1, C, H, W), channels last in memory
+    # (1, C, H, W). The new axis comes first: its stride tells torch that channels are last.
+    return rows[None].permute(0, 3, 1, 2)
 
 
 def _as_rows(image: Tensor) -> Tensor:
@@ -67,7 +68,8 @@ class Conv3x3:
         self, height: int, weight: Tensor, bias: Tensor | None = None, *, groups: int = 1
     ) -> None:
         self.missing = height
-        self.weight = weight
+        # torch would bring the weight into the memory order of the rows at each call.
+        self.weight = weight.contiguous(memory_format=torch.channels_last)
         self.bias = bias
         self.groups = groups
         self.kept: Tensor | None = None
