@@ -119,18 +119,24 @@ class WindowAttention(nn.Module):
 
     def forward(self, windows: Tensor, index: Tensor, mask: Tensor | None) -> Tensor:
         """windows: (B, N, L, C); index: (L, L); mask: (N, L, L). Returns as windows."""
+        batch, count = windows.shape[:2]
+        # Four dimensions: torch has fast attention for no other number.
         q, k, v = rearrange(
-            self.qkv(windows), "b n l (three h d) -> three b n h l d", three=3, h=self.heads
+            self.qkv(windows), "b n l (three h d) -> three (b n) h l d", three=3, h=self.heads
         )
         bias = self.relative_position_bias_table.to(windows)[index]  # (L, L, heads)
-        bias = rearrange(bias, "q k h -> h q k")
-        if mask is not None:
-            bias = bias + mask[:, None].to(bias)  # (N, heads, L, L)
+        bias = rearrange(bias, "q k h -> 1 h q k")
+        if mask is None:
+            bias = bias.expand(batch * count, -1, -1, -1)
+        else:
+            bias = (bias + mask[:, None].to(bias)).repeat(batch, 1, 1, 1)
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
-        return self.proj(rearrange(mixed, "b n h l d -> b n l (h d)"))
+        return self.proj(rearrange(mixed, "(b n) h l d -> b n l (h d)", b=batch))
 
 
 class MLP(nn.Module):
+    """Two layers with a GELU between them."""
+
     def __init__(self, dim: int, hidden: int, *, operations: ModuleType = nn) -> None:
         super().__init__()
         self.fc1 = operations.Linear(dim, hidden)
