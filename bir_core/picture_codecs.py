@@ -199,7 +199,8 @@ def _libvips() -> Any:
 def _decode_libvips(path: Path) -> Samples:
     pyvips = _libvips()
     try:
-        image = pyvips.Image.new_from_file(str(path), fail_on="error")
+        # Not from libvips' cache, which does not notice that a file was written anew.
+        image = pyvips.Image.new_from_file(str(path), fail_on="error", revalidate=True)
         fields = image.get_fields()
         pages = image.get("n-pages") if "n-pages" in fields else 1
         _require_single(path, pages)

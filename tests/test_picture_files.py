@@ -308,6 +308,14 @@ def test_writing_keeps_what_is_there(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["a.png"]
 
 
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_a_file_that_was_written_anew_is_read_anew(tmp_path, suffix):
+    path = tmp_path / f"a.{suffix}"
+    for seed in (1, 2):
+        write_picture(path, random_picture(bits=16, seed=seed), overwrite=True)
+        assert_same(read_picture(path), random_picture(bits=16, seed=seed))
+
+
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
 def test_interrupted_writing_leaves_the_old_file(tmp_path, monkeypatch, error):
     path = tmp_path / "a.png"
