@@ -80,6 +80,14 @@ def test_same_seed_same_result_whatever_ran_before(
     np.testing.assert_array_equal(restore_in_comfyui(picture, seed=5), first)
 
 
+def test_model_works_again_after_its_memory_was_freed(
+    server: Server, restore_in_comfyui: Run, picture: Array
+) -> None:
+    first = restore_in_comfyui(picture, "deblur.safetensors")
+    server.post("/free", {"unload_models": True, "free_memory": False})
+    np.testing.assert_array_equal(restore_in_comfyui(picture, "deblur.safetensors"), first)
+
+
 def test_restoring_leaves_the_global_random_state(server: Server, picture: Array) -> None:
     def random_image(with_restoration: bool) -> Array:
         prompt = {
