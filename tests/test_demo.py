@@ -1,9 +1,10 @@
 import re
+import subprocess
 import sys
 
 import pytest
 import torch
-from command_line import save_small_model
+from command_line import ROOT, save_small_model
 from torch.nn import functional as F
 
 from bir_core import demo
@@ -11,6 +12,7 @@ from bir_core.checkpoints import load_model
 from bir_core.errors import BIRError
 from bir_core.metrics import psnr, ssim
 from bir_core.picture_files import Picture, read_picture, write_picture
+from bir_core.weights import builtin_model_path
 
 
 def soft_photograph(height, width, seed=0):
@@ -65,6 +67,23 @@ def test_files_and_numbers(small_model, tmp_path, monkeypatch, capsys):
     first = {path.name: path.read_bytes() for path in output.iterdir()}
     assert run_demo(monkeypatch, *arguments) == 0
     assert {path.name: path.read_bytes() for path in output.iterdir()} == first
+
+
+@pytest.mark.skipif(
+    not builtin_model_path("builtin-x4").is_file(), reason="the built-in x4 model is not there"
+)
+def test_built_in_model_gains_on_the_bundled_photograph(tmp_path):
+    """What `make demo` runs."""
+    pytest.importorskip("skimage")
+    arguments = [sys.executable, "-m", "bir_core.demo", "--output", str(tmp_path / "out")]
+    done = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert (done.returncode, done.stderr) == (0, "")
+    before, after = (
+        float(re.search(rf"{row} +([\d.]+) dB", done.stdout)[1]) for row in ("before", "after")
+    )
+    assert after > before + 0.5
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert names == ["comparison.png", "degraded.png", "restored.png"]
 
 
 def test_detail_is_where_the_edges_are():
