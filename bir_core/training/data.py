@@ -169,6 +169,8 @@ class PictureDataset(Dataset[Example]):
             except (BIRError, KeyError):
                 skipped.append(self.pairs[index].hq.name)
                 continue
+            if lq is not None:
+                self._require_fit(hq, lq, self.pairs[index])
             hq, lq = self._cut(hq, lq, generator_for(self.seed, CUT, position))
             return Example(hq, lq, tuple(skipped))
         raise BIRError(
@@ -179,16 +181,15 @@ class PictureDataset(Dataset[Example]):
     def _read(self, index: int) -> tuple[Tensor, Tensor | None]:
         pair = self.pairs[index]
         hq = read_training_picture(pair.hq)
-        if pair.lq is None:
-            return hq, None
-        lq = read_training_picture(pair.lq)
+        return hq, None if pair.lq is None else read_training_picture(pair.lq)
+
+    def _require_fit(self, hq: Tensor, lq: Tensor, pair: PicturePair) -> None:
         expected = (hq.shape[1] // self.scale, hq.shape[2] // self.scale)
         if tuple(lq.shape[1:]) != expected:
             raise BIRError(
                 f"Expected {expected[1]} x {expected[0]} pixels in {pair.lq}, but it has "
                 f"{lq.shape[2]} x {lq.shape[1]}; make it again from its partner."
             )
-        return hq, lq
 
     def _picture_at(self, position: int, shift: int) -> int:
         number, place = divmod(position, len(self.pairs))

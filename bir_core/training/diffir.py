@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ..checkpoints import load_model
 from ..errors import BIRError
-from ..networks.diffir import DiffIRStage1, DiffIRStage2, draw_noise
+from ..networks.diffir import LEAKY_SLOPE, DiffIRStage1, DiffIRStage2, draw_noise
 from .data import Batch
 from .loop import Phase, Training, Update
 from .losses import pixel_l1, prior_kl, prior_l1
@@ -69,11 +69,26 @@ class JointLoss(PriorLoss):
         }
 
 
+def draw_prior_at_order_one(model: nn.Module) -> None:
+    """Draw the layers that make the prior by He et al.'s rule for their leaky ReLU, biases 0, and those
+    that modulate by it with a variance of 1 / fan-in; from torch's global generator."""
+    for name, module in model.named_modules():
+        if not isinstance(module, nn.Conv2d | nn.Linear):
+            continue
+        if ".kernel." in name:
+            nn.init.normal_(module.weight, std=module.in_features**-0.5)
+        elif not name.startswith("G."):
+            nn.init.kaiming_normal_(module.weight, a=LEAKY_SLOPE)
+            nn.init.zeros_(module.bias)
+
+
 def stage1_training(recipe: Recipe) -> Training:
     """Stage 1: DIRformer and CPEN together, L1."""
     with torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
         model = DiffIRStage1(recipe.network)
+        if recipe.initialisation == "he":
+            draw_prior_at_order_one(model)
     update = Update("network", Stage1Loss(model), list(model.parameters()), recipe.optimizer)
     return Training(
         model=model,
@@ -97,6 +112,8 @@ def stage2_training(recipe: Recipe, stage1_file: str | Path) -> Training:
     with torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
         model = DiffIRStage2(recipe.network)
+        if recipe.initialisation == "he":
+            draw_prior_at_order_one(model)
     own = {name: value.shape for name, value in model.G.state_dict().items()}
     given = {name: value.shape for name, value in stage1.G.state_dict().items()}
     if own != given or stage1.config.n_encoder_res != recipe.network.n_encoder_res:
