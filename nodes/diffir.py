@@ -65,8 +65,8 @@ class DiffIRLoader(io.ComfyNode):
                     advanced=True,
                     tooltip=(
                         "Numbers of the weights and of the computation. default: float32, the "
-                        "exact result. fp16, bf16: faster on most GPUs, in half the memory, with "
-                        "small deviations; what overflows is repeated in float32."
+                        "exact result. fp16, bf16: half the memory, for fast GPUs, with small "
+                        "deviations; what overflows is repeated in float32."
                     ),
                 ),
             ],
@@ -129,7 +129,7 @@ class DiffIRRestore(io.ComfyNode):
                 io.Mask.Input(
                     "mask",
                     optional=True,
-                    tooltip="For inpainting models only: 1 where the image is to be filled, of the "
+                    tooltip="For inpainting models only: above 0 where the image is to be filled, of the "
                     "same size as the image; one for the whole batch, or one per image.",
                 ),
                 io.Int.Input(
