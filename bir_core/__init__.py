@@ -2,5 +2,6 @@
 
 from .checkpoints import ModelInfo, inspect, load_model
 from .errors import BIRError
+from .restore import restore
 
-__all__ = ["BIRError", "ModelInfo", "inspect", "load_model"]
+__all__ = ["BIRError", "ModelInfo", "inspect", "load_model", "restore"]

@@ -1,6 +1,7 @@
 """Restoring images of any size, with the official numbers where there are some."""
 
 import logging
+from importlib import import_module
 
 import pytest
 import torch
@@ -8,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from parity import DATA, config_from_metadata, fill_by_rule, load_vectors
 
-import bir_core.restore as restore_module
 from bir_core.errors import BIRError
 from bir_core.networks.diffir import (
     OFFICIAL_CONFIGS,
@@ -19,6 +19,8 @@ from bir_core.networks.diffir import (
 )
 from bir_core.restore import plan_strip, required_memory, restore
 
+# Not `import bir_core.restore`: the package has a function of this name.
+restore_module = import_module("bir_core.restore")
 NETS = sorted(
     path.stem for path in DATA.glob("diffir_net_*.safetensors") if "inpainting" not in path.stem
 )
@@ -213,7 +215,7 @@ def test_planned_strip(variant):
         return plan_strip(config, side, side, batch, free, dtype, device)
 
     unlimited = plan(10**15)
-    assert unlimited > plan(10**15, "cpu") >= 1
+    assert unlimited > plan(10**15, "cpu") >= 4
     assert plan(10**15, side=config.size_multiple) == 8  # never more than there is
     frees = [2**exponent for exponent in range(24, 40)]
     plans = [plan(free) for free in frees]
