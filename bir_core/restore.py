@@ -53,8 +53,7 @@ def plan_strip(
     whole, per_row, head = _numbers_in_memory(config, height, width, batch)
     usable = USABLE * free_bytes / dtype.itemsize - whole - head
     fitting = int(usable / max(per_row, head / 8))
-    pixels = CPU_STRIP_PIXELS if device_type == "cpu" else DEVICE_STRIP_PIXELS
-    return max(1, min(fitting, max(FEWEST_FAST_ROWS, pixels // columns), rows))
+    return max(1, min(fitting, _fastest_strip(rows, columns, device_type)))
 
 
 def required_memory(
@@ -68,10 +67,14 @@ def required_memory(
     height, width = (-side % config.size_multiple + side for side in (height, width))
     rows, columns = height // config.unshuffle, width // config.unshuffle
     whole, per_row, head = _numbers_in_memory(config, height, width, batch=1)
-    pixels = CPU_STRIP_PIXELS if device_type == "cpu" else DEVICE_STRIP_PIXELS
-    strip = max(1, min(round(pixels / columns), rows))
+    strip = _fastest_strip(rows, columns, device_type)
     numbers = whole + head + (strip + 1) * max(per_row, head / 8)
     return int(numbers * dtype.itemsize / USABLE)
+
+
+def _fastest_strip(rows: int, columns: int, device_type: str) -> int:
+    pixels = CPU_STRIP_PIXELS if device_type == "cpu" else DEVICE_STRIP_PIXELS
+    return min(rows, max(FEWEST_FAST_ROWS, pixels // columns))
 
 
 def _numbers_in_memory(
