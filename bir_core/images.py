@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from .errors import BIRError
 
-PadMode = Literal["reflect", "symmetric"]
+PadMode = Literal["reflect", "symmetric", "black"]
 
 
 def from_channels_last(image: Tensor) -> Tensor:
@@ -44,13 +44,16 @@ def pad_to_multiple(image: Tensor, multiple: int, mode: PadMode = "reflect") -> 
         multiple: pixels.
         mode: "reflect" mirrors about the centre of the last pixel (torch's "reflect"), "symmetric"
             about its outer edge (numpy's "symmetric"). Both go on mirroring when the padding is
-            larger than the image, where torch would fail; one pixel is repeated.
+            larger than the image, where torch would fail; one pixel is repeated. "black" adds
+            zeros.
 
     Returns:
         (B, C, H', W'), the same tensor if nothing is to be added. Crop with `crop` afterwards.
     """
     height, width = image.shape[-2:]
     padded_height, padded_width = -height % multiple + height, -width % multiple + width
+    if mode == "black":
+        return F.pad(image, (0, padded_width - width, 0, padded_height - height))
     if padded_height != height:
         rows = _mirrored_indices(height, padded_height, mode).to(image.device)
         image = image.index_select(-2, rows)

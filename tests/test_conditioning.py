@@ -1,0 +1,55 @@
+"""The condition of IRControlNet: its noise and its parts."""
+
+import math
+
+import torch
+
+from bir_core.conditioning import augment_condition, condition_parts, control_memory
+from bir_core.networks.unet import UNetConfig
+
+
+def latents(count):
+    return torch.randn(count, 4, 6, 8, generator=torch.Generator().manual_seed(1))
+
+
+def test_noise_of_each_image_follows_its_own_seed():
+    batch = latents(3)
+    noisy = augment_condition(batch, 0.64, seed=5)
+    for index in range(3):
+        alone = augment_condition(batch[index : index + 1], 0.64, seed=5 + index)
+        torch.testing.assert_close(noisy[index : index + 1], alone)
+    noise = (noisy - 0.8 * batch) / 0.6
+    assert 0.8 < float(noise.std()) < 1.2
+    expected = torch.randn(4, 6, 8, generator=torch.Generator().manual_seed(5))
+    torch.testing.assert_close(noise[0], expected)
+
+
+def test_noise_leaves_the_global_state_alone():
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    augment_condition(latents(1), 0.5, seed=0)
+    assert torch.equal(torch.rand(1), expected)
+
+
+def test_parts_lie_part_by_part():
+    condition = latents(2)
+    parts = condition_parts(condition, [(0, 0), (2, 3)], 4, 5, count=2)
+    assert torch.equal(parts[:2], condition[:, :, :4, :5])
+    assert torch.equal(parts[2:], condition[:, :, 2:6, 3:8])
+
+
+def test_condition_of_fewer_or_more_images_than_samples():
+    condition = latents(2)
+    assert torch.equal(
+        condition_parts(condition, [(0, 0)], 6, 8, count=3), condition[torch.tensor([0, 1, 0])]
+    )
+    assert torch.equal(condition_parts(condition, [(0, 0)], 6, 8, count=1), condition[:1])
+
+
+def test_memory_grows_with_the_picture_and_is_of_the_right_order():
+    config = UNetConfig()
+    small, large = (control_memory(config, 2, side, side, 2) for side in (64, 128))
+    assert math.isclose(large, 4 * small, rel_tol=1e-6)
+    assert 5e7 < small < 5e8
+    assert control_memory(config, 2, 64, 64, 4) == 2 * small
