@@ -1,0 +1,1 @@
+"""Measurements of speed and memory; `bir bench` runs them."""

@@ -1,0 +1,184 @@
+"""Compare DiffIR's plain network with its streamed inference: time, memory and largest difference.
+
+Both run with the same random weights of an official size, each in a process of its own; their timed
+runs alternate, and the shortest of each counts. Memory is what the run takes above the loaded
+network. Without --variant the two cases of the project's targets are measured."""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file
+from tqdm import tqdm
+
+from .. import __name__ as package
+from ..benchmarks.diffir_worker import Job
+from ..errors import BIRError
+from ..networks.diffir import OFFICIAL_CONFIGS
+from .options import DTYPES, choose_device, positive, write_line
+
+# Variant, height, width.
+STANDARD_CASES = (("deblur", 384, 384), ("realsr_x4", 128, 128))
+LARGE_CASE = ("deblur", 2160, 3840)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `bir bench`."""
+    parser.add_argument("--variant", choices=tuple(OFFICIAL_CONFIGS), help="measure this one only")
+    parser.add_argument(
+        "--size", metavar="HxW", type=_size, help="of the input of --variant (default: 128x128)"
+    )
+    parser.add_argument(
+        "--large",
+        action="store_true",
+        help="also a 3840x2160 picture through deblur, streamed only; takes minutes",
+    )
+    parser.add_argument(
+        "--strip", type=positive, help="rows of a strip (default: as bir restore chooses)"
+    )
+    parser.add_argument(
+        "--repeats", type=positive, default=3, help="timed runs of each side (default: 3)"
+    )
+    parser.add_argument("--threads", type=positive, help="CPU threads (default: torch's choice)")
+    parser.add_argument(
+        "--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="default: auto"
+    )
+    parser.add_argument(
+        "--dtype", choices=tuple(DTYPES), default="float32", help="default: float32"
+    )
+
+
+def _size(text: str) -> tuple[int, int]:
+    try:
+        height, width = (int(side) for side in text.lower().split("x"))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"expected HxW like 384x384, but {text} came") from error
+    return height, width
+
+
+def run(options: argparse.Namespace) -> int:
+    """Measure; the tables go to stdout as Markdown.
+
+    Raises:
+        BIRError: a size that the network does not take, or a process that ended early.
+    """
+    if options.size is not None and options.variant is None:
+        raise BIRError("--size belongs to a variant, but none came; give --variant as well.")
+    cases: Sequence[tuple[str, int, int]] = STANDARD_CASES
+    if options.variant is not None:
+        cases = ((options.variant, *(options.size or (128, 128))),)
+    jobs = [_job(case, options) for case in cases]
+    rows = [_compare(job, options.repeats) for job in jobs]
+    write_line(
+        "| network | input | strip | plain s | streamed s | faster | plain MB | streamed MB "
+        "| memory | difference |\n|---|---|---|---|---|---|---|---|---|---|"
+    )
+    write_line("\n".join(rows))
+    if options.large:
+        write_line(
+            "\n| network | input | strip | streamed s | extra MB | whole process MB |\n"
+            "|---|---|---|---|---|---|"
+        )
+        write_line(_measure_alone(_job(LARGE_CASE, options)))
+    return 0
+
+
+def _job(case: tuple[str, int, int], options: argparse.Namespace) -> Job:
+    variant, height, width = case
+    multiple = OFFICIAL_CONFIGS[variant].size_multiple
+    if min(height, width) < 1 or height % multiple or width % multiple:
+        raise BIRError(
+            f"Expected a size whose sides divide by {multiple} for {variant}, but {height}x{width} "
+            "came; choose such a size."
+        )
+    return Job(
+        side="streamed",
+        variant=variant,
+        height=height,
+        width=width,
+        dtype=options.dtype,
+        device=str(choose_device(options.device)),
+        strip=options.strip,
+        threads=options.threads,
+        output=None,
+    )
+
+
+class _Worker:
+    """A process that runs a job when asked."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        # The package may be a folder that is not installed.
+        root = str(Path(__file__).parents[2])
+        paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", f"{package}.benchmarks.diffir_worker", job.to_json()],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+        )
+
+    def __enter__(self) -> "_Worker":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+    def ask(self, order: str) -> dict[str, Any]:
+        assert self.process.stdin is not None and self.process.stdout is not None
+        try:
+            self.process.stdin.write(order + "\n")
+            self.process.stdin.flush()
+            answer = self.process.stdout.readline()
+        except OSError:  # it ended before it read the order
+            answer = ""
+        if not answer:
+            raise BIRError(
+                f"Expected the {self.job.side} network {self.job.variant} to run at "
+                f"{self.job.height}x{self.job.width}, but its process ended with code "
+                f"{self.process.wait()}, perhaps for lack of memory; choose a smaller --size."
+            )
+        return json.loads(answer)
+
+
+def _compare(job: Job, repeats: int) -> str:
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        jobs = [
+            replace(job, side=side, output=str(Path(folder, f"{side}.safetensors")))
+            for side in ("plain", "streamed")
+        ]
+        workers = [stack.enter_context(_Worker(each)) for each in jobs]
+        memory = [worker.ask("memory") for worker in workers]
+        plain, streamed = (load_file(str(each.output))["restored"] for each in jobs)
+        difference = float((streamed - plain).abs().max() / plain.abs().max())
+        seconds: list[list[float]] = [[], []]
+        for _ in tqdm(range(repeats), desc=job.variant, unit="pair", disable=None):
+            for own, worker in zip(seconds, workers, strict=True):
+                own.append(worker.ask("time")["seconds"])
+    times = [min(own) for own in seconds]
+    extra = [answer["extra"] / 1e6 for answer in memory]
+    return (
+        f"| {job.variant} | {job.height}x{job.width} | {memory[1]['strip']} "
+        f"| {times[0]:.2f} | {times[1]:.2f} | {times[0] / times[1]:.2f}x "
+        f"| {extra[0]:.0f} | {extra[1]:.0f} | {extra[1] / extra[0]:.2f} | {difference:.1e} |"
+    )
+
+
+def _measure_alone(job: Job) -> str:
+    with _Worker(job) as worker:
+        run = worker.ask("memory")
+    return (
+        f"| {job.variant} | {job.height}x{job.width} | {run['strip']} | {run['seconds']:.0f} "
+        f"| {run['extra'] / 1e6:.0f} | {run['total'] / 1e6:.0f} |"
+    )

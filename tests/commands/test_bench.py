@@ -1,0 +1,53 @@
+"""`bir bench`, on an official network and the smallest picture."""
+
+import argparse
+
+import pytest
+
+from bir_core.cli import main
+from bir_core.commands import bench
+from bir_core.errors import BIRError
+
+
+def test_table(capsys):
+    arguments = "bench --variant inpainting --size 8x16 --strip 3 --repeats 1 --threads 1"
+    assert main([*arguments.split(), "--device", "cpu"]) == 0
+    header, line, row = capsys.readouterr().out.splitlines()
+    assert header.count("|") == line.count("|") == row.count("|")
+    cells = dict(zip(header.split("|"), row.split("|"), strict=True))
+    assert cells[" network "] == " inpainting "
+    assert cells[" input "] == " 8x16 "
+    assert cells[" strip "] == " 3 "
+    assert float(cells[" plain s "]) > 0
+    assert float(cells[" streamed s "]) > 0
+    assert 0 < float(cells[" difference "]) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--size 8x8", "--size belongs to a variant"),
+        ("--variant deblur --size 8x9", "divide by 8 for deblur, but 8x9 came"),
+        ("--variant realsr_x1 --size 0x32", "divide by 32 for realsr_x1, but 0x32 came"),
+    ],
+)
+def test_bad_arguments(arguments, message, capsys):
+    assert main(["bench", *arguments.split()]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_size_that_is_none(capsys):
+    with pytest.raises(SystemExit):
+        main(["bench", "--variant", "deblur", "--size", "large"])
+    assert "expected HxW like 384x384, but large came" in capsys.readouterr().err
+
+
+def test_a_process_that_ends_is_reported():
+    parser = argparse.ArgumentParser()
+    bench.add_arguments(parser)
+    options = parser.parse_args(["--device", "cpu", "--threads", "1"])
+    job = bench._job(("deblur", 8, 8), options)
+    with bench._Worker(job) as worker:
+        worker.process.kill()
+        with pytest.raises(BIRError, match="streamed network deblur to run at 8x8"):
+            worker.ask("time")
