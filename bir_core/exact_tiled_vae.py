@@ -1,0 +1,171 @@
+"""Encode and decode pictures of any size with the VAE of Stable Diffusion, tile by tile and equal
+to the whole VAE; where the maps between the passes wait is chosen from the free memory.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from .errors import BIRError
+from .networks.autoencoder_operations import (
+    Operation,
+    decoder_operations,
+    encoder_operations,
+    parked_bytes,
+    working_bytes,
+)
+from .networks.autoencoder_tiled import Parking, ParkingOverflow, run_tiled
+from .restore import free_memory
+
+logger = logging.getLogger(__name__)
+
+# Part of the free memory that a plan uses; the rest is for the libraries' own work space.
+USABLE = 0.8
+GIGABYTE = 1e9
+SMALLEST_TILE = 64
+PARKED_TYPES = (torch.float32, torch.float16)
+CPU = torch.device("cpu")
+
+Callback = Callable[[int, int], None]
+
+
+def choose_parking(
+    operations: Sequence[Operation],
+    height: int,
+    width: int,
+    *,
+    tile: int,
+    device: torch.device,
+    dtype: torch.dtype,
+    free_device: int,
+    free_host: int,
+    parked_types: Sequence[torch.dtype] = PARKED_TYPES,
+) -> Parking:
+    """Where the maps between the passes wait: exact before economical, then the computing device
+    before the host.
+
+    Args:
+        operations: of `encoder_operations` or `decoder_operations`.
+        height, width: of the network's input, pixels for an encoder and latents for a decoder.
+        tile: side of a tile, in pixels of the picture.
+        device, dtype: where and in which type the network computes.
+        free_device, free_host: bytes that may be used there; the same number for a CPU.
+        parked_types: types to try, the preferred first.
+
+    Raises:
+        BIRError: they do not fit anywhere; the sentence says how much memory they need.
+    """
+    working = working_bytes(list(operations), tile, dtype)
+    for parked_type in parked_types:
+        needed = parked_bytes(list(operations), height, width, parked_type)
+        if needed + working <= USABLE * free_device:
+            return Parking(device, parked_type)
+        if device.type != "cpu" and needed <= USABLE * free_host:
+            return Parking(CPU, parked_type)
+    needed = parked_bytes(list(operations), height, width, parked_types[-1]) + working
+    raise BIRError(
+        f"The exact tiled VAE should have {needed / USABLE / GIGABYTE:.1f} GB of free memory for "
+        f"this picture, but {max(free_device, free_host) / GIGABYTE:.1f} GB are free; free some "
+        "memory, take a smaller picture, or use the stock tiled VAE."
+    )
+
+
+def _run(
+    operations: list[Operation],
+    x: Tensor,
+    tile: int,
+    parking: Parking | None,
+    callback: Callback | None,
+) -> Tensor:
+    def choose(parked_types: Sequence[torch.dtype] = PARKED_TYPES) -> Parking:
+        return choose_parking(
+            operations,
+            x.shape[-2],
+            x.shape[-1],
+            tile=tile,
+            device=x.device,
+            dtype=x.dtype,
+            free_device=free_memory(x.device),
+            free_host=free_memory(CPU),
+            parked_types=parked_types,
+        )
+
+    if tile < SMALLEST_TILE:
+        raise BIRError(
+            f"A tile of the VAE should be at least {SMALLEST_TILE} pixels wide, but {tile} came; "
+            "choose a larger one."
+        )
+    place = choose() if parking is None else parking
+    while True:
+        try:
+            return run_tiled(operations, x, tile=tile, parking=place, callback=callback)
+        except ParkingOverflow as error:
+            logger.warning("VAE: %s: repeating with maps parked in float32", error)
+            place = choose((torch.float32,))
+        except torch.OutOfMemoryError:
+            if tile < 2 * SMALLEST_TILE:
+                raise
+            tile //= 2
+            logger.warning("Out of memory: going on with VAE tiles of %d pixels", tile)
+
+
+def decode_tiled(
+    vae: nn.Module,
+    latent: Tensor,
+    *,
+    tile: int = 512,
+    parking: Parking | None = None,
+    callback: Callback | None = None,
+) -> Tensor:
+    """What `vae.decode` gives, in memory bounded by the tile besides the parked maps.
+
+    Args:
+        vae: with `decoder` and, where it has one, `post_quant_conv`: `SDVAE`, or the first-stage
+            model of ComfyUI. Its weights compute in the type of `latent`, on its device.
+        latent: (B, C, h, w) without `latent_scale`, any size.
+        tile: side of a tile in pixels of the picture; it sets memory and time, not the result.
+        parking: where full maps wait, and in which type; None chooses from the free memory.
+        callback: told (done, total) after each tile of each pass; it may raise to cancel.
+
+    Returns:
+        (B, 3, 8h, 8w) in [-1, 1], not clamped, like `latent`.
+
+    Raises:
+        BIRError: not enough memory for the parked maps, another network, or too small a tile.
+    """
+    projection = getattr(vae, "post_quant_conv", None)
+    with torch.no_grad():
+        inner = latent if projection is None else projection(latent)
+    return _run(decoder_operations(vae.decoder), inner, tile, parking, callback)
+
+
+def encode_tiled(
+    vae: nn.Module,
+    image: Tensor,
+    *,
+    tile: int = 512,
+    parking: Parking | None = None,
+    callback: Callback | None = None,
+) -> Tensor:
+    """What `vae.encode` gives, the mode of the latent, in memory bounded by the tile besides the
+    parked maps.
+
+    Args:
+        vae: with `encoder` and, where it has one, `quant_conv`. Its weights compute in the type of
+            `image`, on its device.
+        image: (B, 3, H, W) in [-1, 1].
+        tile, parking, callback: as in `decode_tiled`.
+
+    Returns:
+        (B, C, H/8, W/8) without `latent_scale`, like `image`.
+
+    Raises:
+        BIRError: as in `decode_tiled`.
+    """
+    moments = _run(encoder_operations(vae.encoder), image, tile, parking, callback)
+    projection = getattr(vae, "quant_conv", None)
+    with torch.no_grad():
+        moments = moments if projection is None else projection(moments)
+    return moments.chunk(2, dim=1)[0]
