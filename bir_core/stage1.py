@@ -177,8 +177,9 @@ def restore_stage1(
         x = _resized(_resized(x, sizes.output).clamp(0, 1), sizes.network)
     if order == "enlarge_first":
         x = pad_to_multiple(x, PADDED_MULTIPLE, padding)
-    limit = tile or max(x.shape[-2:])
-    total = len(tiles(*x.shape[-2:], limit, _overlap(overlap, limit)))
+    height, width = x.shape[-2:]
+    limit = tile or max(height, width)
+    total = len(tiles(height, width, limit, _overlap(overlap, limit)))
     done = 0
 
     def run(piece: Tensor) -> Tensor:

@@ -4,9 +4,30 @@ from comfy_api.latest import ComfyExtension, io
 
 from ..bir_core import spandrel_plugin
 from . import host
+from .color import BIRColorFix
+from .control import DiffBIRConditioning, DiffBIRControlNetLoader
 from .diffir import DiffIRLoader, DiffIRRestore
+from .guidance import DiffBIRGuidance
+from .sampling import DiffBIRCFGGuider, DiffBIRScheduler
+from .stage1 import BIRCrop, BIRRestorationModule
+from .tiling import DiffBIRTiledDiffusion
+from .vae import BIRVAEDecodeTiled, BIRVAEEncodeTiled
 
-NODES: list[type[io.ComfyNode]] = [DiffIRLoader, DiffIRRestore]
+NODES: list[type[io.ComfyNode]] = [
+    DiffIRLoader,
+    DiffIRRestore,
+    BIRRestorationModule,
+    DiffBIRControlNetLoader,
+    DiffBIRConditioning,
+    DiffBIRScheduler,
+    DiffBIRCFGGuider,
+    DiffBIRGuidance,
+    DiffBIRTiledDiffusion,
+    BIRVAEEncodeTiled,
+    BIRVAEDecodeTiled,
+    BIRColorFix,
+    BIRCrop,
+]
 
 
 class BIRExtension(ComfyExtension):

@@ -1,10 +1,11 @@
 """ComfyUI's services for the nodes: model files, weights on the device, progress, cancel.
 
-This is the only file that uses parts of ComfyUI without a promise of stability.
+The files `host*.py` are the only ones that use parts of ComfyUI without a promise of stability.
 """
 
 import os
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import comfy.model_management
@@ -61,6 +62,10 @@ class ManagedModel:
         """Where the network computes."""
         return self.patcher.load_device
 
+    def free_memory(self) -> float:
+        """Bytes that are free on the device."""
+        return float(comfy.model_management.get_free_memory(self.device))
+
     def load(self, memory_required: float) -> None:
         """Bring all weights to the device, with `memory_required` bytes to spare there."""
         comfy.model_management.load_models_gpu(
@@ -77,6 +82,11 @@ def manage(network: nn.Module) -> ManagedModel:
         offload_device=comfy.model_management.unet_offload_device(),
     )
     return ManagedModel(patcher)
+
+
+def free_cache() -> None:
+    """Give back what the device's allocator keeps for later."""
+    comfy.model_management.soft_empty_cache()
 
 
 def raise_if_cancelled(done: int = 0, total: int = 0) -> None:
@@ -101,3 +111,18 @@ def batch_progress(batch: int) -> Callable[[int], Callable[[int, int], None]]:
 def to_output(image: Tensor) -> Tensor:
     """A finished IMAGE or MASK where the next node expects it: contiguous float32."""
     return image.to(comfy.model_management.intermediate_device()).float().contiguous()
+
+
+def load_patcher(patcher: comfy.model_patcher.ModelPatcher, memory_required: float) -> None:
+    """Bring a model of ComfyUI to its device, with `memory_required` bytes to spare there."""
+    comfy.model_management.load_models_gpu([patcher], memory_required=memory_required)
+
+
+def free_memory(device: torch.device) -> float:
+    """Bytes that are free on a device, the CPU included."""
+    return float(comfy.model_management.get_free_memory(device))
+
+
+def device_of(device: torch.device) -> AbstractContextManager[None]:
+    """What runs inside it has `device` as its current device, where there are several."""
+    return comfy.model_management.cuda_device_context(device)

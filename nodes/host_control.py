@@ -9,7 +9,7 @@ weights of the condition's channels become the network's hint block, which is ad
 
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -231,11 +231,11 @@ class IRControlNet(comfy.controlnet.ControlNet):
     def pre_run(self, model: Any, percent_to_timestep_function: Any) -> None:
         """Before the first step: check the base model and encode the condition for the picture."""
         super().pre_run(model, percent_to_timestep_function)
+        if self.condition is not None:
+            return  # called before, for another conditioning with this control net
         require_base(model, self.config)
         warn_of_other_base(model.model_sampling, self.zero_snr)
         height, width = model.latent_shapes[0][-2:]
-        if self.condition is not None and self.condition.shape[-2:] == (height, width):
-            return
         assert self.hint is not None
         latent = self.hint.latent(height, width, self.upscale_algorithm)
         condition = self.latent_format.process_in(latent)
@@ -424,9 +424,7 @@ def control_network(
         **placement,
     )
     network.input_hint_block = TimestepEmbedSequential(
-        operations.conv_nd(
-            2, HINT_CHANNELS, config.model_channels, 3, padding=1, **placement
-        )
+        operations.conv_nd(2, HINT_CHANNELS, config.model_channels, 3, padding=1, **placement)
     )
     return network
 
@@ -442,3 +440,29 @@ def split_first_convolution(weights: Mapping[str, Tensor], in_channels: int) -> 
         "input_hint_block.0.weight": weight[:, in_channels:],
         "input_hint_block.0.bias": torch.zeros_like(weights["input_blocks.0.0.bias"]),
     }
+
+
+def attach_control(conditionings: Sequence[list[Any]], control: IRControlNet) -> list[list[Any]]:
+    """The CONDITIONINGs with the control net at the end of each entry's chain of control nets.
+
+    Entries with the same chain share one object, so that ComfyUI can run them in one batch.
+    """
+    chained: dict[Any, IRControlNet] = {}
+
+    def extended(entry: Any) -> list[Any]:
+        embedding, options = entry
+        previous = options.get("control")
+        if previous not in chained:
+            chained[previous] = control.copy()
+            chained[previous].set_previous_controlnet(previous)
+        return [
+            embedding,
+            {
+                **options,
+                "control": chained[previous],
+                "control_apply_to_uncond": False,
+                "model_conds": {**options.get("model_conds", {}), AREA: AreaOffset([(0, 0)])},
+            },
+        ]
+
+    return [[extended(entry) for entry in conditioning] for conditioning in conditionings]

@@ -34,7 +34,7 @@ class WeightsOnly:
 
 def rrdbnet_shapes(nf, nb, gc):
     shapes = {"conv_first": (3, nf), "conv_last": (nf, 3)}
-    shapes |= {name: (nf, nf) for name in ("trunk_conv", "upconv1", "upconv2", "HRconv")}
+    shapes |= dict.fromkeys(("trunk_conv", "upconv1", "upconv2", "HRconv"), (nf, nf))
     for block in range(nb):
         for dense in (1, 2, 3):
             for conv in range(1, 6):

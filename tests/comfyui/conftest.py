@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from comfyui.diffbir_models import write_diffbir_models
 from comfyui.harness import (
     PACK,
     Prompt,
@@ -60,6 +61,13 @@ def server(start_server: Callable[[str], Server]) -> Iterator[Server]:
     write_models(prepared.base / "models")
     with prepared:
         yield prepared
+
+
+@pytest.fixture(scope="session")
+def diffbir_server(server: Server) -> Server:
+    """The same server with mini networks of DiffBIR in its model folders."""
+    write_diffbir_models(server.base / "models")
+    return server
 
 
 @pytest.fixture

@@ -90,9 +90,54 @@ class TestDrawNoise(io.ComfyNode):
         return io.NodeOutput(torch.rand(1, 8, 8, 3))
 
 
+class TestZeroConditioning(io.ComfyNode):
+    """An empty prompt without a text encoder."""
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="TestZeroConditioning",
+            category="test",
+            inputs=[io.Float.Input("value", default=0.0, min=-10, max=10)],
+            outputs=[io.Conditioning.Output()],
+        )
+
+    @classmethod
+    def execute(cls, value):
+        embedding = torch.linspace(-1, 1, 77 * 1024).reshape(1, 77, 1024) * value
+        return io.NodeOutput([[embedding, {}]])
+
+
+class TestSaveLatent(io.ComfyNode):
+    """Writes a LATENT to the output folder with every bit."""
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="TestSaveLatent",
+            category="test",
+            inputs=[io.Latent.Input("latent"), io.String.Input("file")],
+            outputs=[],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(cls, latent, file):
+        path = os.path.join(folder_paths.get_output_directory(), file)
+        np.save(path, latent["samples"].numpy())
+        return io.NodeOutput()
+
+
 class TestExtension(ComfyExtension):
     async def get_node_list(self):
-        return [TestLoadTensor, TestSaveTensor, TestUseRandomness, TestDrawNoise]
+        return [
+            TestLoadTensor,
+            TestSaveTensor,
+            TestUseRandomness,
+            TestDrawNoise,
+            TestZeroConditioning,
+            TestSaveLatent,
+        ]
 
 
 def comfy_entrypoint():

@@ -1,0 +1,242 @@
+"""Nodes that load IRControlNet and condition on the result of stage 1."""
+
+from typing import Any
+
+import torch
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..bir_core.checkpoints import inspect, load_model
+from ..bir_core.conditioning import PADDED_MULTIPLE
+from ..bir_core.errors import BIRError
+from ..bir_core.images import from_channels_last, pad_to_multiple, split_alpha
+from . import host_control
+
+# Of the published files, whose names end up in many forms.
+ZERO_SNR_NAMES = ("v2.1", "v2_1", "v21")
+EPS_NAMES = ("v1", "v2")
+TRAINED_ON = {"v1, v2 (eps)": False, "v2.1 (zero-SNR v)": True}
+# Key of a LATENT: height and width in pixels of the picture without its padding.
+PICTURE_SIZE = "bir_size"
+
+
+def trained_on_zero_snr(file_name: str) -> bool | None:
+    """Whether a file is of v2.1, by its name: the networks of all versions are alike. None if the
+    name does not say."""
+    name = file_name.lower()
+    if any(part in name for part in ZERO_SNR_NAMES):
+        return True
+    return False if any(part in name for part in EPS_NAMES) else None
+
+
+class DiffBIRControlNetLoader(io.ComfyNode):
+    """A checkpoint file to a CONTROL_NET."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="DiffBIRControlNetLoader",
+            display_name="Load DiffBIR ControlNet",
+            category="model/loaders",
+            description=(
+                "Loads IRControlNet, the network that makes Stable Diffusion 2.1 restore a "
+                "picture: files of DiffBIR v1, v2 and v2.1, and your own. For DiffBIR "
+                "Conditioning or Apply ControlNet."
+            ),
+            search_aliases=["diffbir", "ircontrolnet", "restoration", "controlnet loader"],
+            inputs=[
+                io.Combo.Input(
+                    "control_net_name",
+                    options=host_control.control_names(),
+                    tooltip="A file of models/controlnet: v1_general.pth, v1_face.pth, v2.pth, "
+                    "DiffBIR_v2.1.pt, a full file of v1, or one of your own training.",
+                ),
+                io.Combo.Input(
+                    "weight_dtype",
+                    options=["default", *host_control.FP8],
+                    default="default",
+                    optional=True,
+                    advanced=True,
+                    tooltip="How the weights are stored. default: as the device computes best; "
+                    "fp8: half the memory of fp16, with small deviations.",
+                ),
+                io.Combo.Input(
+                    "trained_on",
+                    options=["by the file name", *TRAINED_ON],
+                    default="by the file name",
+                    optional=True,
+                    advanced=True,
+                    tooltip="The base model that the network was trained on; the file does not "
+                    "say it. Only used for a warning in the log when the base is set otherwise. "
+                    "v1 and v2: eps, plain schedule; v2.1: v-prediction, zero terminal SNR.",
+                ),
+                io.Vae.Input(
+                    "vae",
+                    optional=True,
+                    tooltip="Encodes the condition image where Apply ControlNet has no VAE.",
+                ),
+            ],
+            outputs=[io.ControlNet.Output()],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        control_net_name: str,
+        weight_dtype: str = "default",
+        trained_on: str = "by the file name",
+        vae: Any = None,
+    ) -> io.NodeOutput:
+        path = host_control.control_path(control_net_name)
+        info = inspect(path, architecture="ir_controlnet")
+        network = load_model(path, dtype=info.dtype, architecture="ir_controlnet")
+        control = host_control.build_control_net(
+            info.config,
+            network.state_dict(),
+            weight_dtype=weight_dtype,
+            zero_snr=TRAINED_ON.get(trained_on, trained_on_zero_snr(control_net_name)),
+            vae=vae,
+        )
+        return io.NodeOutput(control)
+
+
+class DiffBIRConditioning(io.ComfyNode):
+    """Prompts and the stage-1 image to conditionings and the latent to sample."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="DiffBIRConditioning",
+            display_name="DiffBIR Conditioning",
+            category="model/conditioning/controlnet",
+            description=(
+                "Conditions a sampler on the result of stage 1: pads the image to multiples of "
+                "64 pixels, encodes it once and gives the latent of the right size. Crop to "
+                "Picture removes the padding after the VAE."
+            ),
+            search_aliases=["diffbir", "apply controlnet", "restoration conditioning"],
+            inputs=[
+                io.Conditioning.Input("positive", tooltip="Prompt to follow."),
+                io.Conditioning.Input("negative", tooltip="Prompt to avoid."),
+                io.ControlNet.Input("control_net", tooltip="From Load DiffBIR ControlNet."),
+                io.Vae.Input("vae", tooltip="The VAE of Stable Diffusion 2.1."),
+                io.Image.Input(
+                    "image",
+                    tooltip="The result of stage 1, any size; the trained one has a short side of "
+                    "512 pixels or more. A batch is restored picture by picture.",
+                ),
+                io.Float.Input(
+                    "strength",
+                    default=1.0,
+                    min=0.0,
+                    max=10.0,
+                    step=0.01,
+                    tooltip="Factor on the control. 1: as trained; less follows the image less.",
+                ),
+                io.Float.Input(
+                    "start_percent",
+                    default=0.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.001,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Part of the sampling, 0 to 1, from which on the control acts.",
+                ),
+                io.Float.Input(
+                    "end_percent",
+                    default=1.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.001,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Part of the sampling, 0 to 1, up to which the control acts.",
+                ),
+                io.Int.Input(
+                    "noise_aug",
+                    default=0,
+                    min=0,
+                    max=999,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Timestep up to which noise is put on the condition: more invents "
+                    "more and follows the image less. 0: none. v2.1 was trained with 0 to 199, v1 "
+                    "and v2 with none.",
+                ),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=0xFFFFFFFFFFFFFFFF,
+                    optional=True,
+                    advanced=True,
+                    control_after_generate=io.ControlAfterGenerate.fixed,
+                    tooltip="Of noise_aug only: image i of a batch takes seed + i.",
+                ),
+                io.Combo.Input(
+                    "start",
+                    options=["noise", "condition"],
+                    default="noise",
+                    optional=True,
+                    advanced=True,
+                    tooltip="What the latent holds. noise: nothing, the sampler starts from noise "
+                    "alone. condition: the image, for v1 and v2 with samplers that add no noise "
+                    "on the way; sample it with denoise 1.",
+                ),
+                io.Combo.Input(
+                    "padding",
+                    options=["reflect", "black"],
+                    default="reflect",
+                    optional=True,
+                    advanced=True,
+                    tooltip="What lies right of and below the image up to a multiple of 64 "
+                    "pixels. reflect: its mirror image; black: as in the official code.",
+                ),
+            ],
+            outputs=[
+                io.Conditioning.Output(display_name="positive"),
+                io.Conditioning.Output(display_name="negative"),
+                io.Latent.Output(
+                    display_name="latent",
+                    tooltip="For the sampler; Crop to Picture reads the size from it.",
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        positive: list[Any],
+        negative: list[Any],
+        control_net: Any,
+        vae: Any,
+        image: Tensor,
+        strength: float,
+        start_percent: float = 0.0,
+        end_percent: float = 1.0,
+        noise_aug: int = 0,
+        seed: int = 0,
+        start: str = "noise",
+        padding: Any = "reflect",
+    ) -> io.NodeOutput:
+        if not isinstance(control_net, host_control.IRControlNet):
+            raise BIRError(
+                "DiffBIR Conditioning should have an IRControlNet from Load DiffBIR ControlNet, "
+                f"but a {type(control_net).__name__} came; use Apply ControlNet for that one."
+            )
+        host_control.require_vae(vae)
+        colours, _ = split_alpha(from_channels_last(image.float()))
+        padded = pad_to_multiple(colours, PADDED_MULTIPLE, padding)
+        latent = host_control.encode(vae, padded)
+        if strength:
+            control = control_net.copy().set_encoded_hint(
+                padded, latent, vae, strength, (start_percent, end_percent)
+            )
+            control.noise_aug, control.seed = noise_aug, seed
+            positive, negative = host_control.attach_control((positive, negative), control)
+        samples = latent if start == "condition" else torch.zeros_like(latent)
+        height, width = colours.shape[-2:]
+        return io.NodeOutput(
+            positive, negative, {"samples": samples, PICTURE_SIZE: (height, width)}
+        )

@@ -1,0 +1,255 @@
+"""Nodes around the two stages: the restoration module before, the picture's own size after."""
+
+from typing import Any, get_args
+
+import torch
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..bir_core.conditioning import PADDED_MULTIPLE
+from ..bir_core.errors import BIRError
+from ..bir_core.images import (
+    attach_alpha,
+    crop,
+    from_channels_last,
+    resize,
+    split_alpha,
+    to_channels_last,
+)
+from ..bir_core.spandrel_plugin import ARCHITECTURE_ID
+from ..bir_core.stage1 import (
+    SHORT_SIDE,
+    SMALLEST_TILE,
+    Task,
+    Version,
+    automatic_tile,
+    official_order,
+    restore_stage1,
+    stage1_memory,
+    stage1_sizes,
+)
+from . import host
+from .control import PICTURE_SIZE
+
+PictureSize = io.Custom("BIR_SIZE")  # (height, width) in pixels
+
+
+class BIRRestorationModule(io.ComfyNode):
+    """Any restoration network as stage 1 of DiffBIR."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="BIRRestorationModule",
+            display_name="Restoration Module (DiffBIR Stage 1)",
+            category="image/restoration",
+            description=(
+                "Removes the degradation before DiffBIR adds detail: resizes, pads and restores "
+                "in the order of the chosen version, with any model of Load Upscale Model."
+            ),
+            search_aliases=["diffbir", "stage 1", "cleaner", "swinir", "bsrnet", "scunet"],
+            inputs=[
+                io.UpscaleModel.Input(
+                    "upscale_model",
+                    tooltip="From Load Upscale Model. Official: SwinIR (v1, v2.1 and all faces), "
+                    "BSRNet (v2 sr), SCUNet (v2 denoise); others work too.",
+                ),
+                io.Image.Input(
+                    "image",
+                    tooltip="The degraded picture, any size. A batch is restored picture by "
+                    "picture; an alpha channel is kept, and resized.",
+                ),
+                io.Combo.Input(
+                    "task",
+                    options=list(get_args(Task)),
+                    default="sr",
+                    tooltip="With the version it says when the picture is enlarged. sr: "
+                    "super-resolution, denoise: denoising, face: an aligned face.",
+                ),
+                io.Combo.Input(
+                    "version",
+                    options=list(get_args(Version)),
+                    default="v2.1",
+                    tooltip="v2 sr: the model sees the original, its output is brought to size. "
+                    "v2 denoise: to the output size, the model, then to the short side. All "
+                    "others: to the output size and the short side, then the model.",
+                ),
+                io.Float.Input(
+                    "upscale_by",
+                    default=4.0,
+                    min=0.25,
+                    max=16.0,
+                    step=0.25,
+                    tooltip="Output side divided by input side; the enlargement of the model does "
+                    "not change it.",
+                ),
+                io.Int.Input(
+                    "short_side",
+                    default=SHORT_SIDE,
+                    min=0,
+                    max=4096,
+                    step=8,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Least pixels of the result's smaller side, which stage 2 needs; the "
+                    "size output holds the size to return to. 0: no such bound.",
+                ),
+                io.Int.Input(
+                    "tile",
+                    default=0,
+                    min=0,
+                    max=8192,
+                    step=SMALLEST_TILE,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Side in pixels of the pieces that the model restores, in its input. "
+                    "0: the whole picture, or the largest tile that fits into the free memory. "
+                    "Smaller tiles follow by themselves when the memory does not do.",
+                ),
+                io.Int.Input(
+                    "overlap",
+                    default=0,
+                    min=0,
+                    max=4096,
+                    step=8,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Pixels that neighbouring tiles share and blend. 0: a quarter of the "
+                    "tile.",
+                ),
+                io.Combo.Input(
+                    "padding",
+                    options=["reflect", "black"],
+                    default="reflect",
+                    optional=True,
+                    advanced=True,
+                    tooltip="What the model sees right of and below the picture up to a multiple "
+                    "of 64 pixels. reflect: its mirror image; black: as in the official code, "
+                    "which darkens the border.",
+                ),
+            ],
+            outputs=[
+                io.Image.Output(
+                    display_name="image",
+                    tooltip="For DiffBIR Conditioning, and the reference of the colour fix.",
+                ),
+                PictureSize.Output(
+                    display_name="size", tooltip="The size asked for, for Crop to Picture."
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        upscale_model: Any,
+        image: Tensor,
+        task: Task,
+        version: Version,
+        upscale_by: float,
+        short_side: int = SHORT_SIDE,
+        tile: int = 0,
+        overlap: int = 0,
+        padding: Any = "reflect",
+    ) -> io.NodeOutput:
+        if upscale_model.input_channels != 3 or upscale_model.output_channels != 3:
+            raise BIRError(
+                "The restoration module should restore RGB pictures, but this model has "
+                f"{upscale_model.input_channels} channels; choose another one."
+            )
+        colours, alpha = split_alpha(from_channels_last(image.float()))
+        order = official_order(task, version)
+        sizes = stage1_sizes(*colours.shape[-2:], order, upscale_by, short_side)
+        scale = upscale_model.scale
+        model = host.ManagedModel(upscale_model.patcher)
+        model.load(stage1_memory(sizes.network, scale))
+        # DiffIR goes through a picture of any size in strips, with one prior for the whole.
+        needs_no_tiles = upscale_model.architecture.id == ARCHITECTURE_ID
+        if tile == 0 and not needs_no_tiles:
+            tile = automatic_tile(sizes.network, scale, model.free_memory())
+        progress = host.batch_progress(len(colours))
+        restored = [
+            restore_stage1(
+                colours[index : index + 1].to(model.device),
+                upscale_model,
+                order,
+                sizes,
+                scale=scale,
+                tile=0 if needs_no_tiles else tile,
+                overlap=overlap,
+                padding=padding,
+                callback=progress(index),
+                on_smaller_tile=lambda _: host.free_cache(),
+            ).clamp(0, 1)
+            for index in range(len(colours))
+        ]
+        pictures = attach_alpha(torch.cat([host.to_output(one) for one in restored]), alpha)
+        return io.NodeOutput(host.to_output(to_channels_last(pictures)), sizes.output)
+
+
+class BIRCrop(io.ComfyNode):
+    """Takes a restored picture out of its padding, and to the size that was asked for."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="BIRCrop",
+            display_name="Crop to Picture",
+            category="image/transform",
+            description=(
+                "Removes the padding of DiffBIR Conditioning (latent), then resizes to the size "
+                "that the Restoration Module was asked for (size). Put the colour fix between the "
+                "two, with a node for each."
+            ),
+            search_aliases=["diffbir", "unpad", "remove padding", "original size"],
+            inputs=[
+                io.Image.Input("image", tooltip="From the VAE decoder."),
+                io.Latent.Input(
+                    "latent",
+                    optional=True,
+                    tooltip="From DiffBIR Conditioning, or from the sampler that went on with it: "
+                    "says what is padding.",
+                ),
+                PictureSize.Input(
+                    "size",
+                    optional=True,
+                    tooltip="From the Restoration Module: the size in pixels to return to.",
+                ),
+            ],
+            outputs=[io.Image.Output()],
+        )
+
+    @classmethod
+    def execute(
+        cls, image: Tensor, latent: dict[str, Any] | None = None, size: Any = None
+    ) -> io.NodeOutput:
+        if latent is None and size is None:
+            raise BIRError(
+                "Crop to Picture should know a size, but neither latent nor size is connected; "
+                "connect the latent of DiffBIR Conditioning or the size of the Restoration Module."
+            )
+        picture = from_channels_last(image.float())
+        if latent is not None:
+            picture = without_padding(picture, latent)
+        if size is not None and tuple(picture.shape[-2:]) != tuple(size):
+            picture = resize(picture, *size)
+        return io.NodeOutput(host.to_output(to_channels_last(picture.clamp(0, 1))))
+
+
+def without_padding(picture: Tensor, latent: dict[str, Any]) -> Tensor:
+    """The part of a decoded picture (B, C, H, W) that DiffBIR Conditioning was given."""
+    if PICTURE_SIZE not in latent:
+        raise BIRError(
+            "Crop to Picture should have a latent that comes from DiffBIR Conditioning, but this "
+            "one does not know its picture's size; connect that node's latent."
+        )
+    height, width = latent[PICTURE_SIZE]
+    padded = tuple(side + -side % PADDED_MULTIPLE for side in (height, width))
+    found = tuple(picture.shape[-2:])
+    if found != padded:
+        raise BIRError(
+            f"Crop to Picture should have the padded picture of {padded[0]} x {padded[1]} pixels "
+            f"(height x width), but one of {found[0]} x {found[1]} came; connect the decoded "
+            "picture before it is resized."
+        )
+    return crop(picture, height, width)
