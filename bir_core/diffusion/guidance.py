@@ -116,7 +116,8 @@ class RestorationGuidance:
                     f"{tuple(tensor.shape[-2:])} came; resize it."
                 )
 
-    def _pull(self, pred: Tensor) -> Tensor:
+    def pull(self, pred: Tensor) -> Tensor:
+        """The step of the clean estimate down the gradient of the loss, (B, 4, h, w)."""
         if self.image is None or self.decode is None:
             weight = None if self.weight is None else self.weight.to(pred)
             return descent(pred, self.latent.to(pred), weight, self.scale)
@@ -178,7 +179,7 @@ def guided(
     mask = None if guidance.mask is None else guidance.mask.to(denoised)
     pred = denoised
     for _ in range(guidance.repeats):
-        pull = guidance._pull(pred)
+        pull = guidance.pull(pred)
         if mask is not None:
             pull = pull * (2 * mask).clamp(max=1)
         pred = pred + pull / share

@@ -76,7 +76,7 @@ def sample_spaced(
     Returns:
         The latent at the last level, (B, C, h, w).
     """
-    abar = (1 / (1 + sigmas.double() ** 2)).cpu()
+    abar = 1 / (1 + sigmas.cpu().double() ** 2)
     for i in range(len(sigmas) - 1):
         denoised = _denoise(denoiser, x, sigmas[i])
         beta = 1 - abar[i] / abar[i + 1]
@@ -94,7 +94,7 @@ def sample_ddim(
     denoiser: Denoiser, x: Tensor, sigmas: Tensor, *, callback: Callback | None = None
 ) -> Tensor:
     """DDIM without noise (Song et al. 2021, eq. 12 with sigma 0). Arguments as `sample_spaced`."""
-    abar = (1 / (1 + sigmas.double() ** 2)).cpu()
+    abar = 1 / (1 + sigmas.cpu().double() ** 2)
     for i in range(len(sigmas) - 1):
         denoised = _denoise(denoiser, x, sigmas[i])
         signal = abar[i].sqrt().to(x) * denoised

@@ -82,6 +82,10 @@ class ParkedMap:
         shape = (channels, height, width)
         return cls(torch.empty(shape, dtype=parking.dtype, device=parking.device))
 
+    def part(self, box: Box) -> Tensor:
+        """A rectangle of the map, a view (C, h, w)."""
+        return self.values[:, box.top : box.bottom, box.left : box.right]
+
     def write(self, part: Tensor, values: Tensor) -> None:
         """Put `values` (C, ...), float32, into a view of this map and count them."""
         # In two steps: torch.var_mean took a fifth of the whole time on a CPU.
@@ -132,24 +136,17 @@ def _affine(norm: Layer, source: ParkedMap, device: torch.device) -> Affine:
     return Affine(*(part.reshape(-1, 1, 1).float().to(device) for part in (factor, offset)))
 
 
+@dataclass(frozen=True)
 class _Run:
-    """One pass after the other over the maps of one image."""
+    """One pass after the other over the maps of one image; `base` are the channels on the widest
+    grid, where a tile has its full side."""
 
-    def __init__(
-        self,
-        dtype: torch.dtype,
-        device: torch.device,
-        tile: int,
-        base: int,
-        parking: Parking,
-        progress: Progress,
-    ) -> None:
-        self.dtype = dtype
-        self.device = device
-        self.tile = tile
-        self.base = base
-        self.parking = parking
-        self.progress = progress
+    dtype: torch.dtype
+    device: torch.device
+    tile: int
+    base: int
+    parking: Parking
+    progress: Progress
 
     def _sweep(
         self, target: ParkedMap, channels: int, produce: Callable[[Box], Tensor]
@@ -157,8 +154,7 @@ class _Run:
         """Fill a map tile by tile; `channels` are those of the widest map of the pass."""
         height, width = target.values.shape[-2:]
         for box in _boxes(height, width, tile_side(self.tile, channels, self.base)):
-            part = target.values[:, box.top : box.bottom, box.left : box.right]
-            target.write(part, produce(box))
+            target.write(target.part(box), produce(box))
             self.progress.advance()
         target.finish()
         return target
@@ -166,7 +162,7 @@ class _Run:
     def _read(self, source: ParkedMap, box: Box, affine: Affine | None) -> Tensor:
         """A piece of a map as input of a convolution, (1, C, h, w), after norm and SiLU. Zeros
         beyond the border come after this, so only what lies inside is read."""
-        piece = source.values[:, box.top : box.bottom, box.left : box.right].to(self.device)
+        piece = source.part(box).to(self.device)
         if affine is not None:
             normalised = torch.addcmul(affine.offset, piece.float(), affine.factor)
             piece = F.silu(normalised, inplace=True)
@@ -184,27 +180,22 @@ class _Run:
         height, width = source.values.shape[-2:]
         top, bottom, left, right = box
         if resample == "down":
-            piece = self._read(
-                source,
-                Box(2 * top, min(2 * bottom + 1, height), 2 * left, min(2 * right + 1, width)),
-                affine,
-            )
-            missing = (0, max(0, 2 * right + 1 - width), 0, max(0, 2 * bottom + 1 - height))
-            return conv(F.pad(piece, missing))[0].float()
-        # The convolution pads by itself: right at the border of the map; elsewhere the ring that
-        # this spoils is cut off.
-        if resample == "up":
-            area = Box((top - 1) // 2, -(-(bottom + 1) // 2), (left - 1) // 2, -(-(right + 1) // 2))
-            scale = 2
-        else:
-            area = Box(top - 1, bottom + 1, left - 1, right + 1)
-            scale = 1
+            last_row, last_column = 2 * bottom + 1, 2 * right + 1
+            area = Box(2 * top, min(last_row, height), 2 * left, min(last_column, width))
+            missing = (0, last_column - area.right, 0, last_row - area.bottom)
+            return conv(F.pad(self._read(source, area, affine), missing))[0].float()
+        scale = 2 if resample == "up" else 1
         area = Box(
-            max(area.top, 0), min(area.bottom, height), max(area.left, 0), min(area.right, width)
+            max((top - 1) // scale, 0),
+            min(-(-(bottom + 1) // scale), height),
+            max((left - 1) // scale, 0),
+            min(-(-(right + 1) // scale), width),
         )
         piece = self._read(source, area, affine)
         if scale == 2:
             piece = F.interpolate(piece, scale_factor=2, mode="nearest")
+        # The convolution pads by itself. That is right at the border of the map; elsewhere it
+        # spoils the ring that is cut off here.
         first_row, first_column = top - scale * area.top, left - scale * area.left
         rows = slice(first_row, first_row + bottom - top)
         columns = slice(first_column, first_column + right - left)
@@ -239,7 +230,7 @@ class _Run:
             target = ParkedMap.empty(channels, height, width, self.parking)
 
         def add(box: Box) -> Tensor:
-            part = x.values[:, box.top : box.bottom, box.left : box.right].to(self.device)
+            part = x.part(box).to(self.device)
             if shortcut is not None:
                 part = shortcut(part.to(self.dtype)[None])[0]
             return self._convolved(conv2, hidden, box, between).add_(part)
@@ -252,15 +243,12 @@ class _Run:
         keys_values = ParkedMap.empty(2 * channels, height, width, self.parking)
 
         def normalised(part: Tensor) -> Tensor:
-            return torch.addcmul(affine.offset, part.to(self.device).float(), affine.factor).to(
-                self.dtype
-            )[None]
+            wide = part.to(self.device).float()
+            return torch.addcmul(affine.offset, wide, affine.factor).to(self.dtype)[None]
 
         # Pixels in one row: a chunk is any run of them.
-        pixels, parked = (
-            x.values.view(channels, 1, -1),
-            keys_values.values.view(2 * channels, 1, -1),
-        )
+        pixels = x.values.view(channels, 1, -1)
+        parked = keys_values.values.view(2 * channels, 1, -1)
         chunk = attention_chunk(self.tile)
         starts = range(0, height * width, chunk)
         for start in starts:
