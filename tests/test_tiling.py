@@ -11,9 +11,6 @@ from parity import load_vectors
 from torch.nn import functional as F
 
 from bir_core import tiling
-from bir_core.diffusion.denoisers import discrete_denoiser, with_cfg
-from bir_core.diffusion.samplers import sample_spaced, scale_noise
-from bir_core.diffusion.schedules import sampling_schedule, sd_alphas_cumprod
 from bir_core.errors import BIRError
 from bir_core.tiling import tile_starts, tile_weights, tiled_apply, tiles
 
@@ -75,37 +72,6 @@ def test_blending_equals_official():
     torch.testing.assert_close(ours[..., ::3, ::3], VECTORS["fn_up4_out_sub3"], **exact)
     uniform = tiled_apply(ramp, x, 16, 8, weights="uniform")
     torch.testing.assert_close(uniform, VECTORS["fn_uniform_out"], **exact)
-
-
-def test_tiled_sampling_equals_official():
-    """The network of the official vectors, cut into tiles at each call, in its spaced sampler."""
-    vectors, metadata = load_vectors("diffbir_tiled_sampler")
-    size, stride = int(metadata["tile_size"]), int(metadata["tile_stride"])
-
-    def network(x, timesteps, hint, context):
-        level = timesteps.float().reshape(-1, 1, 1, 1) / 1000
-        prompt = context.mean(dim=(1, 2)).reshape(-1, 1, 1, 1)
-
-        def piecewise(pieces, chosen):
-            count = len(chosen)
-            hints = torch.cat([tile.crop(hint) for tile in chosen])
-            rows = torch.linspace(-1, 1, pieces.shape[-2])[:, None]
-            columns = torch.linspace(-1, 1, pieces.shape[-1])
-            levels, prompts = level.repeat(count, 1, 1, 1), prompt.repeat(count, 1, 1, 1)
-            out = 0.1 * pieces * (1 + levels) + 0.2 * hints * prompts
-            return out + 0.1 * rows + 0.05 * columns
-
-        return tiled_apply(piecewise, x, size, size - stride, weights="official", tile_batch=4)
-
-    hint = vectors["c_img"]
-    cond, uncond = ({"hint": hint, "context": vectors[name]} for name in ("c_txt", "u_txt"))
-    schedule = sampling_schedule("spaced", sd_alphas_cumprod(), 4)
-    denoiser = discrete_denoiser(with_cfg(network, cond, uncond, 4.0), schedule, "eps")
-    draws = iter(vectors["noise"])
-    x = scale_noise(vectors["x_T"], schedule.sigmas[0])
-    out = sample_spaced(denoiser, x, schedule.sigmas, noise_sampler=lambda *_: next(draws))
-    error = (out - vectors["out"]).abs().max() / vectors["out"].abs().max()
-    assert error <= 1e-5
 
 
 @given(st.integers(1, 2000), tile_sides)

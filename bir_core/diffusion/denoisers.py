@@ -5,13 +5,14 @@ batch axis.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from ..errors import BIRError
+from ..tiling import Tile, TileWeights, tiled_apply
 from .schedules import TRAINED_STEPS, SamplingSchedule
 
 Parameterization = Literal["eps", "v"]
@@ -111,3 +112,36 @@ def with_cfg(
         return output_uncond + strength * (output_cond - output_uncond)
 
     return guide
+
+
+def with_tiles(
+    network: Network,
+    tile: int,
+    overlap: int,
+    *,
+    spatial: Collection[str] = ("hint",),
+    weights: TileWeights = "gaussian",
+    tile_batch: int = 1,
+) -> Network:
+    """A network that runs on overlapping tiles of x and is blended at each call, while the noise,
+    the sampler and the guidance see the whole latent (Bar-Tal et al. 2023, "MultiDiffusion").
+
+    Args:
+        network: a network or a denoiser.
+        tile, overlap: in latents; see `bir_core.tiling.tiled_apply` for these and the others.
+        spatial: the conditions that have the height and width of x and are cut with it.
+    """
+
+    def run(x: Tensor, level: Tensor, /, **cond: Tensor) -> Tensor:
+        def piecewise(pieces: Tensor, chosen: Sequence[Tile]) -> Tensor:
+            cut = {
+                name: torch.cat([piece.crop(value) for piece in chosen])
+                if name in spatial
+                else torch.cat([value] * len(chosen))
+                for name, value in cond.items()
+            }
+            return network(pieces, level.repeat(len(chosen)), **cut)
+
+        return tiled_apply(piecewise, x, tile, overlap, weights=weights, tile_batch=tile_batch)
+
+    return run

@@ -13,8 +13,9 @@ from bir_core.diffusion.denoisers import (
     nearest_timesteps,
     rescaled_cfg_scale,
     with_cfg,
+    with_tiles,
 )
-from bir_core.diffusion.samplers import scale_noise
+from bir_core.diffusion.samplers import sample_spaced, scale_noise
 from bir_core.diffusion.schedules import q_sample, sampling_schedule, sd_alphas_cumprod, v_target
 from bir_core.errors import BIRError
 
@@ -108,3 +109,58 @@ def test_cfg_may_follow_the_level():
     guided = with_cfg(counting_network([]), COND, UNCOND, lambda level: level)
     out = guided(torch.ones(2, 1, 1, 1), torch.full((2,), 5.0))
     torch.testing.assert_close(out, torch.full((2, 1, 1, 1), 1.0 + 5 * 2))
+
+
+def tile_local_network(x, timesteps, hint, context):
+    """The network of the official tiled vectors: a ramp tells where in its tile a pixel lies."""
+    level = timesteps.float().reshape(-1, 1, 1, 1) / 1000
+    prompt = context.mean(dim=(1, 2)).reshape(-1, 1, 1, 1)
+    rows = torch.linspace(-1, 1, x.shape[-2])[:, None]
+    columns = torch.linspace(-1, 1, x.shape[-1])
+    return 0.1 * x * (1 + level) + 0.2 * hint * prompt + 0.1 * rows + 0.05 * columns
+
+
+@pytest.mark.parametrize("tile_batch", [1, 4])
+def test_tiled_sampling_equals_official(tile_batch):
+    vectors, metadata = load_vectors("diffbir_tiled_sampler")
+    size, stride = int(metadata["tile_size"]), int(metadata["tile_stride"])
+    network = with_tiles(
+        tile_local_network, size, size - stride, weights="official", tile_batch=tile_batch
+    )
+    hint = vectors["c_img"]
+    cond, uncond = ({"hint": hint, "context": vectors[name]} for name in ("c_txt", "u_txt"))
+    schedule = sampling_schedule("spaced", sd_alphas_cumprod(), 4)
+    denoiser = discrete_denoiser(with_cfg(network, cond, uncond, 4.0), schedule, "eps")
+    draws = iter(vectors["noise"])
+    x = scale_noise(vectors["x_T"], schedule.sigmas[0])
+    out = sample_spaced(denoiser, x, schedule.sigmas, noise_sampler=lambda *_: next(draws))
+    assert (out - vectors["out"]).abs().max() <= 1e-5 * vectors["out"].abs().max()
+
+
+def batch_of_two(height, width):
+    generator = torch.Generator().manual_seed(1)
+    return {
+        "x": torch.randn(2, 4, height, width, generator=generator),
+        "hint": torch.randn(2, 4, height, width, generator=generator),
+        "context": torch.randn(2, 5, 3, generator=generator),
+        "level": torch.tensor([3.0, 700.0]),
+    }
+
+
+def test_one_tile_is_bit_equal_to_none():
+    inputs = batch_of_two(10, 12)
+    x, level = inputs.pop("x"), inputs.pop("level")
+    tiled = with_tiles(tile_local_network, 16, 8)(x, level, **inputs)
+    assert torch.equal(tiled, tile_local_network(x, level, **inputs))
+
+
+def test_each_sample_of_a_batch_keeps_its_conditions_on_tiles():
+    inputs = batch_of_two(20, 27)
+    x, level = inputs.pop("x"), inputs.pop("level")
+    network = with_tiles(tile_local_network, 8, 4, tile_batch=3)
+    together = network(x, level, **inputs)
+    for i in range(2):
+        own = {name: value[i : i + 1] for name, value in inputs.items()}
+        torch.testing.assert_close(
+            together[i : i + 1], network(x[i : i + 1], level[i : i + 1], **own)
+        )
