@@ -62,10 +62,6 @@ class ManagedModel:
         """Where the network computes."""
         return self.patcher.load_device
 
-    def free_memory(self) -> float:
-        """Bytes that are free on the device."""
-        return float(comfy.model_management.get_free_memory(self.device))
-
     def load(self, memory_required: float) -> None:
         """Bring all weights to the device, with `memory_required` bytes to spare there."""
         comfy.model_management.load_models_gpu(

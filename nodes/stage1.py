@@ -166,7 +166,7 @@ class BIRRestorationModule(io.ComfyNode):
         # DiffIR goes through a picture of any size in strips, with one prior for the whole.
         needs_no_tiles = upscale_model.architecture.id == ARCHITECTURE_ID
         if tile == 0 and not needs_no_tiles:
-            tile = automatic_tile(sizes.network, scale, model.free_memory())
+            tile = automatic_tile(sizes.network, scale, host.free_memory(model.device))
         progress = host.batch_progress(len(colours))
         restored = [
             restore_stage1(

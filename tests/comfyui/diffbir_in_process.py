@@ -1,0 +1,267 @@
+"""Run by ComfyUI's Python, without a server: what ComfyUI makes of our control net and schedule.
+
+Arguments: ComfyUI's folder, the pack's folder, tests/data, the file to write the results to. The
+results are tensors by name; `test_diffbir_in_process.py` compares them.
+"""
+
+import importlib.util
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+comfyui, pack, data, results_path = (Path(argument) for argument in sys.argv[1:5])
+sys.argv = sys.argv[:1]
+sys.path.insert(0, str(comfyui))
+
+import comfy.cli_args  # noqa: E402
+
+comfy.cli_args.args.cpu = True
+
+import comfy.k_diffusion.sampling  # noqa: E402
+import comfy.model_sampling  # noqa: E402
+import comfy.samplers  # noqa: E402
+import comfy.supported_models  # noqa: E402
+import torch  # noqa: E402
+from safetensors import safe_open  # noqa: E402
+from safetensors.torch import save_file  # noqa: E402
+from torch import Tensor  # noqa: E402
+
+Results = dict[str, Tensor]
+
+
+def import_pack() -> ModuleType:
+    """The pack under the name of a package, as ComfyUI imports it."""
+    spec = importlib.util.spec_from_file_location(
+        "bir_pack", pack / "__init__.py", submodule_search_locations=[str(pack)]
+    )
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["bir_pack"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+import_pack()
+from bir_pack.bir_core.diffusion.schedules import spaced_sigmas  # noqa: E402
+from bir_pack.bir_core.errors import BIRError  # noqa: E402
+from bir_pack.bir_core.networks.ir_controlnet import IRControlNet  # noqa: E402
+from bir_pack.bir_core.networks.unet import UNetConfig  # noqa: E402
+from bir_pack.nodes import host_control, host_sampling  # noqa: E402
+
+
+def vectors(name: str) -> tuple[Results, dict[str, str]]:
+    with safe_open(data / f"{name}.safetensors", "pt") as file:
+        return {key: file.get_tensor(key) for key in file.keys()}, file.metadata()  # noqa: SIM118
+
+
+def config_of(official: str) -> UNetConfig:
+    settings = json.loads(official)
+    names = ("model_channels", "num_res_blocks", "num_head_channels", "context_dim")
+    return UNetConfig(
+        channel_mult=tuple(settings["channel_mult"]),
+        attention_resolutions=tuple(sorted(settings["attention_resolutions"])),
+        **{name: settings[name] for name in names},
+    )
+
+
+def rule_w(network: torch.nn.Module, base: int) -> None:
+    state = network.state_dict()
+    for index, name in enumerate(sorted(state)):
+        value = state[name]
+        z = torch.randn(tuple(value.shape), generator=torch.Generator().manual_seed(base + index))
+        if value.ndim >= 2:
+            z = z / (value.numel() / value.shape[0]) ** 0.5
+        else:
+            z = 0.1 * z + (1 if name.endswith(".weight") else 0)
+        value.copy_(z)
+
+
+def control_outputs() -> Results:
+    """The 13 outputs of the official vectors through ComfyUI's network with our split weights."""
+    results = {}
+    for name in ("small4", "tiny"):
+        tensors, metadata = vectors(f"diffbir_controlnet_{name}")
+        config = config_of(metadata["config_controlnet"])
+        network = IRControlNet(config)
+        rule_w(network, int(metadata["rule_base_controlnet"]))
+        control = host_control.build_control_net(config, network.state_dict())
+        outputs = control.control_model(
+            x=tensors["x"],
+            hint=tensors["hint"],
+            timesteps=tensors["timesteps"],
+            context=tensors["context"],
+        )
+        for index, output in enumerate([*outputs["output"], *outputs["middle"]]):
+            results[f"control.{name}.{index}"] = output
+    return results
+
+
+def sampled_trajectories() -> Results:
+    """The official spaced sampler's cases on the stand-in network: our schedule and guider, with
+    ComfyUI's `ddpm` and its eps and v parameterisations."""
+    tensors, metadata = vectors("diffbir_samplers")
+    kinds = {"eps": comfy.model_sampling.EPS, "v": comfy.model_sampling.V_PREDICTION}
+    results = {}
+    for case in json.loads(metadata["cases"]):
+        if case["sampler"] != "spaced":
+            continue
+        index = case["i"]
+        base = (comfy.model_sampling.ModelSamplingDiscrete, kinds[case["param"]])
+        sampling = type("ModelSampling", base, {})(zsnr=case["schedule"] != "plain")
+        model = SimpleNamespace(get_model_object=lambda name, found=sampling: found)
+        sigmas = spaced_sigmas(host_sampling.trained_sigmas(model), case["steps"])
+
+        def sampling_function(inner, x, sigma, uncond, cond, cfg, **_):
+            t = inner.model_sampling.timestep(sigma)
+            level = t.float()[:, None, None, None] / 1000
+            scaled = 0.1 * inner.model_sampling.calculate_input(sigma, x) * (1 + level)
+            of_cond, of_uncond = (
+                scaled + 0.2 * tensors["c_img"] * text.mean(dim=(1, 2))[:, None, None, None]
+                for text in (cond, uncond)
+            )
+            output = of_uncond + cfg * (of_cond - of_uncond)
+            return inner.model_sampling.calculate_denoised(sigma, output, x)
+
+        comfy.samplers.sampling_function = sampling_function
+        patcher = SimpleNamespace(model_options={})
+        guider = host_sampling.GrowingCFGGuider(patcher, case["cfg_scale"], case["rescale_cfg"])
+        guider.inner_model = SimpleNamespace(model_sampling=sampling)
+        guider.conds = {"positive": tensors["c_txt"], "negative": tensors["u_txt"]}
+        draws = iter(tensors[f"noise.{index}"])
+        steps: list[Tensor] = []
+        result = comfy.k_diffusion.sampling.sample_ddpm(
+            lambda x, sigma, guider=guider, **_: guider.predict_noise(x, sigma),
+            tensors["x_T"] * (1 + sigmas[0] ** 2).sqrt(),
+            sigmas,
+            disable=True,
+            callback=lambda step, steps=steps: steps.append(
+                step["x"] / (1 + step["sigma"] ** 2).sqrt()
+            ),
+            noise_sampler=lambda sigma, sigma_next, draws=draws: next(draws),
+        )
+        results[f"trajectory.{index}"] = torch.stack([*steps[1:], result])
+    return results
+
+
+def control_net(**options: object) -> host_control.IRControlNet:
+    config = UNetConfig(
+        model_channels=32,
+        channel_mult=(1,),
+        num_res_blocks=1,
+        attention_resolutions=(1,),
+        num_head_channels=16,
+        context_dim=1024,
+    )
+    return host_control.build_control_net(config, IRControlNet(config).state_dict(), **options)
+
+
+class CountingVAE:
+    """Latents that say where in the image they come from; counts how often it encodes."""
+
+    latent_channels = 4
+
+    def __init__(self, channels: int = 4) -> None:
+        self.latent_channels, self.calls = channels, 0
+
+    def spacial_compression_encode(self) -> int:
+        return 8
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        self.calls += 1
+        small = torch.nn.functional.avg_pool2d(pixels.movedim(-1, 1), 8)
+        return torch.cat([small, small[:, :1]], dim=1)
+
+
+def base_model(config: type, unet: dict[str, object], height: int, width: int) -> SimpleNamespace:
+    """What a control net sees of the model that it is to steer."""
+    base = (comfy.model_sampling.ModelSamplingDiscrete, comfy.model_sampling.EPS)
+    model_config = config.__new__(config)
+    model_config.unet_config = {**config.unet_config, **unet}
+    return SimpleNamespace(
+        model_config=model_config,
+        model_sampling=type("ModelSampling", base, {})(),
+        latent_shapes=[torch.Size((1, 4, height, width))],
+    )
+
+
+def sd21(height: int, width: int) -> SimpleNamespace:
+    sizes = {"model_channels": 32, "channel_mult": [1], "num_res_blocks": [1]}
+    return base_model(comfy.supported_models.SD20, sizes, height, width)
+
+
+def hints() -> Results:
+    """Which part of the condition the network gets: whole, areas, tiles, tiles within areas."""
+    vae = CountingVAE()
+    image = torch.rand(2, 3, 64, 128, generator=torch.Generator().manual_seed(0))
+    applied = control_net().copy().set_cond_hint(image, vae=vae)
+    clone = applied.deepclone_multigpu(torch.device("cpu"))
+    nets = {"net": applied, "clone": clone}
+    results = {}
+    for name, net in nets.items():
+        assert type(net) is host_control.IRControlNet
+        for _ in range(2):  # once for each prompt
+            net.pre_run(sd21(8, 16), lambda percent: 1000 * (1 - percent))
+        calls = {
+            "whole": (torch.zeros(4, 4, 8, 16), {}, 2, {}),
+            "areas": (torch.zeros(4, 4, 4, 8), {host_control.AREA: [(0, 0), (4, 8)]}, 2, {}),
+            "tiles": (
+                torch.zeros(8, 4, 8, 8),
+                {},
+                2,
+                {host_control.WINDOW: [(0, 0, 8, 16), (0, 8, 8, 16)]},
+            ),
+            "tile_of_area": (
+                torch.zeros(2, 4, 2, 2),
+                {host_control.AREA: [(1, 2)]},
+                1,
+                {host_control.WINDOW: [(4, 8, 8, 16)]},
+            ),
+        }
+        for case, arguments in calls.items():
+            results[f"hint.{name}.{case}"] = net.hint_of_call(*arguments)
+    results["hint.full"] = applied.condition
+    results["encodings"] = torch.tensor(vae.calls)
+    memory = [net.inference_memory_requirements(torch.float32) for net in nets.values()]
+    results["memory"] = torch.tensor(memory)
+    for net in nets.values():
+        net.cleanup()
+        assert net.condition is None
+        net.pre_run(sd21(8, 16), lambda percent: 1000 * (1 - percent))
+    results["encodings_after_cleanup"] = torch.tensor(vae.calls)
+    return results
+
+
+def sentences() -> dict[str, str]:
+    """What is said of wrong base models and VAEs."""
+    image = torch.rand(1, 3, 64, 64)
+    said = {}
+
+    def note(name: str, action: Callable[[], object]) -> None:
+        try:
+            action()
+        except BIRError as error:
+            said[name] = str(error)
+
+    def steer(model: SimpleNamespace) -> None:
+        net = control_net().copy().set_cond_hint(image, vae=CountingVAE())
+        net.pre_run(model, lambda percent: 1000 * (1 - percent))
+
+    models = comfy.supported_models
+    wider = sd21(8, 8)
+    wider.model_config.unet_config["model_channels"] = 320
+    note("sdxl", lambda: steer(base_model(models.SDXL, {}, 8, 8)))
+    note("sd15", lambda: steer(base_model(models.SD15, {}, 8, 8)))
+    note("flux", lambda: steer(base_model(models.Flux, {}, 8, 8)))
+    note("wider", lambda: steer(wider))
+    note("sd21", lambda: steer(sd21(8, 8)))
+    note("vae", lambda: control_net(vae=CountingVAE(16)))
+    note("no_vae", lambda: control_net().copy().set_cond_hint(image))
+    return said
+
+
+with torch.inference_mode():
+    found = control_outputs() | sampled_trajectories() | hints()
+    tensors = {name: value.contiguous().clone() for name, value in found.items()}
+    save_file(tensors, results_path, metadata=sentences())
