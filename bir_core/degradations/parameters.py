@@ -30,22 +30,22 @@ def _require_scale(scale: float) -> None:
 class FixedDegradation:
     """One order of blur, antialiased resize, noise and JPEG, always in this order.
 
-    A light blind degradation close to what cameras and web pages do. Everything is drawn for each
+    A blind degradation close to what old cameras and web pages do. Everything is drawn for each
     image of a batch; ranges of zero width make it a non-random degradation.
 
     Attributes:
         scale: how many times smaller the result is.
         blur: kernels, in pixels of the hq image.
-        resize_modes: equally likely; not used with scale 1.
         noise_sigma: of Gaussian colour noise, in steps of 8 bit.
         jpeg_quality: of the JPEG codec, in 1..101; the fraction is cut off.
+        resize_modes: equally likely; not used with scale 1.
     """
 
     scale: int
     blur: MixedKernels
+    noise_sigma: Range
+    jpeg_quality: Range
     resize_modes: tuple[ResizeMode, ...] = RESIZE_MODES
-    noise_sigma: Range = (1.0, 15.0)
-    jpeg_quality: Range = (40.0, 96.0)
 
     def __post_init__(self) -> None:
         _require_scale(self.scale)

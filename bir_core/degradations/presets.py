@@ -68,9 +68,20 @@ _PRESETS: dict[str, Degradation] = {
         noise_sigma=(0.0, 20.0),
         jpeg_quality=(60.0, 100.0),
     ),
-    # A sigma of 2 at the size of the hq image is half a pixel after x4.
-    "simple_x4": FixedDegradation(scale=4, blur=_gaussian_kernels(13, (0.2, 2.0))),
-    "simple_x1": FixedDegradation(scale=1, blur=_gaussian_kernels(11, (0.2, 1.5))),
+    # Old and noisy pictures: grain and JPEG outweigh the blur. A sigma of 1.5 at the size of the hq
+    # image is less than half a pixel after x4.
+    "simple_x4": FixedDegradation(
+        scale=4,
+        blur=_gaussian_kernels(13, (0.2, 1.5)),
+        noise_sigma=(3.0, 20.0),
+        jpeg_quality=(40.0, 96.0),
+    ),
+    "simple_x1": FixedDegradation(
+        scale=1,
+        blur=_gaussian_kernels(11, (0.1, 0.8)),
+        noise_sigma=(5.0, 30.0),
+        jpeg_quality=(40.0, 96.0),
+    ),
 }
 
 

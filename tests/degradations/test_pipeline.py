@@ -340,8 +340,8 @@ def test_batch_draws_have_the_published_probabilities():
             "codeformer_face",
             {"downscale": (0.8, 8), "noise_sigma": (0, 20), "jpeg_quality": (60, 100)},
         ),
-        ("simple_x4", {"noise_sigma": (1, 15), "jpeg_quality": (40, 96)}),
-        ("simple_x1", {"noise_sigma": (1, 15), "jpeg_quality": (40, 96)}),
+        ("simple_x4", {"noise_sigma": (3, 20), "jpeg_quality": (40, 96)}),
+        ("simple_x1", {"noise_sigma": (5, 30), "jpeg_quality": (40, 96)}),
     ],
 )
 def test_levels_of_the_one_order_chains_fill_their_ranges(name, ranges):
