@@ -182,10 +182,14 @@ CODERS = {
 }
 
 
-@pytest.mark.parametrize("coder", CODERS)
+# Its first block widens the map, which then needs a new one beside the old.
+GROWING = (encoder_operations(network(ch_mult=(4, 4)).encoder), (3, 24, 32))
+
+
+@pytest.mark.parametrize("coder", [*CODERS, "growing"])
 @pytest.mark.parametrize("parking", [FLOAT32, FLOAT16], ids=["float32", "float16"])
 def test_parked_memory_is_what_was_computed(coder, parking):
-    operations, shape = CODERS[coder]
+    operations, shape = {**CODERS, "growing": GROWING}[coder]
     with watching() as watch:
         run_tiled(operations, uneven(1, *shape), tile=24, parking=parking)
     assert watch.parked_peak == parked_bytes(operations, *shape[1:], parking.dtype)
