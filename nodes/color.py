@@ -1,0 +1,82 @@
+"""The colours of the stage-1 image on the restored one."""
+
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..bir_core.color_fix import adain_color_fix, wavelet_color_fix
+from ..bir_core.errors import BIRError
+from ..bir_core.images import (
+    attach_alpha,
+    from_channels_last,
+    resize,
+    split_alpha,
+    to_channels_last,
+)
+from . import host
+
+METHODS = {"wavelet": wavelet_color_fix, "adain": adain_color_fix}
+
+
+def fix_colors(image: Tensor, reference: Tensor, method: str) -> Tensor:
+    """Images (B, C, H, W) in [0, 1] of one size to the fixed image, clamped; the alpha channel of
+    `image` is kept. A single reference serves the whole batch."""
+    colours, alpha = split_alpha(image)
+    style, _ = split_alpha(reference)
+    if len(style) not in (1, len(colours)):
+        raise BIRError(
+            f"Expected one reference, or one for each of the {len(colours)} images, but "
+            f"{len(style)} came; repeat or select references to match the batch."
+        )
+    fixed = METHODS[method](colours, style.to(colours).expand(len(colours), -1, -1, -1))
+    return attach_alpha(fixed.clamp(0, 1), alpha)
+
+
+class BIRColorFix(io.ComfyNode):
+    """An image and a reference to the image with the reference's colours."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="BIRColorFix",
+            display_name="Fix Colors (BIR)",
+            category="image/restoration",
+            description=(
+                "Gives a restored image the colours of the image it was restored from. Use it "
+                "once, on the whole image, after the VAE."
+            ),
+            search_aliases=["color match", "wavelet", "adain", "color transfer", "colour fix"],
+            inputs=[
+                io.Image.Input("image", tooltip="The restored image, with the detail to keep."),
+                io.Image.Input(
+                    "reference",
+                    tooltip="The image with the right colours: what stage 1 gave. One for the "
+                    "whole batch, or one per image.",
+                ),
+                io.Combo.Input(
+                    "method",
+                    options=list(METHODS),
+                    default="wavelet",
+                    tooltip="wavelet: everything coarser than about 60 pixels comes from the "
+                    "reference. adain: mean and contrast of each colour channel are made those of "
+                    "the reference.",
+                ),
+                io.Boolean.Input(
+                    "resize_reference",
+                    default=True,
+                    optional=True,
+                    advanced=True,
+                    tooltip="A reference of another size is resized to the image. Off: it is an "
+                    "error.",
+                ),
+            ],
+            outputs=[io.Image.Output(tooltip="The image with fixed colours, in [0, 1].")],
+        )
+
+    @classmethod
+    def execute(
+        cls, image: Tensor, reference: Tensor, method: str, resize_reference: bool = True
+    ) -> io.NodeOutput:
+        content, style = from_channels_last(image.float()), from_channels_last(reference.float())
+        if resize_reference and style.shape[-2:] != content.shape[-2:]:
+            style = resize(style, content.shape[-2], content.shape[-1]).clamp(0, 1)
+        return io.NodeOutput(host.to_output(to_channels_last(fix_colors(content, style, method))))

@@ -1,0 +1,214 @@
+"""Restoration guidance for every sampler."""
+
+from typing import Any
+
+import torch
+from comfy_api.latest import io
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..bir_core.conditioning import PADDED_MULTIPLE
+from ..bir_core.decoder_copy import decoder_config
+from ..bir_core.diffusion.guidance import LATENT_FACTOR, pool_weight, region_weight
+from ..bir_core.errors import BIRError
+from ..bir_core.images import crop, from_channels_last, pad_to_multiple, resize, split_alpha
+from . import host, host_control
+from .host_guidance import GuidancePatch
+
+SPACES = ("latent", "rgb")
+LOSSES = ("w_mse", "mse")
+# Sides of a mask may be this part longer or shorter than the proportions of the image.
+ASPECT_TOLERANCE = 0.02
+
+
+def weight_map(image: Tensor, space: str, loss: str) -> Tensor:
+    """How strongly each pixel of an image (B, 3, H, W) in [0, 1], sides dividing by 64, is held:
+    (B, 1, H, W) for the space rgb, (B, 1, H / 8, W / 8) for the space latent."""
+    weight = region_weight(image) if loss == "w_mse" else torch.ones_like(image[:, :1])
+    return weight if space == "rgb" else pool_weight(weight)
+
+
+def latent_mask(mask: Tensor, height: int, width: int) -> Tensor:
+    """A MASK (B, H, W) or (H, W) for an image of (height, width) pixels as (B, 1, h, w), at the
+    resolution of the padded image's latents."""
+    masks = mask.float().reshape(-1, 1, *mask.shape[-2:])
+    proportion = masks.shape[-1] * height / (masks.shape[-2] * width)
+    if abs(proportion - 1) > ASPECT_TOLERANCE:
+        raise BIRError(
+            f"The mask of the guidance should have the proportions of the image, {width} x "
+            f"{height}, but {masks.shape[-1]} x {masks.shape[-2]} came; paint it on the image, or "
+            "disconnect it."
+        )
+    padded = pad_to_multiple(resize(masks, height, width, "bilinear"), PADDED_MULTIPLE)
+    latents = padded.shape[-2] // LATENT_FACTOR, padded.shape[-1] // LATENT_FACTOR
+    return resize(padded, *latents, "area").clamp(0, 1)
+
+
+class DiffBIRGuidance(io.ComfyNode):
+    """Keeps what a MODEL samples close to the stage-1 image."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="DiffBIRGuidance",
+            display_name="Restoration Guidance (DiffBIR)",
+            category="model/patch",
+            description=(
+                "Pulls every step of the sampling towards the stage-1 image: more faithful with a "
+                "larger scale, more inventive with a smaller one. Flat regions are held, edges "
+                "and textures are left free. Works with every sampler."
+            ),
+            search_aliases=["diffbir", "faithful", "fidelity", "region adaptive", "restore cfg"],
+            inputs=[
+                io.Model.Input("model", tooltip="The model to guide."),
+                io.Image.Input(
+                    "image",
+                    tooltip="The result of stage 1: the same image as for DiffBIR Conditioning.",
+                ),
+                io.Vae.Input("vae", tooltip="The VAE of the model."),
+                io.Float.Input(
+                    "scale",
+                    default=0.5,
+                    min=0.0,
+                    max=1000.0,
+                    step=0.05,
+                    round=0.0001,
+                    tooltip="Strength of the pull; 0 switches it off. DiffBIR recommends 0.5 for "
+                    "512 x 512 pixels. The loss is a mean over the picture, so one of four times "
+                    "the pixels needs four times the scale.",
+                ),
+                io.Combo.Input(
+                    "space",
+                    options=list(SPACES),
+                    default="latent",
+                    tooltip="Where image and estimate are compared. latent: costs almost nothing. "
+                    "rgb: on pixels, through the VAE's decoder and back, as in the paper: several "
+                    "times the time and memory of a step.",
+                ),
+                io.Combo.Input(
+                    "loss",
+                    options=list(LOSSES),
+                    default="w_mse",
+                    tooltip="w_mse: flat regions are held, edges and textures are free. mse: "
+                    "everything is held alike.",
+                ),
+                io.Float.Input(
+                    "start_percent",
+                    default=0.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.001,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Part of the sampling, 0 to 1, from which on it acts.",
+                ),
+                io.Float.Input(
+                    "end_percent",
+                    default=1.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.001,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Part of the sampling, 0 to 1, up to which it acts.",
+                ),
+                io.Int.Input(
+                    "repeats",
+                    default=1,
+                    min=1,
+                    max=20,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Pulls per step: several small ones are steadier than a large one.",
+                ),
+                io.Mask.Input(
+                    "mask",
+                    optional=True,
+                    tooltip="Where to keep (1, white), restore (0.5, grey) or invent (0, black). "
+                    "Keep: the stage-1 image itself; restore: guided as without a mask; invent: "
+                    "not guided. Any size in the image's proportions.",
+                ),
+            ],
+            outputs=[
+                io.Model.Output(),
+                io.Mask.Output(
+                    display_name="weight_map",
+                    tooltip="How strongly each pixel is held: 1 fully, 0 not at all.",
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: Any,
+        image: Tensor,
+        vae: Any,
+        scale: float,
+        space: str,
+        loss: str,
+        start_percent: float = 0.0,
+        end_percent: float = 1.0,
+        repeats: int = 1,
+        mask: Tensor | None = None,
+    ) -> io.NodeOutput:
+        host_control.require_vae(vae)
+        colours, _ = split_alpha(from_channels_last(image.float()))
+        padded = pad_to_multiple(colours, PADDED_MULTIPLE)
+        patched, weight = guide(
+            model,
+            padded,
+            vae,
+            scale=scale,
+            space=space,
+            loss=loss,
+            start_percent=start_percent,
+            end_percent=end_percent,
+            repeats=repeats,
+            mask=None if mask is None else latent_mask(mask, *colours.shape[-2:]),
+        )
+        factor = padded.shape[-1] // weight.shape[-1]
+        shown = crop(F.interpolate(weight, scale_factor=factor), *colours.shape[-2:])
+        return io.NodeOutput(patched, host.to_output(shown[:, 0]))
+
+
+def guide(
+    model: Any,
+    padded: Tensor,
+    vae: Any,
+    *,
+    scale: float,
+    space: str = "latent",
+    loss: str = "w_mse",
+    start_percent: float = 0.0,
+    end_percent: float = 1.0,
+    repeats: int = 1,
+    mask: Tensor | None = None,
+    latent: Tensor | None = None,
+) -> tuple[Any, Tensor]:
+    """A guided MODEL, the same one where nothing would happen, and the weight map that it uses.
+
+    Args:
+        padded: (B, 3, H, W) in [0, 1], sides dividing by 64.
+        mask: (B, 1, H / 8, W / 8).
+        latent: of `padded` from the VAE, unscaled, where it is known already.
+    """
+    weight = weight_map(padded, space, loss)
+    if scale == 0 or start_percent > end_percent:
+        return model, weight
+    on_pixels = space == "rgb"
+    if on_pixels:
+        decoder_config(vae.first_stage_model.state_dict())  # another VAE is said before sampling
+    latent = host_control.encode(vae, padded) if latent is None else latent
+    patch = GuidancePatch(
+        latent=model.get_model_object("latent_format").process_in(latent),
+        scale=scale,
+        repeats=repeats,
+        start_percent=start_percent,
+        end_percent=end_percent,
+        weight=weight if loss == "w_mse" else None,
+        mask=mask,
+        image=2 * padded - 1 if on_pixels else None,
+        vae=vae if on_pixels else None,
+    )
+    return patch.attach(model), weight

@@ -1,0 +1,89 @@
+"""Sampling of large pictures in tiles."""
+
+from typing import Any
+
+from comfy_api.latest import io
+
+from ..bir_core.tiling import tile_starts
+from .host_tiling import TilingPatch
+
+LATENT_FACTOR = 8
+WEIGHTS = ("gaussian", "official", "uniform")
+
+
+def tile_model(model: Any, tile_size: int, overlap: int, weights: Any, tile_batch: int) -> Any:
+    """A MODEL that works on tiles of `tile_size` pixels."""
+    tile, shared = tile_size // LATENT_FACTOR, overlap // LATENT_FACTOR
+    tile_starts(tile, tile, shared)  # a wrong overlap is said before the sampling
+    return TilingPatch(tile, shared, weights, tile_batch).attach(model)
+
+
+class DiffBIRTiledDiffusion(io.ComfyNode):
+    """Makes a MODEL sample large pictures in overlapping tiles."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="DiffBIRTiledDiffusion",
+            display_name="Tiled Diffusion (DiffBIR)",
+            category="model/patch",
+            description=(
+                "Lets a model sample pictures of any size in overlapping tiles, which are blended "
+                "at every step. Control nets, masks and areas are cut with the tiles; a picture "
+                "that fits into one tile is sampled as without this node."
+            ),
+            search_aliases=["tiled diffusion", "multidiffusion", "tile", "large picture"],
+            inputs=[
+                io.Model.Input("model", tooltip="The model to sample with."),
+                io.Int.Input(
+                    "tile_size",
+                    default=512,
+                    min=64,
+                    max=4096,
+                    step=64,
+                    tooltip="Side of a tile in pixels. 512 is what Stable Diffusion 2.1 base was "
+                    "trained on; smaller tiles need less memory and see less of the picture.",
+                ),
+                io.Int.Input(
+                    "overlap",
+                    default=256,
+                    min=0,
+                    max=4032,
+                    step=8,
+                    tooltip="Pixels that neighbouring tiles share, less than a tile. More makes "
+                    "seams less visible and takes more time.",
+                ),
+                io.Combo.Input(
+                    "weights",
+                    options=list(WEIGHTS),
+                    default="gaussian",
+                    optional=True,
+                    advanced=True,
+                    tooltip="How overlapping tiles are blended. gaussian: the centre of a tile "
+                    "counts most. official: the same as in DiffBIR's code, half a latent pixel "
+                    "off centre. uniform: plain average, as in DiffBIR v1.",
+                ),
+                io.Int.Input(
+                    "tile_batch",
+                    default=0,
+                    min=0,
+                    max=64,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Tiles that go through the model at a time: more is faster on a large "
+                    "GPU. 0 chooses by the free memory. The result does not depend on it.",
+                ),
+            ],
+            outputs=[io.Model.Output()],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: Any,
+        tile_size: int,
+        overlap: int,
+        weights: str = "gaussian",
+        tile_batch: int = 0,
+    ) -> io.NodeOutput:
+        return io.NodeOutput(tile_model(model, tile_size, overlap, weights, tile_batch))
