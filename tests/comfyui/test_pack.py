@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from comfyui.harness import PACK, Server, copy_pack
 
-NODES = ("DiffIRLoader", "DiffIRRestore")
+NODES = sorted(page.stem for page in (PACK / "nodes" / "web" / "docs").glob("*.md"))
 
 
 @pytest.fixture(scope="module")
