@@ -69,17 +69,23 @@ class JointLoss(PriorLoss):
         }
 
 
-def draw_prior_at_order_one(model: nn.Module) -> None:
-    """Draw the layers that make the prior by He et al.'s rule for their leaky ReLU, biases 0, and those
-    that modulate by it with a variance of 1 / fan-in; from torch's global generator."""
+def draw_at_order_one(model: nn.Module) -> None:
+    """Draw all layers so that features keep their magnitude, from torch's global generator.
+
+    CPEN and denoiser: He et al.'s rule for their leaky ReLU; the rest: variance 1 / fan-in; biases 0.
+    The last convolution starts at 0, so that the network starts as its skip connection.
+    """
     for name, module in model.named_modules():
         if not isinstance(module, nn.Conv2d | nn.Linear):
             continue
-        if ".kernel." in name:
-            nn.init.normal_(module.weight, std=module.in_features**-0.5)
-        elif not name.startswith("G."):
+        if name.startswith("G."):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="linear")
+        else:
             nn.init.kaiming_normal_(module.weight, a=LEAKY_SLOPE)
+        if module.bias is not None:
             nn.init.zeros_(module.bias)
+        if name in ("G.tail.1", "G.output"):
+            nn.init.zeros_(module.weight)
 
 
 def stage1_training(recipe: Recipe) -> Training:
@@ -88,7 +94,7 @@ def stage1_training(recipe: Recipe) -> Training:
         torch.manual_seed(recipe.seed)
         model = DiffIRStage1(recipe.network)
         if recipe.initialisation == "he":
-            draw_prior_at_order_one(model)
+            draw_at_order_one(model)
     update = Update("network", Stage1Loss(model), list(model.parameters()), recipe.optimizer)
     return Training(
         model=model,
@@ -113,7 +119,7 @@ def stage2_training(recipe: Recipe, stage1_file: str | Path) -> Training:
         torch.manual_seed(recipe.seed)
         model = DiffIRStage2(recipe.network)
         if recipe.initialisation == "he":
-            draw_prior_at_order_one(model)
+            draw_at_order_one(model)
     own = {name: value.shape for name, value in model.G.state_dict().items()}
     given = {name: value.shape for name, value in stage1.G.state_dict().items()}
     if own != given or stage1.config.n_encoder_res != recipe.network.n_encoder_res:

@@ -236,9 +236,9 @@ class Recipe:
         iterations: optimiser steps in all, counted from 1.
         seed: of the network's initial weights and of every draw.
         network: sizes of the network.
-        initialisation: `torch` leaves the framework's defaults, as the official code does; the prior
-            and the modulation by it then start some 30 times too small, which a million iterations
-            outgrow. `he` draws their layers at order one, for short trainings.
+        initialisation: `torch` leaves the framework's defaults, as the official code does; features
+            shrink at each layer, and the prior and the modulation by it start some 30 times too
+            small, which a million iterations outgrow. `he` keeps magnitudes, for short trainings.
         data: pairs, patches and batches.
         optimizer: of the whole network; in stage 2 of its second phase.
         encoder_optimizer: stage 2 only: of the first phase, in which only the condition and the
