@@ -219,7 +219,7 @@ class IRControlNet(comfy.controlnet.ControlNet):
         latent: Tensor,
         vae: Any,
         strength: float,
-        timestep_percent_range: tuple[float, float],
+        timestep_percent_range: tuple[float, float] = (0.0, 1.0),
     ) -> "IRControlNet":
         """As `set_cond_hint`, with the latent of the image, so that nothing is encoded again unless
         another size is sampled."""
@@ -384,7 +384,9 @@ def build_control_net(
     manual_cast = management.unet_manual_cast(dtype, device)
     operations = comfy.ops.pick_operations(dtype, manual_cast, disable_fast_fp8=True)
     network = control_network(config, operations, dtype, management.unet_offload_device())
-    network.load_state_dict(split_first_convolution(weights, config.in_channels), strict=True)
+    # Cast here: with its dynamic memory on, ComfyUI's layers keep the type that they are given.
+    cast = {name: value.to(dtype) for name, value in weights.items()}
+    network.load_state_dict(split_first_convolution(cast, config.in_channels), strict=True)
     return IRControlNet(
         network.eval().requires_grad_(False),
         config,

@@ -20,6 +20,7 @@ import comfy.cli_args  # noqa: E402
 comfy.cli_args.args.cpu = True
 
 import comfy.k_diffusion.sampling  # noqa: E402
+import comfy.memory_management  # noqa: E402
 import comfy.model_sampling  # noqa: E402
 import comfy.samplers  # noqa: E402
 import comfy.supported_models  # noqa: E402
@@ -98,6 +99,21 @@ def control_outputs() -> Results:
     return results
 
 
+def weight_types() -> Results:
+    """How the weights are stored, with ComfyUI's dynamic memory, which makes layers late, and
+    without it."""
+    results = {}
+    for dynamic in (False, True):
+        comfy.memory_management.aimdo_enabled = dynamic
+        for name in ("default", "fp8_e4m3fn"):
+            state = control_net(weight_dtype=name).control_model.state_dict()
+            kinds = {value.dtype for value in state.values()}
+            results[f"type.{dynamic}.{name}"] = torch.tensor([kind.itemsize for kind in kinds])
+            results[f"weight.{dynamic}.{name}"] = state["time_embed.0.weight"].float()
+    comfy.memory_management.aimdo_enabled = False
+    return results
+
+
 def sampled_trajectories() -> Results:
     """The official spaced sampler's cases on the stand-in network: our schedule and guider, with
     ComfyUI's `ddpm` and its eps and v parameterisations."""
@@ -154,7 +170,9 @@ def control_net(**options: object) -> host_control.IRControlNet:
         num_head_channels=16,
         context_dim=1024,
     )
-    return host_control.build_control_net(config, IRControlNet(config).state_dict(), **options)
+    network = IRControlNet(config)
+    rule_w(network, 0)
+    return host_control.build_control_net(config, network.state_dict(), **options)
 
 
 class CountingVAE:
@@ -262,6 +280,6 @@ def sentences() -> dict[str, str]:
 
 
 with torch.inference_mode():
-    found = control_outputs() | sampled_trajectories() | hints()
+    found = control_outputs() | weight_types() | sampled_trajectories() | hints()
     tensors = {name: value.contiguous().clone() for name, value in found.items()}
     save_file(tensors, results_path, metadata=sentences())

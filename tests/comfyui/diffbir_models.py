@@ -127,6 +127,8 @@ def write_diffbir_models(models: Path) -> None:
     save(controls / "mini_DiffBIR_v2.1.safetensors", control)
     save(controls / "mine.safetensors", control)
     save(controls / "half.safetensors", {name: value.half() for name, value in control.items()})
+    byte = {name: value.to(torch.float8_e4m3fn) for name, value in control.items()}
+    save(controls / "byte.safetensors", byte)
     save(controls / "stock.safetensors", stock_control_weights())
     damaged = dict(control)
     damaged["time_embed.0.bias"] = control["time_embed.0.bias"] * float("nan")

@@ -45,6 +45,14 @@ def test_network_of_the_host_equals_official(found: Found, name: str, count: int
         assert difference <= 1e-4 * official.abs().max()
 
 
+@pytest.mark.parametrize(("name", "size"), [("default", 4), ("fp8_e4m3fn", 1)])
+def test_weights_are_stored_as_asked_for(found: Found, name: str, size: int) -> None:
+    tensors, _ = found
+    for dynamic in (False, True):
+        assert tensors[f"type.{dynamic}.{name}"].tolist() == [size]
+    assert torch.equal(tensors[f"weight.True.{name}"], tensors[f"weight.False.{name}"])
+
+
 @pytest.mark.parametrize("index", [0, 1, 2, 22, 23, 24])
 def test_stock_ddpm_on_our_schedule_equals_the_official_sampler(found: Found, index: int) -> None:
     vectors, metadata = load_vectors("diffbir_samplers")
