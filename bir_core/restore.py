@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from .errors import BIRError
 from .images import crop, pad_to_multiple, require_finite
+from .memory import is_out_of_memory
 from .networks.diffir import IPR_LENGTH, DiffIRConfig, DiffIRStage2, draw_noise
 from .networks.diffir_streaming import stream
 
@@ -243,8 +244,8 @@ def _stream_fitting(
     while True:
         try:
             return stream(model, lq, noise, strip=strip, callback=callback)
-        except torch.OutOfMemoryError:
-            if strip == 1:
+        except (RuntimeError, MemoryError) as error:
+            if strip == 1 or not is_out_of_memory(error):
                 raise
             strip //= 2
             logger.warning("Out of memory: going on with strips of %d rows", strip)

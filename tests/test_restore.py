@@ -171,6 +171,18 @@ def test_out_of_memory_halves_the_strip(monkeypatch, caplog):
         restore(image, small_network(), strip=5)
 
 
+def test_other_errors_are_not_taken_for_lack_of_memory():
+    calls = []
+
+    def fail(done, total):
+        calls.append(done)
+        raise RuntimeError("cancelled")
+
+    with pytest.raises(RuntimeError, match="cancelled"):
+        restore(torch.rand(1, 3, 9, 9), small_network(), callback=fail)
+    assert calls == [1]
+
+
 def test_callback_reaches_the_end():
     calls = []
     restore(torch.rand(1, 3, 9, 9), small_network(), callback=lambda *call: calls.append(call))
