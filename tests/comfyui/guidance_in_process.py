@@ -1,0 +1,114 @@
+"""Run by ComfyUI's Python, without a server: the official guided trajectories by the stock `ddpm`.
+
+Arguments: ComfyUI's folder, the pack's folder, tests/data, the file to write the results to. The
+results are tensors by name; `test_guidance_in_process.py` compares them.
+"""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+comfyui, pack, data, results_path = (Path(argument) for argument in sys.argv[1:5])
+sys.argv = sys.argv[:1]
+sys.path.insert(0, str(comfyui))
+
+import comfy.cli_args  # noqa: E402
+
+comfy.cli_args.args.cpu = True
+
+import comfy.k_diffusion.sampling  # noqa: E402
+import comfy.model_sampling  # noqa: E402
+import comfy.samplers  # noqa: E402
+import torch  # noqa: E402
+from safetensors import safe_open  # noqa: E402
+from safetensors.torch import save_file  # noqa: E402
+
+spec = importlib.util.spec_from_file_location(
+    "bir_pack", pack / "__init__.py", submodule_search_locations=[str(pack)]
+)
+assert spec is not None and spec.loader is not None
+sys.modules["bir_pack"] = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(sys.modules["bir_pack"])
+
+from bir_pack.bir_core.diffusion.guidance import region_weight  # noqa: E402
+from bir_pack.bir_core.diffusion.schedules import spaced_sigmas  # noqa: E402
+from bir_pack.nodes.host_guidance import LAST_TIMESTEP, GuidancePatch  # noqa: E402
+
+with safe_open(data / "diffbir_guidance.safetensors", "pt") as file:
+    vectors = {name: file.get_tensor(name).double() for name in file.keys()}  # noqa: SIM118
+    cases = json.loads(file.metadata()["cases"])
+
+base = (comfy.model_sampling.ModelSamplingDiscrete, comfy.model_sampling.EPS)
+sampling = type("ModelSampling", base, {})()
+model = SimpleNamespace(model_sampling=sampling, latent_format=None)
+# In float64: rounding grows where the pull overshoots.
+sigmas = spaced_sigmas(sampling.sigmas, 4).double()
+image = vectors["target_img"]
+
+
+class StandInDecoder(GuidancePatch):
+    """Guidance whose decoder is that of the vectors."""
+
+    def decode(self, device, latent_format):
+        def decoded(latent):
+            enlarged = torch.nn.functional.interpolate(latent, scale_factor=8)
+            return torch.tanh(torch.einsum("oc,bchw->bohw", vectors["dec_M2"], enlarged))
+
+        return decoded
+
+
+def percent(timestep):
+    return min(max(1 - timestep / LAST_TIMESTEP, 0.0), 1.0)
+
+
+def predict(x, sigma, text):
+    t = sampling.timestep(sigma)
+    level = t.float()[:, None, None, None] / 1000
+    prompt = vectors[text].mean(dim=(1, 2))[:, None, None, None]
+    hint = 0.2 * vectors["c_img"] * prompt
+    output = 0.1 * sampling.calculate_input(sigma, x) * (1 + level) + hint
+    return sampling.calculate_denoised(sigma, output, x)
+
+
+def trajectory(case):
+    on_pixels = case["space"] == "rgb"
+    patch = StandInDecoder(
+        latent=torch.einsum(
+            "oc,bchw->bohw", vectors["enc_M"], torch.nn.functional.avg_pool2d(image, 8)
+        ),
+        scale=case["g_scale"],
+        repeats=case["repeat"],
+        # The official limits are open and one higher than the timestep.
+        start_percent=percent(case["g_start"] - 2),
+        end_percent=percent(case["g_stop"]),
+        weight=region_weight((image + 1) / 2) if case["loss"] == "w_mse" else None,
+        image=image if on_pixels else None,
+    )
+    options = {
+        "sampler_post_cfg_function": [patch],
+        "transformer_options": {"sample_sigmas": sigmas},
+    }
+
+    def denoise(x, sigma, **_):
+        cond, uncond = predict(x, sigma, "c_txt"), predict(x, sigma, "u_txt")
+        return comfy.samplers.cfg_function(model, cond, uncond, 4.0, x, sigma, options)
+
+    draws = iter(vectors[f"noise.{case['i']}"])
+    steps = []
+    with torch.inference_mode():
+        result = comfy.k_diffusion.sampling.sample_ddpm(
+            denoise,
+            vectors["x_T"] * (1 + sigmas[0] ** 2).sqrt(),
+            sigmas,
+            disable=True,
+            callback=lambda step: steps.append(step["x"] / (1 + step["sigma"] ** 2).sqrt()),
+            noise_sampler=lambda *_: next(draws),
+        )
+    return torch.stack([*steps[1:], result])
+
+
+save_file(
+    {f"trajectory.{case['i']}": trajectory(case).contiguous() for case in cases}, results_path
+)
