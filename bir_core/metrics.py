@@ -26,9 +26,7 @@ def rgb_to_y(image: Tensor) -> Tensor:
     return ((image * weights.view(3, 1, 1)).sum(1, keepdim=True) + 16) / 255
 
 
-def _prepared(
-    restored: Tensor, hq: Tensor, channel: Channel, border: int
-) -> tuple[Tensor, Tensor]:
+def _prepared(restored: Tensor, hq: Tensor, channel: Channel, border: int) -> tuple[Tensor, Tensor]:
     if restored.shape != hq.shape or restored.ndim != 4 or restored.shape[1] != 3:
         raise BIRError(
             "A metric expects two RGB images of the same size, but shapes "
@@ -36,14 +34,16 @@ def _prepared(
         )
     if 2 * border >= min(hq.shape[-2:]) or border < 0:
         raise BIRError(
-            f"The border to leave out should be from 0 to less than half of the image, but {border} "
-            f"came for {hq.shape[-1]} x {hq.shape[-2]} pixels; choose a smaller one."
+            f"The border to leave out should be from 0 to less than half of the image, but "
+            f"{border} came for {hq.shape[-1]} x {hq.shape[-2]} pixels; choose a smaller one."
         )
     images = []
     for image in (restored, hq):
         image = image.double()
         image = rgb_to_y(image) if channel == "y" else image
-        images.append(image[..., border : image.shape[-2] - border, border : image.shape[-1] - border])
+        images.append(
+            image[..., border : image.shape[-2] - border, border : image.shape[-1] - border]
+        )
     return images[0], images[1]
 
 
@@ -66,8 +66,8 @@ def psnr(restored: Tensor, hq: Tensor, *, channel: Channel = "rgb", border: int 
 
 
 def ssim(restored: Tensor, hq: Tensor, *, channel: Channel = "rgb", border: int = 0) -> Tensor:
-    """Structural similarity (Wang et al., "Image quality assessment", 2004): Gaussian window of 11 x
-    11 pixels and sigma 1.5, only where it lies inside the image, K1 = 0.01, K2 = 0.03; of RGB the
+    """Structural similarity (Wang et al., "Image quality assessment", 2004): Gaussian window of 11
+    x 11 pixels and sigma 1.5, only where it lies inside the image, K1 = 0.01, K2 = 0.03; of RGB the
     mean over the channels. Arguments, result and errors as `psnr`.
 
     Raises:

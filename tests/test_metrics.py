@@ -36,7 +36,12 @@ def test_rgb_agrees_with_scikit_image(seed, border):
         assert float(psnr(restored, hq, border=border)[index]) == pytest.approx(expected, abs=1e-9)
         # scikit-image averages over the part that the window covers wholly, as ours.
         expected = structural_similarity(
-            a, b, data_range=1, channel_axis=2, gaussian_weights=True, sigma=1.5,
+            a,
+            b,
+            data_range=1,
+            channel_axis=2,
+            gaussian_weights=True,
+            sigma=1.5,
             use_sample_covariance=False,
         )
         assert float(ssim(restored, hq, border=border)[index]) == pytest.approx(expected, abs=1e-9)
@@ -67,7 +72,11 @@ def test_a_known_error():
 
 @pytest.mark.parametrize(
     ("restored", "hq", "border"),
-    [((1, 3, 20, 20), (1, 3, 20, 21), 0), ((3, 20, 20), (3, 20, 20), 0), ((1, 3, 9, 9), (1, 3, 9, 9), 5)],
+    [
+        ((1, 3, 20, 20), (1, 3, 20, 21), 0),
+        ((3, 20, 20), (3, 20, 20), 0),
+        ((1, 3, 9, 9), (1, 3, 9, 9), 5),
+    ],
 )
 def test_unfit_shapes(restored, hq, border):
     with pytest.raises(BIRError):

@@ -11,7 +11,10 @@ def write_pictures(folder, count=4, size=(72, 96), seed=0):
     rows, columns = np.mgrid[: size[0], : size[1]]
     paths = []
     for index in range(count):
-        waves = [np.sin(rows / random.uniform(2, 9) + columns / random.uniform(2, 9) + c) for c in range(3)]
+        waves = [
+            np.sin(rows / random.uniform(2, 9) + columns / random.uniform(2, 9) + c)
+            for c in range(3)
+        ]
         image = np.stack(waves, axis=-1)
         image[rows > columns] *= -0.7
         paths.append(folder / f"picture_{index}.png")

@@ -1,7 +1,8 @@
 """Measure models on pictures whose originals are at hand: PSNR and SSIM on luma and on RGB.
 
-Pairs come from a folder of clean pictures and a degradation with a fixed seed for each picture, or from
-two folders. The baseline is the bicubic enlargement, or the input itself where the size stays."""
+Pairs come from a folder of clean pictures and a degradation with a fixed seed for each picture,
+or from two folders. The baseline is the bicubic enlargement, or the input itself where the size
+stays."""
 
 import argparse
 import csv
@@ -21,6 +22,7 @@ from ..degradations import degrade, get_preset, preset_names
 from ..errors import BIRError
 from ..images import resize
 from ..metrics import psnr, ssim
+from ..networks.diffir import DiffIRStage2
 from ..picture_files import list_pictures, read_picture, require_free
 from ..restore import restore
 from ..weights import BUILTIN_NAMES, builtin_model_path
@@ -50,7 +52,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"{', '.join(preset_names())} (default: simple_x4 or simple_x1, after the model)",
     )
     parser.add_argument(
-        "--seed", type=seed, default=0, help="of the first picture; the next has the next (default: 0)"
+        "--seed",
+        type=seed,
+        default=0,
+        help="of the first picture; the next has the next (default: 0)",
     )
     parser.add_argument(
         "--border",
@@ -115,7 +120,8 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _require_task(model: nn.Module, name: str) -> nn.Module:
+def _require_task(model: nn.Module, name: str) -> DiffIRStage2:
+    assert isinstance(model, DiffIRStage2)  # load_model refuses every other architecture
     if model.config.task == "inpainting":
         raise BIRError(
             f"Expected a model for super-resolution, cleaning or deblurring, but {name} is for "
@@ -128,16 +134,14 @@ def _measure(
     path: Path,
     index: int,
     scale: int,
-    models: dict[str, nn.Module],
+    models: dict[str, DiffIRStage2],
     options: argparse.Namespace,
     device: torch.device,
 ) -> list[Row]:
     lq, hq = _pair(path, index, scale, options)
     lq = lq.to(device)
-    if scale == 1:
-        restored = {"input": lq}
-    else:
-        restored = {"bicubic": resize(lq, *hq.shape[-2:]).clamp(0, 1)}
+    enlarged = {"bicubic": resize(lq, *hq.shape[-2:]).clamp(0, 1)}
+    restored = {"input": lq} if scale == 1 else enlarged
     for name, model in models.items():
         restored[name] = restore(lq, model, seed=options.seed + index)
     return [
@@ -157,9 +161,7 @@ def _values(restored: Tensor, hq: Tensor, border: int) -> dict[str, float]:
     }
 
 
-def _pair(
-    path: Path, index: int, scale: int, options: argparse.Namespace
-) -> tuple[Tensor, Tensor]:
+def _pair(path: Path, index: int, scale: int, options: argparse.Namespace) -> tuple[Tensor, Tensor]:
     hq = read_picture(path).image
     if options.lq is None:
         preset = get_preset(options.degradation or f"simple_x{scale}")

@@ -1,9 +1,9 @@
-"""Training pairs. Every draw follows from the seed and a position, so that a training can be resumed
-anywhere and does not depend on the number of reading processes.
+"""Training pairs. Every draw follows from the seed and a position, so that a training can be
+resumed anywhere and does not depend on the number of reading processes.
 
-Random numbers are counted in global micro-batches: micro-batch `a` of process `rank` in an iteration
-is number `a * processes + rank`. Two processes thus see what one process sees with two accumulated
-micro-batches.
+Random numbers are counted in global micro-batches: micro-batch `a` of process `rank` in an
+iteration is number `a * processes + rank`. Two processes thus see what one process sees with two
+accumulated micro-batches.
 """
 
 from collections.abc import Callable, Iterator
@@ -53,7 +53,9 @@ class PicturePair:
     lq: Path | None = None
 
 
-def find_pairs(folder: str | Path, data: DataRecipe, exclude: tuple[str, ...] = ()) -> list[PicturePair]:
+def find_pairs(
+    folder: str | Path, data: DataRecipe, exclude: tuple[str, ...] = ()
+) -> list[PicturePair]:
     """The training examples of a folder: its pictures, or those of its subfolders `lq` and `hq` if
     the recipe trains on pairs; subfolders of these are searched as well.
 
@@ -91,7 +93,7 @@ def find_pairs(folder: str | Path, data: DataRecipe, exclude: tuple[str, ...] = 
     kept = [pair for pair in pairs if pair.hq.name not in exclude]
     if not kept:
         raise BIRError(
-            f"Expected pictures to train on in {folder}, but all of them are held out; add pictures."
+            f"Expected pictures to train on in {folder}, but all are held out; add pictures."
         )
     return kept
 
@@ -174,8 +176,8 @@ class PictureDataset(Dataset[Example]):
             hq, lq = self._cut(hq, lq, generator_for(self.seed, CUT, position))
             return Example(hq, lq, tuple(skipped))
         raise BIRError(
-            f"Expected readable pictures to train on, but none of {len(self.pairs)} can be decoded, "
-            f"{self.pairs[0].hq} for example; get them again."
+            f"Expected readable pictures to train on, but none of {len(self.pairs)} can be "
+            f"decoded, {self.pairs[0].hq} for example; get them again."
         )
 
     def _read(self, index: int) -> tuple[Tensor, Tensor | None]:
@@ -194,7 +196,9 @@ class PictureDataset(Dataset[Example]):
     def _picture_at(self, position: int, shift: int) -> int:
         number, place = divmod(position, len(self.pairs))
         if self._pass[0] != number:
-            order = torch.randperm(len(self.pairs), generator=generator_for(self.seed, ORDER, number))
+            order = torch.randperm(
+                len(self.pairs), generator=generator_for(self.seed, ORDER, number)
+            )
             self._pass = (number, order.tolist())
         return self._pass[1][(place + shift) % len(self.pairs)]
 
@@ -210,7 +214,9 @@ class PictureDataset(Dataset[Example]):
         left = _draw_integer(max(columns - side, 0) + 1, generator)
         turn = draw_turn(self.augmentation, generator)
         hq = _window(hq, top * step, left * step, self.patch)
-        return turn(to_float(hq)), None if lq is None else turn(to_float(_window(lq, top, left, side)))
+        return turn(to_float(hq)), None if lq is None else turn(
+            to_float(_window(lq, top, left, side))
+        )
 
 
 def _draw_integer(end: int, generator: torch.Generator) -> int:
@@ -222,9 +228,7 @@ def _window(image: Tensor, top: int, left: int, side: int) -> Tensor:
     return pad_to_multiple(part[None], side)[0]
 
 
-def draw_turn(
-    augmentation: Augmentation, generator: torch.Generator
-) -> Callable[[Tensor], Tensor]:
+def draw_turn(augmentation: Augmentation, generator: torch.Generator) -> Callable[[Tensor], Tensor]:
     """Draw a flip or turn; the result applies it to an image (3, H, W)."""
     flip_columns, flip_rows, transpose = (torch.rand(3, generator=generator) < 0.5).tolist()
     flip_columns = flip_columns and augmentation != "none"
@@ -240,17 +244,15 @@ def draw_turn(
 
 
 class PairPool:
-    """Pairs of the last batches, of which each batch takes a random part, so that it mixes draws that
-    a degradation makes once for each batch. While it fills, batches pass through."""
+    """Pairs of the last batches, of which each batch takes a random part, so that it mixes draws
+    that a degradation makes once for each batch. While it fills, batches pass through."""
 
     def __init__(self, size: int) -> None:
         self.size = size
         self.lq: list[Tensor] = []
         self.hq: list[Tensor] = []
 
-    def exchange(
-        self, lq: Tensor, hq: Tensor, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor]:
+    def exchange(self, lq: Tensor, hq: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Put a batch in, get one of the same size out."""
         if len(self.lq) < self.size:
             self.lq.extend(lq.unbind())

@@ -28,8 +28,8 @@ class Stage1Loss(nn.Module):
 
 
 class PriorLoss(nn.Module):
-    """First phase of stage 2: the mean absolute error of the prior that the four reverse steps give,
-    against that of stage 1."""
+    """First phase of stage 2: the mean absolute error of the prior that the four reverse steps
+    give, against that of stage 1."""
 
     def __init__(self, model: DiffIRStage2, stage1: DiffIRStage1) -> None:
         super().__init__()
@@ -72,8 +72,8 @@ class JointLoss(PriorLoss):
 def draw_at_order_one(model: nn.Module) -> None:
     """Draw all layers so that features keep their magnitude, from torch's global generator.
 
-    CPEN and denoiser: He et al.'s rule for their leaky ReLU; the rest: variance 1 / fan-in; biases 0.
-    The last convolution starts at 0, so that the network starts as its skip connection.
+    CPEN and denoiser: He et al.'s rule for their leaky ReLU; the rest: variance 1 / fan-in; biases
+    0. The last convolution starts at 0, so that the network starts as its skip connection.
     """
     for name, module in model.named_modules():
         if not isinstance(module, nn.Conv2d | nn.Linear):

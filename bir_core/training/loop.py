@@ -1,5 +1,5 @@
-"""The training loop. A method brings a `Training`: networks, losses and optimisers; the loop does the
-rest. It runs the same on one CPU, one GPU, or under `accelerate launch` on many of them.
+"""The training loop. A method brings a `Training`: networks, losses and optimisers; the loop does
+the rest. It runs the same on one CPU, one GPU, or under `accelerate launch` on many of them.
 """
 
 import json
@@ -131,9 +131,7 @@ def make_accelerator(device: str, precision: str) -> "Accelerator":
         ) from error
     if device == "cuda" and not torch.cuda.is_available():
         raise BIRError("Expected a CUDA device, but torch finds none; use --device cpu or auto.")
-    return Accelerator(
-        cpu=device == "cpu", mixed_precision="bf16" if precision == "bf16" else "no"
-    )
+    return Accelerator(cpu=device == "cpu", mixed_precision="bf16" if precision == "bf16" else "no")
 
 
 def train(
@@ -215,8 +213,8 @@ class _Run:
         """Prepare a new training; returns 0, the iterations done."""
         if self.state_file.exists():
             raise BIRError(
-                f"Expected a new output folder, but {self.output} holds a training; give --resume to "
-                "go on with it, or choose another folder."
+                f"Expected a new output folder, but {self.output} holds a training; give --resume "
+                "to go on with it, or choose another folder."
             )
         if self.accelerator.is_main_process:
             self.output.mkdir(parents=True, exist_ok=True)
@@ -311,9 +309,7 @@ class _Run:
             dynamic_ncols=True,
         )
 
-    def report(
-        self, iteration: int, shown: dict[str, Tensor], writer: Any, progress: Any
-    ) -> None:
+    def report(self, iteration: int, shown: dict[str, Tensor], writer: Any, progress: Any) -> None:
         """Show the losses; they are means over the processes."""
         means = {
             name: float(self.accelerator.reduce(value.float(), "mean"))
@@ -338,7 +334,9 @@ class _Run:
         total = torch.zeros(3, dtype=torch.float64)
         start, step = self.accelerator.process_index, self.accelerator.num_processes
         for index in range(start, self.validation.count, step):
-            total += torch.stack([*self._measure(network, index), torch.ones((), dtype=torch.float64)])
+            total += torch.stack(
+                [*self._measure(network, index), torch.ones((), dtype=torch.float64)]
+            )
         self.training.model.train()
         total = self.accelerator.reduce(total.float().to(self.accelerator.device), "sum").cpu()
         mean_psnr, mean_ssim = (float(total[0] / total[2]), float(total[1] / total[2]))
@@ -422,8 +420,8 @@ def _require_finite(values: dict[str, float], iteration: int) -> None:
     for name, value in values.items():
         if not torch.isfinite(torch.tensor(value)):
             raise BIRError(
-                f"Expected finite losses, but {name} is {value} at iteration {iteration}; resume from "
-                "the last state with a lower rate or with gradient clipping."
+                f"Expected finite losses, but {name} is {value} at iteration {iteration}; resume "
+                "from the last state with a lower rate or with gradient clipping."
             )
 
 

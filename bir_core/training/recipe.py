@@ -22,9 +22,7 @@ Augmentation = Literal["none", "hflip", "dihedral"]
 
 def _require(condition: bool, expected: str, came: object) -> None:
     if not condition:
-        raise BIRError(
-            f"The recipe should have {expected}, but {came!r} came; correct the value."
-        )
+        raise BIRError(f"The recipe should have {expected}, but {came!r} came; correct the value.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,8 +149,9 @@ class DataRecipe:
             crop of `patch` follows. 0: the same as `patch`.
         batch: pairs per process and micro-batch.
         accumulate: micro-batches per iteration, whose gradients are averaged.
-        augmentation: `hflip` (probability 0.5), `dihedral` (the eight flips and turns, uniform; also
-            what two flips and a transposition, each with probability 0.5, amount to) or `none`.
+        augmentation: `hflip` (probability 0.5), `dihedral` (the eight flips and turns, uniform;
+            also what two flips and a transposition, each with probability 0.5, amount to) or
+            `none`.
         pool: pairs kept in a pool from which batches are drawn, so that a batch mixes degradations;
             0: no pool. A multiple of `batch`.
         progressive: stages that replace `patch` and `batch` from the first iteration on: a random
@@ -317,7 +316,8 @@ def load_recipe(source: str | Path, changes: tuple[str, ...] = ()) -> Recipe:
         near = difflib.get_close_matches(str(source), shipped_recipes(), 1)
         guess = f"did you mean {near[0]}?" if near else f"choose {', '.join(shipped_recipes())}."
         raise BIRError(
-            f"Expected the name of a shipped recipe or a TOML file, but {source} is neither; {guess}"
+            f"Expected the name of a shipped recipe or a TOML file, but {source} is neither; "
+            f"{guess}"
         )
     table = _parse_toml(text, str(source))
     for change in changes:
@@ -405,10 +405,14 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
     if is_dataclass(kind):
         return _build(kind, value, where)
     if origin in (Union, types.UnionType):
-        return _convert_union([part for part in arguments if part is not types.NoneType], value, where)
+        return _convert_union(
+            [part for part in arguments if part is not types.NoneType], value, where
+        )
     if origin is Literal:
         if value not in arguments:
-            raise BIRError(f"Expected one of {arguments} for {where}, but {value!r} came; choose one.")
+            raise BIRError(
+                f"Expected one of {arguments} for {where}, but {value!r} came; choose one."
+            )
         return value
     if origin is tuple:
         return _convert_tuple(arguments, value, where)
@@ -441,6 +445,7 @@ def _convert_tuple(arguments: tuple[Any, ...], value: Any, where: str) -> tuple[
         return tuple(_convert(arguments[0], item, where) for item in value)
     if len(value) != len(arguments):
         raise BIRError(
-            f"Expected {len(arguments)} values for {where}, but {len(value)} came; correct the list."
+            f"Expected {len(arguments)} values for {where}, but {len(value)} came; "
+            "correct the list."
         )
     return tuple(_convert(kind, item, where) for kind, item in zip(arguments, value, strict=True))

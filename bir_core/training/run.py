@@ -100,8 +100,8 @@ def _training(recipe: Recipe, stage1: str | Path | None) -> Training:
         return stage1_training(recipe)
     if stage1 is None:
         raise BIRError(
-            "A recipe of stage 2 should have the checkpoint of stage 1 to start from, but none came; "
-            "train stage 1 first and give its model with --stage1."
+            "A recipe of stage 2 should have the checkpoint of stage 1 to start from, but none "
+            "came; train stage 1 first and give its model with --stage1."
         )
     return stage2_training(recipe, stage1)
 

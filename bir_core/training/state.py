@@ -1,4 +1,4 @@
-"""The state of a training: one safetensors file that replaces the one before when it is complete."""
+"""The state of a training: one safetensors file that replaces the one before when complete."""
 
 import json
 from collections.abc import Mapping
@@ -103,7 +103,8 @@ def read_state(path: Path) -> TrainingState:
     """
     if not path.is_file():
         raise BIRError(
-            f"Expected a training state at {path} to resume, but found none; start without --resume."
+            f"Expected a training state at {path} to resume, but found none; "
+            "start without --resume."
         )
     try:
         with safe_open(path, "pt") as file:
@@ -124,15 +125,15 @@ def read_state(path: Path) -> TrainingState:
 
 
 def require_same_recipe(state: TrainingState, recipe: Mapping[str, Any], path: Path) -> None:
-    """Raise BIRError if the state belongs to another recipe; a larger number of iterations and other
-    intervals of saving and validating are allowed."""
+    """Raise BIRError if the state belongs to another recipe; a larger number of iterations and
+    other intervals of saving and validating are allowed."""
     free = {"iterations", "save_every", "validation"}
     for key in sorted({*state.recipe, *recipe} - free):
         if state.recipe.get(key) != recipe.get(key):
             raise BIRError(
                 f"Expected the recipe that {path} was made with, but `{key}` is "
-                f"{recipe.get(key)} instead of {state.recipe.get(key)}; resume with the same recipe "
-                "or choose another output folder."
+                f"{recipe.get(key)} instead of {state.recipe.get(key)}; resume with the same "
+                "recipe or choose another output folder."
             )
 
 

@@ -176,7 +176,10 @@ def test_random_crops_after_the_degradation_are_paired():
 
 def test_progressive_stages_take_a_part_of_the_batch(tmp_path):
     write_pictures(tmp_path)
-    stages = (PatchStage(patch=16, batch=2, iterations=2), PatchStage(patch=32, batch=1, iterations=1))
+    stages = (
+        PatchStage(patch=16, batch=2, iterations=2),
+        PatchStage(patch=32, batch=1, iterations=1),
+    )
     data = recipe(progressive=stages)
     source = BatchSource(dataset(tmp_path, data), data, shrink, CPU, 0)
     shapes = [tuple(batch.hq.shape) for batch in batches(source, 1, 4)]

@@ -46,8 +46,8 @@ def test_stages_of_the_built_in_models_fit_together(scale):
 
 
 def test_rates_of_realsr_stage_2():
-    """2e-4 * 0.1^(i // 60000) in the first phase, 2e-4 * 0.5^((i - 100000) // 600000) in the second,
-    where i counts from 1."""
+    """2e-4 * 0.1^(i // 60000) in the first phase, 2e-4 * 0.5^((i - 100000) // 600000) in the
+    second, where i counts from 1."""
     recipe = load_recipe("realsr_x4_s2")
     for i in (1, 59_999, 60_000, 99_999):
         expected = 2e-4 * 0.1 ** (i // 60_000)
