@@ -397,3 +397,14 @@ def test_warning_for_v21_on_an_eps_base(diffbir_server: Server, image: Array) ->
     )
     right["sample"]["inputs"]["model"] = ["v", 0]
     assert warnings(right) == 0
+
+
+def test_warning_for_v2_on_a_zero_snr_base(diffbir_server: Server, image: Array) -> None:
+    prompt = restoration(diffbir_server, image)
+    prompt["v"] = node(
+        "ModelSamplingDiscrete", model=["model", 0], sampling="v_prediction", zsnr=True
+    )
+    prompt["sample"]["inputs"]["model"] = ["v", 0]
+    before = diffbir_server.log().count("ModelSamplingDiscrete (eps, zsnr off)")
+    latent_of(diffbir_server, prompt)
+    assert diffbir_server.log().count("ModelSamplingDiscrete (eps, zsnr off)") == before + 1

@@ -1,0 +1,24 @@
+"""What can be said of the node files without ComfyUI."""
+
+import ast
+from pathlib import Path
+
+NODES = Path(__file__).parents[1] / "nodes"
+PRIVATE = {"comfy", "comfy_execution", "comfy_extras", "folder_paths", "nodes", "server"}
+
+
+def absolute_imports(path: Path) -> set[str]:
+    """First parts of the modules that a file imports by absolute name."""
+    modules = set()
+    for statement in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(statement, ast.Import):
+            modules |= {alias.name.partition(".")[0] for alias in statement.names}
+        elif isinstance(statement, ast.ImportFrom) and statement.level == 0:
+            modules.add(str(statement.module).partition(".")[0])
+    return modules
+
+
+def test_only_the_host_files_use_private_parts_of_comfyui():
+    users = {path.name for path in NODES.glob("*.py") if absolute_imports(path) & PRIVATE}
+    assert "host.py" in users
+    assert {name for name in users if not name.startswith("host")} == set()
