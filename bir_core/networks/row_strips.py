@@ -57,7 +57,7 @@ def conv1x1(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """rows: (n, W, I), weight: (O, I, 1, 1). Returns (n, W, O)."""
     # A dilation means nothing to one pixel. On a CPU with one thread torch takes a 1x1 kernel to a
     # general matrix product, and a dilated one to oneDNN, which is twice as fast here.
-    on_onednn = rows.device.type == "cpu" and torch.backends.mkldnn.is_available()
+    on_onednn = rows.device.type == "cpu" and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     dilation = 2 if on_onednn else 1
     return _as_rows(F.conv2d(_as_image(rows), weight, bias, dilation=dilation))
 
