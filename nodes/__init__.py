@@ -8,6 +8,7 @@ from .color import BIRColorFix
 from .control import DiffBIRConditioning, DiffBIRControlNetLoader
 from .diffir import DiffIRLoader, DiffIRRestore
 from .guidance import DiffBIRGuidance
+from .sampler import DiffBIRSampler
 from .sampling import DiffBIRCFGGuider, DiffBIRScheduler
 from .stage1 import BIRCrop, BIRRestorationModule
 from .tiling import DiffBIRTiledDiffusion
@@ -23,6 +24,7 @@ NODES: list[type[io.ComfyNode]] = [
     DiffBIRCFGGuider,
     DiffBIRGuidance,
     DiffBIRTiledDiffusion,
+    DiffBIRSampler,
     BIRVAEEncodeTiled,
     BIRVAEDecodeTiled,
     BIRColorFix,

@@ -100,6 +100,16 @@ class DiffBIRControlNetLoader(io.ComfyNode):
         return io.NodeOutput(control)
 
 
+def require_control(control_net: Any, vae: Any) -> None:
+    """Raise BIRError unless these are an IRControlNet and the VAE for it."""
+    if not isinstance(control_net, host_control.IRControlNet):
+        raise BIRError(
+            "DiffBIR should be conditioned by an IRControlNet from Load DiffBIR ControlNet, but a "
+            f"{type(control_net).__name__} came; use Apply ControlNet for that one."
+        )
+    host_control.require_vae(vae)
+
+
 class DiffBIRConditioning(io.ComfyNode):
     """Prompts and the stage-1 image to conditionings and the latent to sample."""
 
@@ -220,12 +230,7 @@ class DiffBIRConditioning(io.ComfyNode):
         start: str = "noise",
         padding: Any = "reflect",
     ) -> io.NodeOutput:
-        if not isinstance(control_net, host_control.IRControlNet):
-            raise BIRError(
-                "DiffBIR Conditioning should have an IRControlNet from Load DiffBIR ControlNet, "
-                f"but a {type(control_net).__name__} came; use Apply ControlNet for that one."
-            )
-        host_control.require_vae(vae)
+        require_control(control_net, vae)
         colours, _ = split_alpha(from_channels_last(image.float()))
         padded = pad_to_multiple(colours, PADDED_MULTIPLE, padding)
         latent = host_control.encode(vae, padded)

@@ -5,13 +5,19 @@ Like `host.py` it uses parts of ComfyUI without a promise of stability.
 
 from typing import Any
 
+import comfy.model_management
 import comfy.model_sampling
 import comfy.samplers
+import comfy.utils
+import latent_preview
+import torch
 from torch import Tensor
 
 from ..bir_core.diffusion.denoisers import rescaled_cfg_scale
+from ..bir_core.diffusion.noise import SEEDS, draw_normal, image_generators
 from ..bir_core.diffusion.schedules import TRAINED_STEPS
 from ..bir_core.errors import BIRError
+from ..bir_core.images import require_finite
 
 
 def trained_sigmas(model: Any) -> Tensor:
@@ -62,3 +68,58 @@ def growing_cfg_guider(
     guider = GrowingCFGGuider(model, scale, rescale)
     guider.set_conds(positive, negative)
     return guider
+
+
+def sampler_names() -> list[str]:
+    names: list[str] = comfy.samplers.SAMPLER_NAMES
+    return names
+
+
+def scheduler_names() -> list[str]:
+    names: list[str] = comfy.samplers.SCHEDULER_NAMES
+    return names
+
+
+def stock_sigmas(model: Any, scheduler: str, steps: int) -> Tensor:
+    """(steps + 1,) descending, of one of ComfyUI's own schedulers."""
+    sampling = model.get_model_object("model_sampling")
+    sigmas: Tensor = comfy.samplers.calculate_sigmas(sampling, scheduler, steps)
+    return sigmas
+
+
+def sample(
+    guider: comfy.samplers.CFGGuider, latent: Tensor, sampler: str, sigmas: Tensor, seed: int
+) -> Tensor:
+    """Latents (B, 4, h, w), unscaled, from noise on top of `latent`, one after the other, so that
+    image i comes out as if it were alone with seed + i. With a preview and progress for each step.
+
+    Raises:
+        BIRError: no memory, or numbers that are none.
+    """
+    noise = draw_normal(image_generators(seed, len(latent)), latent)
+    results = []
+    for index in range(len(latent)):
+        one = slice(index, index + 1)
+        callback = latent_preview.prepare_callback(guider.model_patcher, len(sigmas) - 1)
+        try:
+            samples = guider.sample(
+                noise[one],
+                latent[one],
+                comfy.samplers.sampler_object(sampler),
+                sigmas,
+                callback=callback,
+                disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
+                seed=(seed + index) % SEEDS,
+            )
+        except Exception as error:
+            comfy.model_management.raise_non_oom(error)
+        else:
+            require_finite(samples, "The sampled latent")
+            results.append(samples.to(latent.device))
+            continue
+        comfy.model_management.soft_empty_cache()
+        raise BIRError(
+            "Sampling should find memory for the picture, but it ran out; choose a tile size of "
+            "512 pixels or less, or take a smaller picture."
+        )
+    return torch.cat(results)

@@ -1,0 +1,283 @@
+"""Stage 2 of DiffBIR in one node, made of what the other nodes are made of."""
+
+from typing import Any
+
+import torch
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..bir_core.conditioning import PADDED_MULTIPLE
+from ..bir_core.diffusion.schedules import spaced_sigmas
+from ..bir_core.images import (
+    attach_alpha,
+    crop,
+    from_channels_last,
+    pad_to_multiple,
+    resize,
+    split_alpha,
+    to_channels_last,
+)
+from . import host, host_control, host_sampling
+from .color import METHODS, fix_colors
+from .control import PICTURE_SIZE, require_control
+from .guidance import LOSSES, SPACES, guide, latent_mask
+from .stage1 import PictureSize
+from .tiling import tile_model
+from .vae import decode, encode
+
+SPACED = "spaced"
+
+
+def encoded(vae: Any, padded: Tensor, tile_size: int) -> Tensor:
+    """(B, 3, H, W) in [0, 1] to its latent, unscaled, on the CPU: in exact tiles or as a whole."""
+    if not tile_size:
+        return host_control.encode(vae, padded)
+    return encode(vae, to_channels_last(padded), tile_size).float().cpu()
+
+
+def decoded(vae: Any, latent: Tensor, tile_size: int) -> Tensor:
+    """A latent, unscaled, to (B, 3, H, W) in [0, 1]: in exact tiles or as a whole."""
+    images = decode(vae, latent, tile_size) if tile_size else vae.decode(latent)
+    return from_channels_last(images.float())
+
+
+class DiffBIRSampler(io.ComfyNode):
+    """From the stage-1 image to the restored image."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="DiffBIRSampler",
+            display_name="DiffBIR Sampler",
+            category="model/sampling",
+            description=(
+                "Restores the result of stage 1 with Stable Diffusion 2.1 and IRControlNet: "
+                "conditioning, guidance, tiles, sampling, decoding and colour fix in one. The "
+                "single nodes of these names give the same and can be combined freely."
+            ),
+            search_aliases=["diffbir", "restore photo", "blind restoration", "upscale", "enhance"],
+            inputs=[
+                io.Model.Input(
+                    "model",
+                    tooltip="Stable Diffusion 2.1: for v2.1 the zero-SNR base through "
+                    "ModelSamplingDiscrete with v_prediction and zsnr; for v1 and v2 with eps.",
+                ),
+                io.Conditioning.Input("positive", tooltip="Prompt to follow."),
+                io.Conditioning.Input("negative", tooltip="Prompt to avoid."),
+                io.ControlNet.Input("control_net", tooltip="From Load DiffBIR ControlNet."),
+                io.Vae.Input("vae", tooltip="The VAE of Stable Diffusion 2.1."),
+                io.Image.Input(
+                    "image",
+                    tooltip="From the Restoration Module. A batch is restored image by image; an "
+                    "alpha channel is kept.",
+                ),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=0xFFFFFFFFFFFFFFFF,
+                    control_after_generate=io.ControlAfterGenerate.fixed,
+                    tooltip="Of the noise: image i of a batch takes seed + i.",
+                ),
+                io.Int.Input(
+                    "steps",
+                    default=10,
+                    min=1,
+                    max=1000,
+                    tooltip="Number of steps. Official: 10 for v2.1, 50 for v1 and v2.",
+                ),
+                io.Float.Input(
+                    "cfg",
+                    default=8.0,
+                    min=0.0,
+                    max=100.0,
+                    step=0.1,
+                    round=0.01,
+                    tooltip="How strongly the prompts count. 1: without the negative prompt. "
+                    "Official: 8 for v2.1, 4 for v2.",
+                ),
+                io.Combo.Input(
+                    "sampler_name",
+                    options=host_sampling.sampler_names(),
+                    default="dpmpp_3m_sde",
+                    tooltip="Official: dpmpp_3m_sde for v2.1, ddpm for v1 and v2.",
+                ),
+                io.Combo.Input(
+                    "scheduler",
+                    options=[SPACED, *host_sampling.scheduler_names()],
+                    default="sgm_uniform",
+                    tooltip="Official: sgm_uniform with dpmpp_3m_sde, spaced with ddpm.",
+                ),
+                io.Float.Input(
+                    "strength",
+                    default=1.0,
+                    min=0.0,
+                    max=10.0,
+                    step=0.01,
+                    tooltip="Factor on the control. 1: as trained; less follows the image less.",
+                ),
+                io.Float.Input(
+                    "guidance",
+                    default=0.0,
+                    min=0.0,
+                    max=1000.0,
+                    step=0.05,
+                    round=0.0001,
+                    tooltip="Restoration guidance: pulls flat regions towards the stage-1 image. "
+                    "0: off; 0.5 for 512 x 512 pixels, four times that for four times the pixels.",
+                ),
+                io.Int.Input(
+                    "tile_size",
+                    default=512,
+                    min=0,
+                    max=4096,
+                    step=64,
+                    tooltip="Side in pixels of the tiles in which larger pictures are sampled. 0: "
+                    "the whole picture at once, where the memory allows.",
+                ),
+                io.Combo.Input(
+                    "color_fix",
+                    options=[*METHODS, "none"],
+                    default="wavelet",
+                    tooltip="Gives the result the colours of the stage-1 image: wavelet as in "
+                    "DiffBIR, or adain.",
+                ),
+                PictureSize.Input(
+                    "size",
+                    optional=True,
+                    tooltip="From the Restoration Module: the size in pixels to return to. The "
+                    "latent keeps the size of the stage-1 image.",
+                ),
+                io.Mask.Input(
+                    "mask",
+                    optional=True,
+                    tooltip="For guidance: where to keep (1), restore (0.5) or invent (0).",
+                ),
+                io.Int.Input(
+                    "overlap",
+                    default=256,
+                    min=0,
+                    max=4032,
+                    step=8,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Pixels that neighbouring tiles share; at most half a tile is used.",
+                ),
+                io.Combo.Input(
+                    "guidance_space",
+                    options=list(SPACES),
+                    default="latent",
+                    optional=True,
+                    advanced=True,
+                    tooltip="latent: costs almost nothing. rgb: on pixels as in the paper, several "
+                    "times the time and memory of a step.",
+                ),
+                io.Combo.Input(
+                    "guidance_loss",
+                    options=list(LOSSES),
+                    default="w_mse",
+                    optional=True,
+                    advanced=True,
+                    tooltip="w_mse: flat regions are held, edges are free. mse: everything alike.",
+                ),
+                io.Boolean.Input(
+                    "rescale_cfg",
+                    default=False,
+                    optional=True,
+                    advanced=True,
+                    tooltip="On: cfg grows from 1 to 1 + cfg along the sampling.",
+                ),
+                io.Int.Input(
+                    "noise_aug",
+                    default=0,
+                    min=0,
+                    max=999,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Timestep up to which noise is put on the condition: invents more. "
+                    "v2.1 was trained with 0 to 199.",
+                ),
+                io.Combo.Input(
+                    "start",
+                    options=["noise", "condition"],
+                    default="noise",
+                    optional=True,
+                    advanced=True,
+                    tooltip="What the sampling starts from: noise alone, or the image under the "
+                    "noise, for v1 and v2 with samplers that add no noise on the way.",
+                ),
+            ],
+            outputs=[
+                io.Image.Output(tooltip="The restored image, without padding."),
+                io.Latent.Output(
+                    tooltip="The sampled latent, padded to 64 pixels; Crop to Picture knows its "
+                    "size."
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: Any,
+        positive: list[Any],
+        negative: list[Any],
+        control_net: Any,
+        vae: Any,
+        image: Tensor,
+        seed: int,
+        steps: int,
+        cfg: float,
+        sampler_name: str,
+        scheduler: str,
+        strength: float,
+        guidance: float,
+        tile_size: int,
+        color_fix: str,
+        size: Any = None,
+        mask: Tensor | None = None,
+        overlap: int = 256,
+        guidance_space: str = "latent",
+        guidance_loss: str = "w_mse",
+        rescale_cfg: bool = False,
+        noise_aug: int = 0,
+        start: str = "noise",
+    ) -> io.NodeOutput:
+        require_control(control_net, vae)
+        colours, alpha = split_alpha(from_channels_last(image.float()))
+        height, width = colours.shape[-2:]
+        padded = pad_to_multiple(colours, PADDED_MULTIPLE)
+        condition = encoded(vae, padded, tile_size)
+        if strength:
+            control = control_net.copy().set_encoded_hint(padded, condition, vae, strength)
+            control.noise_aug, control.seed = noise_aug, seed
+            positive, negative = host_control.attach_control((positive, negative), control)
+        guided, _ = guide(
+            model,
+            padded,
+            vae,
+            scale=guidance,
+            space=guidance_space,
+            loss=guidance_loss,
+            mask=None if mask is None else latent_mask(mask, height, width),
+            latent=condition,
+        )
+        if tile_size:
+            guided = tile_model(guided, tile_size, min(overlap, tile_size // 2), "gaussian", 0)
+        if scheduler == SPACED:
+            sigmas = spaced_sigmas(host_sampling.trained_sigmas(model), steps)
+        else:
+            sigmas = host_sampling.stock_sigmas(model, scheduler, steps)
+        guider = host_sampling.growing_cfg_guider(guided, positive, negative, cfg, rescale_cfg)
+        empty = condition if start == "condition" else torch.zeros_like(condition)
+        latent = host_sampling.sample(guider, empty, sampler_name, sigmas, seed)
+        restored = crop(decoded(vae, latent, tile_size), height, width)
+        if color_fix != "none":
+            restored = fix_colors(restored, colours, color_fix)
+        restored = attach_alpha(restored, alpha)
+        if size is not None:
+            restored = resize(restored, *size).clamp(0, 1)
+        return io.NodeOutput(
+            host.to_output(to_channels_last(restored)),
+            {"samples": host.to_output(latent), PICTURE_SIZE: (height, width)},
+        )

@@ -1,0 +1,197 @@
+"""DiffBIRSampler on a real ComfyUI: what the single nodes give, for each image as if alone."""
+
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+from comfyui.diffbir_graph import Array, restoration
+from comfyui.harness import Failed, Prompt, Server, node
+
+
+@pytest.fixture(scope="module")
+def image() -> Array:
+    """(1, 100, 150, 3): 128 x 192 pixels with its padding."""
+    rows, columns = np.mgrid[0:100, 0:150].astype(np.float32)
+    waves = [np.sin(rows / (9 + 2 * c)) * np.cos(columns / (13 - 3 * c)) for c in range(3)]
+    return (np.stack(waves, -1) * 0.4 + 0.5).astype(np.float32)[None]
+
+
+def one_node(server: Server, image: Array, **inputs: Any) -> Prompt:
+    prompt = restoration(server, image)
+    for name in ("conditioning", "sample"):
+        del prompt[name]
+    prompt["sample"] = node(
+        "DiffBIRSampler",
+        model=["model", 0],
+        positive=["positive", 0],
+        negative=["negative", 0],
+        control_net=["control", 0],
+        vae=["vae", 0],
+        image=["image", 0],
+        **{
+            "seed": 3,
+            "steps": 2,
+            "cfg": 4.0,
+            "sampler_name": "euler",
+            "scheduler": "normal",
+            "strength": 1.0,
+            "guidance": 0.0,
+            "tile_size": 0,
+            "color_fix": "wavelet",
+            **inputs,
+        },
+    )
+    prompt["save"] = node("TestSaveTensor", image=["sample", 0], file="restored.npy")
+    return prompt
+
+
+def single_nodes(server: Server, image: Array, **sampling: Any) -> Prompt:
+    prompt = restoration(server, image, sampling=sampling)
+    prompt["decode"] = node("VAEDecode", samples=["sample", 0], vae=["vae", 0])
+    prompt["crop"] = node("BIRCrop", image=["decode", 0], latent=["conditioning", 2])
+    prompt["fix"] = node("BIRColorFix", image=["crop", 0], reference=["image", 0], method="wavelet")
+    prompt["save"] = node("TestSaveTensor", image=["fix", 0], file="restored.npy")
+    return prompt
+
+
+def restored(server: Server, prompt: Prompt) -> Array:
+    output = server.base / "output" / "restored.npy"
+    output.unlink(missing_ok=True)
+    server.run(prompt)
+    picture: Array = np.load(output)
+    assert np.isfinite(picture).all() and picture.min() >= 0 and picture.max() <= 1
+    return picture
+
+
+@pytest.mark.parametrize("sampler", ["euler", "dpmpp_3m_sde", "uni_pc"])
+def test_equals_the_single_nodes(diffbir_server: Server, image: Array, sampler: str) -> None:
+    theirs = restored(diffbir_server, single_nodes(diffbir_server, image, sampler_name=sampler))
+    ours = restored(diffbir_server, one_node(diffbir_server, image, sampler_name=sampler))
+    assert ours.shape == image.shape
+    assert np.array_equal(ours, theirs)
+
+
+def test_equals_the_official_sampler_of_single_nodes(diffbir_server: Server, image: Array) -> None:
+    """Spaced schedule with ddpm, growing cfg, guidance and tiles."""
+    prompt = single_nodes(diffbir_server, image)
+    prompt["guide"] = node(
+        "DiffBIRGuidance",
+        model=["model", 0],
+        image=["image", 0],
+        vae=["vae", 0],
+        scale=0.02,
+        space="latent",
+        loss="w_mse",
+    )
+    prompt["tiles"] = node("DiffBIRTiledDiffusion", model=["guide", 0], tile_size=128, overlap=64)
+    prompt["sigmas"] = node("DiffBIRScheduler", model=["model", 0], steps=3)
+    prompt["noise"] = node("RandomNoise", noise_seed=5)
+    prompt["guider"] = node(
+        "DiffBIRCFGGuider",
+        model=["tiles", 0],
+        positive=["conditioning", 0],
+        negative=["conditioning", 1],
+        cfg=4.0,
+        rescale=True,
+    )
+    prompt["ddpm"] = node("KSamplerSelect", sampler_name="ddpm")
+    prompt["sample"] = node(
+        "SamplerCustomAdvanced",
+        noise=["noise", 0],
+        guider=["guider", 0],
+        sampler=["ddpm", 0],
+        sigmas=["sigmas", 0],
+        latent_image=["conditioning", 2],
+    )
+    ours = one_node(
+        diffbir_server,
+        image,
+        seed=5,
+        steps=3,
+        sampler_name="ddpm",
+        scheduler="spaced",
+        guidance=0.02,
+        tile_size=128,
+        overlap=64,
+        rescale_cfg=True,
+    )
+    difference = restored(diffbir_server, ours) - restored(diffbir_server, prompt)
+    assert np.abs(difference).max() < 1e-5
+
+
+def test_each_image_of_a_batch_is_as_if_alone(diffbir_server: Server, image: Array) -> None:
+    batch = np.concatenate([image, image[:, ::-1], 1 - image])
+    settings = {"sampler_name": "dpmpp_3m_sde", "guidance": 0.02, "noise_aug": 100}
+    together = restored(diffbir_server, one_node(diffbir_server, batch, **settings))
+    for index in range(3):
+        alone = one_node(diffbir_server, batch[index : index + 1], seed=3 + index, **settings)
+        assert np.array_equal(restored(diffbir_server, alone), together[index : index + 1])
+
+
+def test_same_seed_same_picture_whatever_ran_before(diffbir_server: Server, image: Array) -> None:
+    def run(disturbance: int, seed: int) -> Array:
+        prompt = one_node(diffbir_server, image, sampler_name="dpmpp_3m_sde", seed=seed)
+        prompt["disturb"] = node("TestUseRandomness", image=["image", 0], seed=disturbance)
+        prompt["sample"]["inputs"]["image"] = ["disturb", 0]
+        return restored(diffbir_server, prompt)
+
+    first = run(1, 7)
+    assert np.array_equal(first, run(2, 7))
+    assert not np.array_equal(first, run(2, 8))
+
+
+def test_alpha_size_and_colours(diffbir_server: Server, image: Array) -> None:
+    alpha = np.linspace(0, 1, image[..., :1].size, dtype=np.float32).reshape(1, 100, 150, 1)
+    with_alpha = restored(
+        diffbir_server, one_node(diffbir_server, np.concatenate([image, alpha], -1))
+    )
+    plain = restored(diffbir_server, one_node(diffbir_server, image))
+    assert np.array_equal(with_alpha[..., :3], plain)
+    assert np.abs(with_alpha[..., 3:] - alpha).max() < 1e-6
+    adain = restored(diffbir_server, one_node(diffbir_server, image, color_fix="adain"))
+    none = restored(diffbir_server, one_node(diffbir_server, image, color_fix="none"))
+    colours = np.abs(np.stack([plain, adain, none]).mean((2, 3)) - image.mean((1, 2)))
+    assert colours[:2].max() < 0.2 < colours[2].max()
+
+
+@pytest.mark.parametrize("start", ["noise", "condition"])
+def test_strength_0_is_the_base_alone(diffbir_server: Server, image: Array, start: str) -> None:
+    off = restored(diffbir_server, one_node(diffbir_server, image, strength=0.0, start=start))
+    on = restored(diffbir_server, one_node(diffbir_server, image, strength=1.0, start=start))
+    assert not np.allclose(on, off, atol=1e-3)
+
+
+@pytest.mark.parametrize("height,width", [(8, 8), (1, 500), (65, 1)])
+def test_smallest_and_thinnest_pictures(diffbir_server: Server, height: int, width: int) -> None:
+    image = np.random.default_rng(6).random((1, height, width, 3), np.float32)
+    prompt = one_node(diffbir_server, image, tile_size=64, guidance=0.01)
+    assert restored(diffbir_server, prompt).shape == image.shape
+
+
+def test_foreign_control_net_is_refused(diffbir_server: Server, image: Array) -> None:
+    prompt = one_node(diffbir_server, image)
+    prompt["control"] = node("ControlNetLoader", control_net_name="stock.safetensors")
+    with pytest.raises(Failed, match="an IRControlNet from Load DiffBIR ControlNet"):
+        diffbir_server.run(prompt)
+
+
+def test_progress_and_cancel(diffbir_server: Server, image: Array) -> None:
+    """Tiled: cancel takes effect within a tile, not a step."""
+    large = image.repeat(4, axis=1).repeat(4, axis=2)
+    prompt = one_node(diffbir_server, large, steps=200, tile_size=64, overlap=32)
+    with diffbir_server.messages("sampler") as messages:
+        prompt_id = diffbir_server.queue(prompt, "sampler")
+        for message in messages:
+            assert message["type"] not in ("execution_success", "execution_error"), message
+            if message["type"] == "progress" and message["data"]["node"] == "sample":
+                assert message["data"]["max"] == 200
+                break
+    start = time.monotonic()
+    diffbir_server.post("/interrupt", {})
+    with pytest.raises(Failed) as failure:
+        diffbir_server.wait(prompt_id)
+    assert failure.value.kind == "execution_interrupted"
+    assert time.monotonic() - start < 5
+    # The models are as before.
+    assert restored(diffbir_server, one_node(diffbir_server, image)).shape == image.shape
