@@ -10,11 +10,10 @@ import comfy.model_sampling
 import comfy.samplers
 import comfy.utils
 import latent_preview
-import torch
 from torch import Tensor
 
 from ..bir_core.diffusion.denoisers import rescaled_cfg_scale
-from ..bir_core.diffusion.noise import SEEDS, draw_normal, image_generators
+from ..bir_core.diffusion.noise import draw_normal, image_generators
 from ..bir_core.diffusion.schedules import TRAINED_STEPS
 from ..bir_core.errors import BIRError
 from ..bir_core.images import require_finite
@@ -80,46 +79,42 @@ def scheduler_names() -> list[str]:
     return names
 
 
-def stock_sigmas(model: Any, scheduler: str, steps: int) -> Tensor:
-    """(steps + 1,) descending, of one of ComfyUI's own schedulers."""
-    sampling = model.get_model_object("model_sampling")
-    sigmas: Tensor = comfy.samplers.calculate_sigmas(sampling, scheduler, steps)
+def stock_sigmas(model: Any, sampler: str, scheduler: str, steps: int) -> Tensor:
+    """(steps + 1,) descending: what KSampler walks down with one of ComfyUI's own schedulers. Some
+    samplers leave a level out."""
+    stock = comfy.samplers.KSampler(
+        model, steps=steps, device=model.load_device, sampler=sampler, scheduler=scheduler
+    )
+    sigmas: Tensor = stock.sigmas.cpu()
     return sigmas
 
 
 def sample(
     guider: comfy.samplers.CFGGuider, latent: Tensor, sampler: str, sigmas: Tensor, seed: int
 ) -> Tensor:
-    """Latents (B, 4, h, w), unscaled, from noise on top of `latent`, one after the other, so that
-    image i comes out as if it were alone with seed + i. With a preview and progress for each step.
+    """Sample latents (B, 4, h, w), unscaled, from noise on top of `latent`, with a preview and
+    progress for each step. Image i of the batch draws its first noise from seed + i.
 
     Raises:
         BIRError: no memory, or numbers that are none.
     """
-    noise = draw_normal(image_generators(seed, len(latent)), latent)
-    results = []
-    for index in range(len(latent)):
-        one = slice(index, index + 1)
-        callback = latent_preview.prepare_callback(guider.model_patcher, len(sigmas) - 1)
-        try:
-            samples = guider.sample(
-                noise[one],
-                latent[one],
-                comfy.samplers.sampler_object(sampler),
-                sigmas,
-                callback=callback,
-                disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
-                seed=(seed + index) % SEEDS,
-            )
-        except Exception as error:
-            comfy.model_management.raise_non_oom(error)
-        else:
-            require_finite(samples, "The sampled latent")
-            results.append(samples.to(latent.device))
-            continue
-        comfy.model_management.soft_empty_cache()
-        raise BIRError(
-            "Sampling should find memory for the picture, but it ran out; choose a tile size of "
-            "512 pixels or less, or take a smaller picture."
+    try:
+        samples: Tensor = guider.sample(
+            draw_normal(image_generators(seed, len(latent)), latent),
+            latent,
+            comfy.samplers.sampler_object(sampler),
+            sigmas,
+            callback=latent_preview.prepare_callback(guider.model_patcher, len(sigmas) - 1),
+            disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
+            seed=seed,
         )
-    return torch.cat(results)
+    except Exception as error:
+        comfy.model_management.raise_non_oom(error)
+    else:
+        require_finite(samples, "The sampled latent")
+        return samples.to(latent.device)
+    comfy.model_management.soft_empty_cache()
+    raise BIRError(
+        "Sampling should find memory for the picture, but it ran out; choose a tile size of 512 "
+        "pixels or less, or take a smaller picture."
+    )

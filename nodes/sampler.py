@@ -7,6 +7,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..bir_core.conditioning import PADDED_MULTIPLE
+from ..bir_core.diffusion.noise import SEEDS
 from ..bir_core.diffusion.schedules import spaced_sigmas
 from ..bir_core.images import (
     attach_alpha,
@@ -246,38 +247,48 @@ class DiffBIRSampler(io.ComfyNode):
         require_control(control_net, vae)
         colours, alpha = split_alpha(from_channels_last(image.float()))
         height, width = colours.shape[-2:]
-        padded = pad_to_multiple(colours, PADDED_MULTIPLE)
-        condition = encoded(vae, padded, tile_size)
-        if strength:
-            control = control_net.copy().set_encoded_hint(padded, condition, vae, strength)
-            control.noise_aug, control.seed = noise_aug, seed
-            positive, negative = host_control.attach_control((positive, negative), control)
-        guided, _ = guide(
-            model,
-            padded,
-            vae,
-            scale=guidance,
-            space=guidance_space,
-            loss=guidance_loss,
-            mask=None if mask is None else latent_mask(mask, height, width),
-            latent=condition,
-        )
-        if tile_size:
-            guided = tile_model(guided, tile_size, min(overlap, tile_size // 2), "gaussian", 0)
+        masks = None if mask is None else latent_mask(mask, height, width)
         if scheduler == SPACED:
             sigmas = spaced_sigmas(host_sampling.trained_sigmas(model), steps)
         else:
-            sigmas = host_sampling.stock_sigmas(model, scheduler, steps)
-        guider = host_sampling.growing_cfg_guider(guided, positive, negative, cfg, rescale_cfg)
-        empty = condition if start == "condition" else torch.zeros_like(condition)
-        latent = host_sampling.sample(guider, empty, sampler_name, sigmas, seed)
-        restored = crop(decoded(vae, latent, tile_size), height, width)
-        if color_fix != "none":
-            restored = fix_colors(restored, colours, color_fix)
-        restored = attach_alpha(restored, alpha)
+            sigmas = host_sampling.stock_sigmas(model, sampler_name, scheduler, steps)
+
+        def of_image(index: int) -> tuple[Tensor, Tensor]:
+            picture = colours[index : index + 1]
+            own_seed = (seed + index) % SEEDS
+            padded = pad_to_multiple(picture, PADDED_MULTIPLE)
+            condition = encoded(vae, padded, tile_size)
+            prompts = (positive, negative)
+            if strength:
+                control = control_net.copy().set_encoded_hint(padded, condition, vae, strength)
+                control.noise_aug, control.seed = noise_aug, own_seed
+                prompts = host_control.attach_control(prompts, control)
+            guided, _ = guide(
+                model,
+                padded,
+                vae,
+                scale=guidance,
+                space=guidance_space,
+                loss=guidance_loss,
+                mask=None if masks is None else masks[[index % len(masks)]],
+                latent=condition,
+            )
+            if tile_size:
+                guided = tile_model(guided, tile_size, min(overlap, tile_size // 2), "gaussian", 0)
+            guider = host_sampling.growing_cfg_guider(guided, *prompts, cfg, rescale_cfg)
+            begin = condition if start == "condition" else torch.zeros_like(condition)
+            latent = host_sampling.sample(guider, begin, sampler_name, sigmas, own_seed)
+            restored = crop(decoded(vae, latent, tile_size), height, width)
+            if color_fix != "none":
+                restored = fix_colors(restored, picture, color_fix)
+            return restored, latent
+
+        # One after the other: each image comes out as if alone, in the memory of one.
+        pictures, latents = zip(*(of_image(index) for index in range(len(colours))), strict=True)
+        restored = attach_alpha(torch.cat(pictures), alpha)
         if size is not None:
             restored = resize(restored, *size).clamp(0, 1)
         return io.NodeOutput(
             host.to_output(to_channels_last(restored)),
-            {"samples": host.to_output(latent), PICTURE_SIZE: (height, width)},
+            {"samples": host.to_output(torch.cat(latents)), PICTURE_SIZE: (height, width)},
         )

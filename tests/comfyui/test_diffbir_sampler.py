@@ -178,7 +178,7 @@ def test_foreign_control_net_is_refused(diffbir_server: Server, image: Array) ->
 
 def test_progress_and_cancel(diffbir_server: Server, image: Array) -> None:
     """Tiled: cancel takes effect within a tile, not a step."""
-    large = image.repeat(4, axis=1).repeat(4, axis=2)
+    large = image.repeat(2, axis=1).repeat(2, axis=2)
     prompt = one_node(diffbir_server, large, steps=200, tile_size=64, overlap=32)
     with diffbir_server.messages("sampler") as messages:
         prompt_id = diffbir_server.queue(prompt, "sampler")
