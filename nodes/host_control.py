@@ -1,6 +1,6 @@
 """IRControlNet as a CONTROL_NET: the part of the host that deals with ComfyUI's ControlNets.
 
-Like `host.py` it uses parts of ComfyUI without a promise of stability, and no other file does.
+Like `host.py` it uses parts of ComfyUI without a promise of stability.
 
 ComfyUI's own ControlNet network computes it: its first convolution sees the noisy latent joined to
 the condition, and a convolution of joined channels is the sum of the convolutions of each. So the
@@ -17,7 +17,6 @@ import comfy.cldm.cldm
 import comfy.conds
 import comfy.controlnet
 import comfy.latent_formats
-import comfy.model_base
 import comfy.model_management
 import comfy.model_sampling
 import comfy.ops
