@@ -1,4 +1,6 @@
-"""Compare DiffIR's plain network with its streamed inference: time, memory and largest difference.
+"""Measure DiffIR's streamed inference, or DiffBIR's guidance, tiles and exact tiled VAE.
+
+DiffIR: the plain network against the streamed one, in time, memory and largest difference.
 
 Both run with the same random weights of an official size, each in a process of its own; their timed
 runs alternate, and the shortest of each counts. Memory is what the run takes above the loaded
@@ -16,6 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import load_file
 from tqdm import tqdm
 
@@ -35,6 +38,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--variant", choices=tuple(OFFICIAL_CONFIGS), help="measure this one only")
     parser.add_argument(
         "--size", metavar="HxW", type=_size, help="of the input of --variant (default: 128x128)"
+    )
+    parser.add_argument(
+        "--diffbir",
+        action="store_true",
+        help="measure DiffBIR instead, at --size pixels (default: 512x512) with --tile",
+    )
+    parser.add_argument(
+        "--tile", type=positive, default=256, help="of --diffbir, in pixels (default: 256)"
     )
     parser.add_argument(
         "--large",
@@ -70,6 +81,8 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         BIRError: a size that the network does not take, or a process that ended early.
     """
+    if options.diffbir:
+        return _run_diffbir(options)
     if options.size is not None and options.variant is None:
         raise BIRError("--size belongs to a variant, but none came; give --variant as well.")
     cases: Sequence[tuple[str, int, int]] = STANDARD_CASES
@@ -88,6 +101,35 @@ def run(options: argparse.Namespace) -> int:
             "|---|---|---|---|---|---|"
         )
         write_line(_measure_alone(_job(LARGE_CASE, options)))
+    return 0
+
+
+def _run_diffbir(options: argparse.Namespace) -> int:
+    # Loads all networks of DiffBIR, which the other measurements do not need.
+    from ..benchmarks.diffbir import Stage2, compare, comparisons
+
+    height, width = options.size or (512, 512)
+    if min(height, width) < 64 or height % 64 or width % 64:
+        raise BIRError(
+            f"Expected a size whose sides divide by 64 for --diffbir, but {height}x{width} came; "
+            "choose such a size."
+        )
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    device = choose_device(options.device)
+    stage2 = Stage2(height, width, device)
+    write_line(f"DiffBIR at {height}x{width}, random weights of the official size\n")
+    write_line(
+        "| what | side | s | times the first | extra MB | difference |\n|---|---|---|---|---|---|"
+    )
+    for name, sides in comparisons(stage2, options.tile).items():
+        measured = compare(sides, device, options.repeats)
+        for side in measured:
+            write_line(
+                f"| {name} | {side.side} | {side.seconds:.2f} "
+                f"| {side.seconds / measured[0].seconds:.3f} | {side.extra / 1e6:.0f} "
+                f"| {side.difference:.1e} |"
+            )
     return 0
 
 
