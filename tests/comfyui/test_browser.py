@@ -91,9 +91,12 @@ def test_template_address_opens_it(page: "sync_api.Page", server: Server) -> Non
     )
 
 
-@pytest.mark.parametrize("node_type", ["DiffIRLoader", "DiffIRRestore"])
+@pytest.mark.parametrize(
+    "node_type", ["DiffIRLoader", "DiffIRRestore", "DiffBIRSampler", "DiffBIRGuidance"]
+)
 def test_help_page_opens(page: "sync_api.Page", node_type: str) -> None:
-    template = TEMPLATES[0].read_text(encoding="utf-8")
+    workflows = (path.read_text(encoding="utf-8") for path in TEMPLATES)
+    template = next(text for text in workflows if f'"type": "{node_type}"' in text)
     page.evaluate("workflow => app.loadGraphData(workflow)", json.loads(template))
     page.evaluate(
         """type => {
