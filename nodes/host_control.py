@@ -152,6 +152,8 @@ class IRControlNet(comfy.controlnet.ControlNet):
         noise_aug: timestep up to which noise is added to the condition; 0 adds none.
         seed: of that noise.
         own_vae: the loader's, for an Apply ControlNet without one.
+        largest: (height, width) in latent pixels of what it gets at a time, while memory is planned
+            for a picture in tiles; None for the whole picture.
     """
 
     def __init__(
@@ -180,6 +182,7 @@ class IRControlNet(comfy.controlnet.ControlNet):
         self.condition: Tensor | None = None
         self.noise_aug = 0
         self.seed = 0
+        self.largest: tuple[int, int] | None = None
 
     def copy(self) -> "IRControlNet":
         # The host's method would return a plain ControlNet.
@@ -307,6 +310,8 @@ class IRControlNet(comfy.controlnet.ControlNet):
         batch, _, height, width = self.hint.image.shape
         itemsize = (self.manual_cast_dtype or self.control_model.dtype).itemsize
         size = (height // COMPRESSION, width // COMPRESSION)
+        if self.largest is not None:
+            size = (min(size[0], self.largest[0]), min(size[1], self.largest[1]))
         # Twice the batch: with and without the prompt.
         return chain + control_memory(self.config, 2 * batch, *size, itemsize)
 

@@ -5,7 +5,7 @@ Like `host.py` it uses parts of ComfyUI without a promise of stability.
 
 import copy
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -63,6 +63,7 @@ class TilingPatch:
         executor: Callable[..., Any],
         model: Any,
         noise_shape: Sequence[int],
+        conds: dict[str, list[Cond]],
         *args: Any,
         **kwargs: Any,
     ) -> Any:
@@ -70,8 +71,18 @@ class TilingPatch:
         *lead, height, width = noise_shape
         if max(height, width) > self.tile:
             lead[0] *= max(1, self.tile_batch)
-        shape = [*lead, min(height, self.tile), min(width, self.tile)]
-        return executor(model, shape, *args, **kwargs)
+        size = (min(height, self.tile), min(width, self.tile))
+        controls = [cond.get("control") for group in conds.values() for cond in group]
+        own = [
+            net for control in controls for net in chain(control) if isinstance(net, IRControlNet)
+        ]
+        for net in own:
+            net.largest = size
+        try:
+            return executor(model, [*lead, *size], conds, *args, **kwargs)
+        finally:
+            for net in own:
+                net.largest = None
 
     def clean_up(self, _: Any) -> None:
         """Called after every sampling, whatever its end."""
@@ -228,6 +239,13 @@ class TilingPatch:
         if isinstance(part, comfy.controlnet.T2IAdapter):
             part.control_input = None
         return part
+
+
+def chain(control: Any) -> Iterator[Any]:
+    """A control net and those before it."""
+    while control is not None:
+        yield control
+        control = control.previous_controlnet
 
 
 def whole_hints(control: Any, size: tuple[int, int]) -> tuple[Tensor, list[Tensor]]:
