@@ -1,7 +1,16 @@
-"""Blind image restoration with DiffIR: models, restoration, degradation and training."""
+"""Blind image restoration with DiffIR and DiffBIR: models, restoration, degradation, training."""
 
 from .checkpoints import ModelInfo, inspect, load_model
+from .diffbir import DiffBIR, DiffBIRSettings
 from .errors import BIRError
 from .restore import restore
 
-__all__ = ["BIRError", "ModelInfo", "inspect", "load_model", "restore"]
+__all__ = [
+    "BIRError",
+    "DiffBIR",
+    "DiffBIRSettings",
+    "ModelInfo",
+    "inspect",
+    "load_model",
+    "restore",
+]

@@ -16,12 +16,13 @@ from ..networks.autoencoder import SDVAE, VAEConfig
 from ..networks.diffir import OFFICIAL_CONFIGS, DiffIRConfig, DiffIRStage1, DiffIRStage2
 from ..networks.ir_controlnet import IRControlNet
 from ..networks.swinir import SwinIR, SwinIRConfig
+from ..networks.text_encoder import TextEncoder, TextEncoderConfig
 from ..networks.unet import SDUNet, UNetConfig
 from . import diffbir, diffir
 from .files import read_checkpoint
 from .keys import StateDict, unwrap, without_diffir_duplicates
 
-NetworkConfig = DiffIRConfig | SwinIRConfig | UNetConfig | VAEConfig
+NetworkConfig = DiffIRConfig | SwinIRConfig | UNetConfig | VAEConfig | TextEncoderConfig
 
 
 @dataclass(frozen=True)
@@ -29,12 +30,13 @@ class ModelInfo:
     """What a checkpoint is.
 
     Attributes:
-        architecture: `diffir_s1`, `diffir_s2`, `swinir`, `ir_controlnet`, `sd_unet` or `sd_vae`.
+        architecture: `diffir_s1`, `diffir_s2`, `swinir`, `ir_controlnet`, `sd_unet`, `sd_vae` or
+            `text_encoder`.
         variant: a published variant (`realsr_x4`, also of the SRGAN files, which hold the same
             network; `deblur`, `inpainting`, ...; `diffbir` for SwinIR and IRControlNet of every
             version; `sd2.1`) or `custom`.
         task: `sr`, `deblur` or `inpainting` of a DiffIR; `restoration` (stage 1 of DiffBIR),
-            `condition`, `generation` or `autoencoding` of the others.
+            `condition`, `generation`, `autoencoding` or `embedding` of the others.
         scale: output size divided by input size; 1 for networks on latents.
         config: all sizes of the network.
         parameters: their number, each counted once.
@@ -157,6 +159,17 @@ ARCHITECTURES = (
         variants={"sd": VAEConfig()},
         task="autoencoding",
     ),
+    Architecture(
+        name="text_encoder",
+        description="OpenCLIP text encoder",
+        belongs="which belongs in Load CLIP",
+        required=diffbir.TEXT_ENCODER_REQUIRED,
+        canonical=diffbir.text_encoder_tensors,
+        config=diffbir.text_encoder_config,
+        build=TextEncoder,
+        variants={"sd2.1": TextEncoderConfig()},
+        task="embedding",
+    ),
 )
 FOREIGN_FILES = (
     ForeignFile(
@@ -264,9 +277,9 @@ def load_model(
         device: where the weights go.
         dtype: what the weights become; None is float32, also from a file stored in half precision.
         architecture: refuse every other one (`diffir_s2`, ...), and take this one's part of a file
-            that holds several: `sd_unet` or `sd_vae` of a Stable Diffusion checkpoint; these,
-            `ir_controlnet` or `swinir` of a full file of DiffBIR v1. None takes the first of
-            `ARCHITECTURES` that the file holds.
+            that holds several: `sd_unet`, `sd_vae` or `text_encoder` of a Stable Diffusion
+            checkpoint; these, `ir_controlnet` or `swinir` of a full file of DiffBIR v1. None takes
+            the first of `ARCHITECTURES` that the file holds.
         operations: the namespace of the layer classes, `torch.nn` or one that a host brings.
 
     Returns:

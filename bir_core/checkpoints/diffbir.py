@@ -1,7 +1,7 @@
 """How to recognise the checkpoints of DiffBIR's networks and read their sizes from tensor shapes.
 
 A network stands alone in its file, or beside others under a prefix: a Stable Diffusion checkpoint
-holds `sd_unet` and `sd_vae`, a full file of DiffBIR v1 holds all four.
+holds `sd_unet`, `sd_vae` and `text_encoder`, a full file of DiffBIR v1 these and the other two.
 """
 
 from math import isqrt
@@ -10,7 +10,9 @@ from ..errors import BIRError
 from ..networks.autoencoder import VAEConfig
 from ..networks.ir_controlnet import HINT_CHANNELS
 from ..networks.swinir import SwinIRConfig
+from ..networks.text_encoder import HEAD_WIDTH, TextEncoderConfig
 from ..networks.unet import UNetConfig
+from . import diffusers
 from .keys import StateDict, count_modules, part
 
 _MIDDLE = "middle_block.1.transformer_blocks.0.attn2.to_k.weight"
@@ -34,6 +36,14 @@ SD_VAE_REQUIRED = (
     "quant_conv.weight",
     "post_quant_conv.weight",
 )
+TEXT_ENCODER_REQUIRED = (
+    "token_embedding.weight",
+    "positional_embedding",
+    "transformer.resblocks.0.attn.in_proj_weight",
+    "ln_final.weight",
+)
+# Of CLIP, but not needed to embed texts.
+_UNUSED_IN_TEXT = ("attn_mask", "logit_scale", "text_projection", "visual.")
 
 
 def swinir_tensors(tensors: StateDict) -> StateDict:
@@ -50,14 +60,29 @@ def ir_controlnet_tensors(tensors: StateDict) -> StateDict:
 
 def sd_unet_tensors(tensors: StateDict) -> StateDict:
     """The weights of the UNet alone."""
-    return part(tensors, "model.diffusion_model.")
+    own = part(tensors, "model.diffusion_model.")
+    return diffusers.unet_tensors(own) if diffusers.UNET_MARK in own else own
 
 
 def sd_vae_tensors(tensors: StateDict) -> StateDict:
     """The weights of the autoencoder alone, without what its training leaves in its own files."""
     own = part(tensors, "first_stage_model.")
+    if diffusers.VAE_MARK in own:
+        return diffusers.vae_tensors(own)
     training = ("loss.", "model_ema.")
     return {name: value for name, value in own.items() if not name.startswith(training)}
+
+
+def text_encoder_tensors(tensors: StateDict) -> StateDict:
+    """The weights of the text tower alone, without the last block of OpenCLIP's layout, which
+    Stable Diffusion 2 does not run."""
+    own = part(part(part(tensors, "cond_stage_model."), "model."), diffusers.TEXT_PREFIX)
+    own = {name: value for name, value in own.items() if not name.startswith(_UNUSED_IN_TEXT)}
+    if diffusers.TEXT_MARK in own:
+        return diffusers.text_encoder_tensors(own)
+    last = count_modules(own, "transformer.resblocks.{}.ln_1.weight") - 1
+    dropped = f"transformer.resblocks.{last}."
+    return {name: value for name, value in own.items() if not name.startswith(dropped)}
 
 
 def swinir_config(tensors: StateDict) -> SwinIRConfig:
@@ -158,4 +183,17 @@ def sd_vae_config(tensors: StateDict) -> VAEConfig:
         num_res_blocks=count_modules(tensors, "encoder.down.0.block.{}.conv1.weight"),
         z_channels=tensors["decoder.conv_in.weight"].shape[1],
         embed_dim=tensors["post_quant_conv.weight"].shape[1],
+    )
+
+
+def text_encoder_config(tensors: StateDict) -> TextEncoderConfig:
+    """Raises KeyError for a damaged file."""
+    length, width = tensors["positional_embedding"].shape
+    return TextEncoderConfig(
+        width=width,
+        # Not in the shapes: 64 wide in ViT-H, and one head where the network is narrower.
+        heads=max(1, width // HEAD_WIDTH),
+        layers=count_modules(tensors, "transformer.resblocks.{}.ln_1.weight"),
+        vocabulary=tensors["token_embedding.weight"].shape[0],
+        length=length,
     )

@@ -1,0 +1,521 @@
+"""DiffBIR outside ComfyUI: stage 1 removes the degradation, stage 2 brings detail back.
+
+Lin et al., "DiffBIR: Toward Blind Image Restoration with Generative Diffusion Prior" (ECCV 2024).
+The networks come as modules and the prompts as embeddings; every step is a method, and a call makes
+them all.
+"""
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from .color_fix import adain_color_fix, wavelet_color_fix
+from .conditioning import PADDED_MULTIPLE
+from .diffusion.denoisers import discrete_denoiser, rescaled_cfg_scale, with_cfg, with_tiles
+from .diffusion.guidance import (
+    LATENT_FACTOR,
+    RestorationGuidance,
+    pool_weight,
+    region_weight,
+    with_guidance,
+)
+from .diffusion.noise import SEEDS, draw_normal, image_generators
+from .diffusion.samplers import Step, scale_noise, unscale
+from .diffusion.sampling import named_sampler
+from .diffusion.schedules import TRAINED_STEPS, q_sample, sampling_schedule, sd_alphas_cumprod
+from .errors import BIRError
+from .exact_tiled_vae import decode_tiled, encode_tiled
+from .images import PadMode, crop, pad_to_multiple, require_finite, resize
+from .memory import is_out_of_memory
+from .stage1 import (
+    SHORT_SIDE,
+    Stage1Sizes,
+    Task,
+    Version,
+    official_order,
+    restore_stage1,
+    stage1_sizes,
+)
+from .tiling import TileWeights, tile_starts
+
+LATENT_SCALE = 0.18215
+SMALLEST_TILE = 64
+COLOR_FIXES = {"wavelet": wavelet_color_fix, "adain": adain_color_fix}
+
+# (name of the stage, steps done, steps in all); may raise to cancel
+Callback = Callable[[str, int, int], None]
+# A latent (B, 4, h, w) -> standard normal noise like it
+NoiseSource = Callable[[Tensor], Tensor]
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiffBIRSettings:
+    """How a picture is restored; `official_settings` gives those of a version.
+
+    Attributes:
+        sampler: a name of `diffusion.sampling.SAMPLERS`.
+        steps: of the sampler.
+        cfg: how strongly the prompts count; at 1 the negative one is not used.
+        rescale_cfg: let cfg grow from 1 to 1 + cfg along the sampling.
+        sampler_options: eta, s_noise, s_churn, s_tmin, s_tmax, as far as the sampler has them.
+        strength: factor on the control; 1 as trained, 0 leaves IRControlNet out.
+        noise_aug: timestep (0 to 999) up to which noise is put on the condition; v2.1 was trained
+            with 0 to 199.
+        start: from noise alone, or from the condition under the noise of timestep 999.
+        guidance: scale of restoration guidance, 0 for none; 0.5 for 512 x 512 pixels.
+        guidance_space: the loss on latents, or on pixels as in the paper.
+        guidance_loss: "w_mse" holds flat regions and frees edges, "mse" holds everything alike.
+        guidance_start, guidance_stop: active at timesteps t with stop < t + 1 < start.
+        guidance_repeats: pulls at each step.
+        tile, overlap: in pixels, multiples of 64 and of 8: the sampling works on tiles of this side
+            where the picture is larger; 0 for the whole picture.
+        tile_weights, tile_batch: see `tiling.tiled_apply`.
+        vae_tile: side in pixels of the pieces of the VAE, which change memory and not the result;
+            0 for the whole picture at once.
+        stage1_tile, stage1_overlap: see `stage1.restore_stage1`.
+        color_fix: "wavelet", "adain" or "none".
+        padding: how the picture is continued to multiples of 64 pixels, in both stages; "black" as
+            in the official code.
+        short_side: least pixels of the picture's smaller side on the way; 0 for no such bound.
+    """
+
+    sampler: str = "dpmpp_3m_sde"
+    steps: int = 10
+    cfg: float = 8.0
+    rescale_cfg: bool = False
+    sampler_options: Mapping[str, float] = field(default_factory=dict)
+    strength: float = 1.0
+    noise_aug: int = 0
+    start: Literal["noise", "condition"] = "noise"
+    guidance: float = 0.0
+    guidance_space: Literal["latent", "rgb"] = "latent"
+    guidance_loss: Literal["w_mse", "mse"] = "w_mse"
+    guidance_start: float = 1001.0
+    guidance_stop: float = -1.0
+    guidance_repeats: int = 1
+    tile: int = 512
+    overlap: int = 256
+    tile_weights: TileWeights = "gaussian"
+    tile_batch: int = 1
+    vae_tile: int = 512
+    stage1_tile: int = 0
+    stage1_overlap: int = 0
+    color_fix: Literal["wavelet", "adain", "none"] = "wavelet"
+    padding: PadMode = "reflect"
+    short_side: int = SHORT_SIDE
+
+    def __post_init__(self) -> None:
+        named_sampler(self.sampler, self.sampler_options)
+        if not 0 <= self.noise_aug < TRAINED_STEPS:
+            raise BIRError(
+                f"The noise on the condition should be a timestep from 0 to {TRAINED_STEPS - 1}, "
+                f"but {self.noise_aug} came; choose one in this range."
+            )
+        if self.color_fix not in (*COLOR_FIXES, "none"):
+            raise BIRError(
+                f"Expected one of the colour fixes {', '.join(COLOR_FIXES)}, none, but "
+                f"{self.color_fix!r} came; choose one of these."
+            )
+        if self.tile:
+            if self.tile % PADDED_MULTIPLE or self.overlap % LATENT_FACTOR:
+                raise BIRError(
+                    f"A tile of the sampling should be a multiple of {PADDED_MULTIPLE} pixels and "
+                    f"its overlap of {LATENT_FACTOR}, but {self.tile} and {self.overlap} came; "
+                    "choose other numbers, or the tile 0 for none."
+                )
+            tile_starts(self.tile, self.tile, self.overlap)
+
+
+def official_settings(version: Version) -> DiffBIRSettings:
+    """The sampler, its steps and the cfg that the authors give with a version."""
+    if version == "v2.1":
+        return DiffBIRSettings()
+    return DiffBIRSettings(sampler="spaced", steps=50, cfg=1.0 if version == "v1" else 4.0)
+
+
+class _Draws:
+    """Noise that can be drawn again from the first on, for a stage that is repeated."""
+
+    def __init__(self, source: NoiseSource) -> None:
+        self.source = source
+        self.drawn: list[Tensor] = []
+        self.next = 0
+
+    def rewind(self) -> None:
+        self.next = 0
+
+    def __call__(self, like: Tensor) -> Tensor:
+        if self.next == len(self.drawn):
+            self.drawn.append(self.source(like).cpu())
+        self.next += 1
+        return self.drawn[self.next - 1].to(like)
+
+
+class DiffBIR:
+    """The two stages with their networks.
+
+    The work is done where `sd_unet` lies; the other networks belong on the same device. UNet and
+    IRControlNet may be of half precision, the arithmetic of the samplers is float32. A stage that
+    gives NaN or infinity in half precision is repeated in float32.
+
+    Args:
+        sd_unet: (x, timesteps, context, control) -> eps, or v for v2.1, as `SDUNet`.
+        ir_controlnet: (x, hint, timesteps, context) -> list of residuals, as `IRControlNet`.
+        sd_vae: as `SDVAE`.
+        stage1: restores (B, 3, h, w) to (B, 3, h stage1_scale, w stage1_scale), both in [0, 1];
+            None takes the picture as it is, for input that another program has cleaned.
+        stage1_scale: enlargement by `stage1`.
+        version: v1 and v2 want the base of SD 2.1 (eps, plain schedule), v2.1 the zero-SNR base.
+
+    Raises:
+        BIRError: an unknown version, or an IRControlNet with other sizes than the UNet.
+    """
+
+    def __init__(
+        self,
+        *,
+        sd_unet: nn.Module,
+        ir_controlnet: nn.Module,
+        sd_vae: nn.Module,
+        stage1: Callable[[Tensor], Tensor] | None = None,
+        stage1_scale: int = 1,
+        version: Version = "v2.1",
+    ) -> None:
+        if version not in ("v1", "v2", "v2.1"):
+            raise BIRError(
+                f"Expected DiffBIR v1, v2 or v2.1, but {version!r} came; choose one of these."
+            )
+        configs = [getattr(network, "config", None) for network in (sd_unet, ir_controlnet)]
+        if None not in configs and configs[0] != configs[1]:
+            raise BIRError(
+                f"IRControlNet should have the sizes of the base, {configs[0]}, but {configs[1]} "
+                "came; choose files that belong together."
+            )
+        self.sd_unet, self.ir_controlnet, self.sd_vae = sd_unet, ir_controlnet, sd_vae
+        self.stage1, self.stage1_scale, self.version = stage1, stage1_scale, version
+        self.alphas_cumprod = sd_alphas_cumprod(zero_snr=version == "v2.1")
+
+    @property
+    def device(self) -> torch.device:
+        """Where the work is done."""
+        return next(self.sd_unet.parameters()).device
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        image: Tensor,
+        prompt: Tensor,
+        negative: Tensor | None = None,
+        *,
+        task: Task = "sr",
+        upscale_by: float = 4.0,
+        settings: DiffBIRSettings | None = None,
+        seed: int = 0,
+        noise: NoiseSource | None = None,
+        callback: Callback | None = None,
+    ) -> Tensor:
+        """Restore pictures.
+
+        Args:
+            image: (B, 3, H, W) in [0, 1], any size.
+            prompt, negative: embeddings (1 or B, 77, 1024), as from `prompts`; negative may be None
+                where cfg is 1.
+            task: sr, denoise or face (aligned, 512 x 512); it decides the order of stage 1.
+            upscale_by: output side divided by input side.
+            settings: None for the official ones of the version.
+            seed: image i draws its noise from a CPU generator seeded seed + i, whatever else is in
+                the batch.
+            noise: instead of the seed: called with a latent for each draw, first for the start,
+                then for noise_aug where it is set, then by the sampler.
+            callback: told the stage and its progress.
+
+        Returns:
+            (B, 3, int(H upscale_by), int(W upscale_by)) float32 in [0, 1], on the image's device.
+
+        Raises:
+            BIRError: wrong shapes or settings, no memory, or numbers that are not finite.
+        """
+        if image.ndim != 4 or image.shape[1] != 3 or not image.is_floating_point():
+            raise BIRError(
+                "The image should be a tensor (B, 3, H, W) of floating-point numbers in [0, 1], "
+                f"but {tuple(image.shape)} of {image.dtype} came; convert it first."
+            )
+        require_finite(image, "The image")
+        settings = settings or official_settings(self.version)
+        tell = callback or (lambda stage, done, total: None)
+        order = official_order(task, self.version)
+        height, width = image.shape[-2:]
+        sizes = stage1_sizes(height, width, order, upscale_by, settings.short_side)
+        condition = self.remove_degradation(
+            image.to(self.device, torch.float32), task, sizes, settings, callback=tell
+        )
+        padded = pad_to_multiple(condition, PADDED_MULTIPLE, settings.padding)
+        latent = self.encode(padded, settings.vae_tile, callback=tell)
+        sampled = self.sample(
+            latent,
+            padded,
+            prompt,
+            negative,
+            settings,
+            seed=seed,
+            noise=noise,
+            callback=tell,
+        )
+        decoded = self.decode(sampled, settings.vae_tile, callback=tell)
+        restored = crop(decoded, *sizes.condition)
+        if settings.color_fix != "none":
+            restored = COLOR_FIXES[settings.color_fix](restored, condition)
+        if tuple(restored.shape[-2:]) != sizes.output:
+            restored = resize(restored, *sizes.output)
+        return restored.clamp(0, 1).to(image.device).contiguous()
+
+    def remove_degradation(
+        self,
+        image: Tensor,
+        task: Task,
+        sizes: Stage1Sizes,
+        settings: DiffBIRSettings,
+        *,
+        callback: Callback,
+    ) -> Tensor:
+        """Stage 1: (B, 3, H, W) in [0, 1] to (B, 3, *sizes.condition), not clamped."""
+        order = official_order(task, self.version)
+        network, scale = self.stage1, self.stage1_scale
+        if network is None:
+            # There is nothing to run at another size than that of the result.
+            network, scale, order = (lambda x: x), 1, "enlarge_first"
+            sizes = Stage1Sizes(sizes.condition, sizes.condition, sizes.output)
+        return restore_stage1(
+            image,
+            network,
+            order,
+            sizes,
+            scale=scale,
+            tile=settings.stage1_tile,
+            overlap=settings.stage1_overlap,
+            padding=settings.padding,
+            callback=lambda done, total: callback("stage 1", done, total),
+        ).float()
+
+    def encode(self, image: Tensor, tile: int, *, callback: Callback) -> Tensor:
+        """The condition latent: mode of the VAE for (B, 3, H, W) in [0, 1], sides dividing by 64;
+        (B, 4, H / 8, W / 8) float32 times the latent scale."""
+
+        def run() -> Tensor:
+            x = (2 * image - 1).to(_dtype(self.sd_vae))
+            if not tile:
+                return self.sd_vae.encode(x).float()  # type: ignore[operator]
+            report = _reporter(callback, "encoding")
+            return encode_tiled(self.sd_vae, x, tile=tile, callback=report).float()
+
+        return LATENT_SCALE * _finite("The condition latent", run, [self.sd_vae])
+
+    def decode(self, latent: Tensor, tile: int, *, callback: Callback) -> Tensor:
+        """A latent times the latent scale, (B, 4, h, w), to pictures (B, 3, 8 h, 8 w), float32,
+        not clamped to [0, 1]."""
+
+        def run() -> Tensor:
+            x = (latent / LATENT_SCALE).to(_dtype(self.sd_vae))
+            if not tile:
+                return self.sd_vae.decode(x).float()  # type: ignore[operator]
+            report = _reporter(callback, "decoding")
+            return decode_tiled(self.sd_vae, x, tile=tile, callback=report).float()
+
+        return (_finite("The decoded picture", run, [self.sd_vae]) + 1) / 2
+
+    def sample(
+        self,
+        condition: Tensor,
+        image: Tensor,
+        prompt: Tensor,
+        negative: Tensor | None,
+        settings: DiffBIRSettings,
+        *,
+        seed: int = 0,
+        noise: NoiseSource | None = None,
+        callback: Callback,
+    ) -> Tensor:
+        """Stage 2 in latent space.
+
+        Args:
+            condition: (B, 4, h, w), of `encode`.
+            image: (B, 3, 8 h, 8 w), what it was encoded from; the guidance pulls towards it.
+            prompt, negative, settings, seed, noise, callback: as in a call.
+
+        Returns:
+            (B, 4, h, w) float32, times the latent scale.
+        """
+        context = _context(prompt, condition)
+        uncond = None if negative is None else _context(negative, condition)
+        if uncond is None and (settings.cfg != 1 or settings.rescale_cfg):
+            raise BIRError(
+                f"A cfg of {settings.cfg:g} should have a negative prompt, but none came; give the "
+                "embedding of the empty prompt, or set cfg to 1."
+            )
+        if noise is None:
+            generators = image_generators(seed % SEEDS, len(condition))
+            noise = lambda like: draw_normal(generators, like)  # noqa: E731  # a default
+        draws = _Draws(noise)
+        tile = settings.tile
+
+        def run() -> Tensor:
+            nonlocal tile
+            while True:
+                draws.rewind()
+                try:
+                    return self._sample(
+                        condition, image, context, uncond, settings, tile, draws, callback
+                    )
+                except RuntimeError as error:
+                    if not is_out_of_memory(error):
+                        raise
+                    side = tile or max(image.shape[-2:])
+                    if side <= SMALLEST_TILE:
+                        raise BIRError(
+                            f"The sampling should have memory for a tile of {SMALLEST_TILE} "
+                            "pixels, but even that did not fit; close other programs or use half "
+                            "precision."
+                        ) from error
+                # Outside of the except block, which would keep the tensors of the failure alive.
+                tile = max(SMALLEST_TILE, side // 2 // SMALLEST_TILE * SMALLEST_TILE)
+                logger.warning("Out of memory: sampling again with tiles of %d pixels", tile)
+
+        return _finite("The sampled latent", run, [self.sd_unet, self.ir_controlnet])
+
+    def _network(
+        self, x: Tensor, timesteps: Tensor, /, *, hint: Tensor, context: Tensor, strength: float
+    ) -> Tensor:
+        """eps or v from UNet and IRControlNet, in the type of their weights."""
+        dtype = _dtype(self.sd_unet)
+        half_x, half_context = x.to(dtype), context.to(dtype)
+        control = None
+        if strength:
+            residuals = self.ir_controlnet(half_x, hint.to(dtype), timesteps, half_context)
+            control = [residual * strength for residual in residuals]
+        output: Tensor = self.sd_unet(half_x, timesteps, half_context, control)
+        return output.float()
+
+    def _sample(
+        self,
+        condition: Tensor,
+        image: Tensor,
+        context: Tensor,
+        uncond: Tensor | None,
+        settings: DiffBIRSettings,
+        tile: int,
+        draws: _Draws,
+        callback: Callback,
+    ) -> Tensor:
+        sampler = named_sampler(settings.sampler, settings.sampler_options)
+        schedule = sampling_schedule(sampler.plan, self.alphas_cumprod, settings.steps)
+        x = draws(condition)
+        if settings.start == "condition":
+            x = q_sample(condition, x, self.alphas_cumprod[-1])
+        hint = condition
+        if settings.noise_aug:
+            hint = q_sample(hint, draws(hint), self.alphas_cumprod[settings.noise_aug])
+
+        def network(x: Tensor, timesteps: Tensor, /, **cond: Tensor) -> Tensor:
+            return self._network(x, timesteps, strength=settings.strength, **cond)
+
+        if tile:
+            overlap = min(settings.overlap, tile // 2)
+            network = with_tiles(
+                network,
+                tile // LATENT_FACTOR,
+                overlap // LATENT_FACTOR,
+                weights=settings.tile_weights,
+                tile_batch=settings.tile_batch,
+            )
+        cfg = settings.cfg
+        guided = with_cfg(
+            network,
+            {"hint": hint, "context": context},
+            None if uncond is None else {"hint": hint, "context": uncond},
+            (lambda t: rescaled_cfg_scale(cfg, t)) if settings.rescale_cfg else cfg,
+        )
+        parameterization: Literal["eps", "v"] = "v" if self.version == "v2.1" else "eps"
+        denoiser = discrete_denoiser(guided, schedule, parameterization)
+        if settings.guidance:
+            pull = self._guidance(condition, image, settings)
+            denoiser = with_guidance(denoiser, pull, schedule)
+
+        def report(step: Step) -> None:
+            callback("sampling", step.index + 1, step.steps)
+
+        latent = sampler.run(
+            denoiser,
+            scale_noise(x, schedule.sigmas[0]),
+            schedule.sigmas,
+            noise_sampler=lambda sigma, sigma_next: draws(condition),
+            options=settings.sampler_options,
+            callback=report,
+        )
+        return unscale(latent, schedule.sigmas[-1])
+
+    def _guidance(
+        self, condition: Tensor, image: Tensor, settings: DiffBIRSettings
+    ) -> RestorationGuidance:
+        in_pixels = settings.guidance_space == "rgb"
+        weight = None
+        if settings.guidance_loss == "w_mse":
+            weight = region_weight(image)
+            weight = weight if in_pixels else pool_weight(weight)
+
+        def decode(latent: Tensor) -> Tensor:
+            pixels = self.sd_vae.decode(  # type: ignore[operator]
+                (latent / LATENT_SCALE).to(_dtype(self.sd_vae))
+            )
+            return pixels.float()
+
+        return RestorationGuidance(
+            latent=condition,
+            scale=settings.guidance,
+            weight=weight,
+            image=2 * image - 1 if in_pixels else None,
+            decode=decode if in_pixels else None,
+            start=settings.guidance_start,
+            stop=settings.guidance_stop,
+            repeats=settings.guidance_repeats,
+        )
+
+
+def _dtype(network: nn.Module) -> torch.dtype:
+    return next(network.parameters()).dtype
+
+
+def _reporter(callback: Callback, stage: str) -> Callable[[int, int], None]:
+    return lambda done, total: callback(stage, done, total)
+
+
+def _context(embedding: Tensor, latent: Tensor) -> Tensor:
+    """One embedding for each image, where the latent lies."""
+    if embedding.ndim != 3 or embedding.shape[0] not in (1, len(latent)):
+        raise BIRError(
+            f"The embedding of a prompt should have the shape (1 or {len(latent)}, 77, 1024), but "
+            f"{tuple(embedding.shape)} came; give one for all images, or one for each."
+        )
+    return embedding.to(latent).expand(len(latent), -1, -1)
+
+
+def _finite(name: str, run: Callable[[], Tensor], networks: list[nn.Module]) -> Tensor:
+    """What a stage gives, repeated in float32 if half precision overflows in it."""
+    result = run()
+    dtypes = [_dtype(network) for network in networks]
+    if not bool(torch.isfinite(result).all()) and set(dtypes) != {torch.float32}:
+        logger.warning("%s is not finite in %s: repeating in float32", name, dtypes[0])
+        try:
+            for network in networks:
+                network.float()
+            result = run()
+        finally:
+            # Widening loses nothing, so these are the weights from before.
+            for network, dtype in zip(networks, dtypes, strict=True):
+                network.to(dtype)
+    require_finite(result, name)
+    return result
