@@ -18,7 +18,8 @@ from ..networks.autoencoder import SDVAE, VAEConfig
 from ..networks.ir_controlnet import IRControlNet
 from ..networks.unet import SDUNet, UNetConfig
 from ..tiling import Tile, tiled_apply
-from .measuring import peak_memory_of, seconds_of
+from .measuring import seconds_of
+from .tensor_memory import peak_tensors_of
 
 LATENT_FACTOR = 8
 LATENT_SCALE = 0.18215
@@ -33,7 +34,7 @@ class Measured:
 
     Attributes:
         seconds: the shortest run.
-        extra: peak bytes above those before the run.
+        extra: peak bytes of the tensors that the run made.
         difference: largest one to the first side's result, relative to that one's largest number.
     """
 
@@ -49,7 +50,7 @@ def compare(
     """Measure the sides, the first of which is what the others are compared with."""
     results, extra = {}, {}
     for side, call in sides.items():
-        results[side], extra[side], _ = peak_memory_of(call, device)
+        results[side], extra[side] = peak_tensors_of(call)
     seconds: dict[str, list[float]] = {side: [] for side in sides}
     for _ in range(repeats):
         for side, call in sides.items():

@@ -120,7 +120,7 @@ def _run_diffbir(options: argparse.Namespace) -> int:
     stage2 = Stage2(height, width, device)
     write_line(f"DiffBIR at {height}x{width}, random weights of the official size\n")
     write_line(
-        "| what | side | s | times the first | extra MB | difference |\n|---|---|---|---|---|---|"
+        "| what | side | s | times the first | tensors MB | difference |\n|---|---|---|---|---|---|"
     )
     for name, sides in comparisons(stage2, options.tile).items():
         measured = compare(sides, device, options.repeats)

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from bir_core.benchmarks.diffbir import Stage2, compare, comparisons
+from bir_core.benchmarks.tensor_memory import peak_tensors_of
 from bir_core.cli import main
 from bir_core.networks.autoencoder import VAEConfig
 from bir_core.networks.unet import UNetConfig
@@ -37,7 +38,33 @@ def test_sides_do_what_they_say(stage2: Stage2) -> None:
     assert step["in tiles of 64"].difference > 1e-6
     for name in ("decode", "encode"):
         assert found[name]["in tiles of 64"].difference < 1e-4
+        # Maps wait between the passes, but less is there at a time.
+        assert found[name]["in tiles of 64"].extra < found[name]["whole"].extra
+    assert step["guided in rgb"].extra > 2 * step["unguided"].extra
     assert all(side.seconds > 0 for sides in found.values() for side in sides.values())
+
+
+def test_peak_of_tensors() -> None:
+    x = torch.ones(1000)  # 4000 bytes, there before the call
+
+    def call() -> torch.Tensor:
+        first = x + 1
+        second = first * 2
+        second.view(10, 100).add_(x.view(10, 100))
+        del first
+        return torch.cat([second, second])
+
+    result, peak = peak_tensors_of(call)
+    assert peak == 12000  # second and the result; before it first and second, 8000
+    assert torch.equal(result, torch.full((2000,), 5.0))
+
+
+def test_peak_counts_what_gradients_keep() -> None:
+    x = torch.ones(1000, requires_grad=True)
+    _, without = peak_tensors_of(lambda: x.detach().exp().exp().exp())
+    _, kept = peak_tensors_of(lambda: torch.autograd.grad(x.exp().exp().exp().sum(), x)[0])
+    assert without == 8000
+    assert kept >= 12000
 
 
 def test_one_tile_is_the_whole_step(stage2: Stage2) -> None:

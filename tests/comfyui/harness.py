@@ -97,7 +97,7 @@ class Server:
             self.process = subprocess.Popen(
                 self.command, stdout=log, stderr=subprocess.STDOUT, env=environment
             )
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 300  # a busy machine takes minutes
         while True:
             try:
                 self.get("/system_stats")

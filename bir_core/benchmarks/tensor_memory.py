@@ -1,0 +1,59 @@
+"""Peak memory of the tensors that a call makes, on any device.
+
+What a process holds says little here: the allocator keeps what one call has freed for the next.
+"""
+
+import weakref
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+
+class _Storages(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch has no types here
+    """Counts the bytes of the storages that operations return, for as long as a tensor has them."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.tensors: Counter[int] = Counter()  # by address of the storage
+        self.sizes: dict[int, int] = {}
+        self.peak = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        before = {
+            leaf.untyped_storage().data_ptr()
+            for leaf in tree_leaves((args, kwargs))
+            if isinstance(leaf, Tensor)
+        }
+        outputs = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(outputs):
+            if isinstance(leaf, Tensor):
+                self._add(leaf, before)
+        return outputs
+
+    def _add(self, tensor: Tensor, before: set[int]) -> None:
+        storage = tensor.untyped_storage()
+        address = storage.data_ptr()
+        if address not in self.sizes:
+            if address in before:  # of a tensor that was there before the call
+                return
+            self.sizes[address] = storage.nbytes()
+            self.peak = max(self.peak, sum(self.sizes.values()))
+        self.tensors[address] += 1
+        weakref.finalize(tensor, self._remove, address)
+
+    def _remove(self, address: int) -> None:
+        self.tensors[address] -= 1
+        if not self.tensors[address]:
+            del self.tensors[address], self.sizes[address]
+
+
+def peak_tensors_of(call: Callable[[], Tensor]) -> tuple[Tensor, int]:
+    """What a call returns, and the peak bytes of the tensors that it made. What the operations
+    themselves take while they run is not counted."""
+    with _Storages() as storages:
+        result = call()
+    return result, storages.peak
