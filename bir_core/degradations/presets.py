@@ -73,7 +73,7 @@ _PRESETS: dict[str, Degradation] = {
     "simple_x4": FixedDegradation(
         scale=4,
         blur=_gaussian_kernels(13, (0.2, 1.5)),
-        noise_sigma=(3.0, 20.0),
+        noise_sigma=(5.0, 30.0),
         jpeg_quality=(40.0, 96.0),
     ),
     "simple_x1": FixedDegradation(

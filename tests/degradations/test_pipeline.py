@@ -340,7 +340,7 @@ def test_batch_draws_have_the_published_probabilities():
             "codeformer_face",
             {"downscale": (0.8, 8), "noise_sigma": (0, 20), "jpeg_quality": (60, 100)},
         ),
-        ("simple_x4", {"noise_sigma": (3, 20), "jpeg_quality": (40, 96)}),
+        ("simple_x4", {"noise_sigma": (5, 30), "jpeg_quality": (40, 96)}),
         ("simple_x1", {"noise_sigma": (5, 30), "jpeg_quality": (40, 96)}),
     ],
 )
