@@ -2,7 +2,6 @@
 the rest. It runs the same on one CPU, one GPU, or under `accelerate launch` on many of them.
 """
 
-import json
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -27,6 +26,7 @@ from .state import (
     TrainingState,
     as_device,
     load_optimizer,
+    one_key,
     optimizer_tensors,
     read_state,
     require_same_recipe,
@@ -112,12 +112,11 @@ class ValidationSet:
     size_multiple: int
 
 
-def make_accelerator(device: str, precision: str) -> "Accelerator":
+def make_accelerator(device: str) -> "Accelerator":
     """The processes and devices that take part.
 
     Args:
         device: `auto` (the fastest there is), `cpu` or `cuda`.
-        precision: `fp32` or `bf16`.
 
     Raises:
         BIRError: accelerate is not installed, or no CUDA device is there.
@@ -131,7 +130,8 @@ def make_accelerator(device: str, precision: str) -> "Accelerator":
         ) from error
     if device == "cuda" and not torch.cuda.is_available():
         raise BIRError("Expected a CUDA device, but torch finds none; use --device cpu or auto.")
-    return Accelerator(cpu=device == "cpu", mixed_precision="bf16" if precision == "bf16" else "no")
+    # Accelerate keeps its precision for the whole process; the loop has one for each training.
+    return Accelerator(cpu=device == "cpu", mixed_precision="no")
 
 
 def train(
@@ -265,6 +265,11 @@ class _Run:
             )
             self.losses.append(self.accelerator.prepare_model(update.loss))
 
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(
+            self.accelerator.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16"
+        )
+
     def step(self, iteration: int, batches: list[Batch]) -> dict[str, Tensor]:
         """One iteration; returns the losses of its last micro-batch, by name."""
         index = self.training.phase_at(iteration)
@@ -281,7 +286,8 @@ class _Run:
             for part, batch in enumerate(batches):
                 last = part == len(batches) - 1
                 with nullcontext() if last else self.accelerator.no_sync(loss):
-                    values = loss(batch)
+                    with self._autocast():
+                        values = loss(batch)
                     self.accelerator.backward(values["total"] / len(batches))
             if update.optimizer.clip:
                 torch.nn.utils.clip_grad_norm_(update.parameters, update.optimizer.clip)
@@ -403,11 +409,8 @@ class _Run:
 
     def _save_model(self, path: Path, iteration: int) -> None:
         network = self.average.average if self.average is not None else self.training.model
-        header = {
-            "iteration": str(iteration),
-            "recipe": json.dumps(recipe_to_table(self.recipe)),
-        }
-        save_checkpoint(network, path, metadata=header)
+        about = {"iteration": iteration, "recipe": recipe_to_table(self.recipe)}
+        save_checkpoint(network, path, metadata=one_key(about))
 
 
 def _centre(image: Tensor, side: int) -> Tensor:

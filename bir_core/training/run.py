@@ -57,7 +57,7 @@ def run_recipe(
     held_out = recipe.validation.held_out
     pairs = find_pairs(data, recipe.data, held_out if validation is None else ())
     degrade_batch = _degradation(recipe)
-    accelerator = make_accelerator(device, recipe.precision)
+    accelerator = make_accelerator(device)
     dataset = PictureDataset(
         pairs,
         patch=recipe.data.source_patch or recipe.data.patch,

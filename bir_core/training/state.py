@@ -16,6 +16,7 @@ from ..atomic_files import complete_file
 from ..errors import BIRError
 
 STATE_FILE = "state.safetensors"
+HEADER_KEY = "training"
 
 
 @dataclass(frozen=True)
@@ -72,22 +73,28 @@ def load_optimizer(optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> None:
     optimizer.load_state_dict({"state": state, "param_groups": groups})
 
 
+def one_key(about: Mapping[str, Any]) -> dict[str, str]:
+    """Header of a safetensors file. Several keys would come in a random order, and the bytes of equal
+    trainings would differ."""
+    return {HEADER_KEY: json.dumps(about)}
+
+
 def save_state(path: Path, state: TrainingState) -> None:
     """Write the state; what stood there before stays until the new file is complete.
 
     Raises:
         BIRError: it cannot be written (folder missing, disk full).
     """
-    header = {
-        "iteration": str(state.iteration),
-        "recipe": json.dumps(state.recipe),
-        "processes": str(state.processes),
-        "best": json.dumps(state.best),
+    about = {
+        "iteration": state.iteration,
+        "recipe": state.recipe,
+        "processes": state.processes,
+        "best": state.best,
     }
     tensors = {name: value.detach().cpu().contiguous() for name, value in state.tensors.items()}
     try:
         with complete_file(path) as temporary:
-            save_file(tensors, temporary, metadata=header)
+            save_file(tensors, temporary, metadata=one_key(about))
     except (OSError, SafetensorError) as error:
         raise BIRError(
             f"Expected to write the training state {path}, but it failed ({error}); make space and "
@@ -108,14 +115,14 @@ def read_state(path: Path) -> TrainingState:
         )
     try:
         with safe_open(path, "pt") as file:
-            header = file.metadata() or {}
+            about = json.loads((file.metadata() or {})[HEADER_KEY])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         return TrainingState(
-            iteration=int(header["iteration"]),
+            iteration=about["iteration"],
             tensors=tensors,
-            recipe=json.loads(header["recipe"]),
-            processes=int(header["processes"]),
-            best=json.loads(header["best"]),
+            recipe=about["recipe"],
+            processes=about["processes"],
+            best=about["best"],
         )
     except (SafetensorError, KeyError) as error:
         raise BIRError(
