@@ -23,6 +23,7 @@ from .host_control import AREA, WINDOW, AreaOffset, IRControlNet
 KEY = "bir_tiled_diffusion"
 # The part of the free memory that ComfyUI itself leaves unused when it batches conditionings.
 RESERVE = 1.5
+MOST = 1024
 logger = logging.getLogger(__name__)
 
 Cond = dict[str, Any]
@@ -49,6 +50,7 @@ class TilingPatch:
     # originals are kept with them, so that an id stays theirs.
     _controls: dict[Any, Any] = field(default_factory=dict)
     _hints: dict[int, Any] = field(default_factory=dict)
+    _most: int = MOST  # tiles at a time, after the memory has run out
 
     def attach(self, model: Any) -> Any:
         """A MODEL like `model` that works in tiles."""
@@ -88,6 +90,7 @@ class TilingPatch:
         """Called after every sampling, whatever its end."""
         self._controls.clear()
         self._hints.clear()
+        self._most = MOST
 
     def __call__(
         self,
@@ -110,8 +113,13 @@ class TilingPatch:
         if len(plan) == 1:
             return executor(model, conds, x, timestep, model_options)
         require_tileable(conds)
+        if WINDOW in model_options.get("transformer_options", {}):
+            raise BIRError(
+                "Tiles should be cut once, but Tiled Diffusion is applied to this model twice; "
+                "remove one of the nodes (DiffBIR Sampler has tiles of its own)."
+            )
 
-        def of_tiles(pieces: Tensor, chosen: Sequence[Tile]) -> Tensor:
+        def run_tiles(pieces: Tensor, chosen: Sequence[Tile]) -> Tensor:
             comfy.model_management.throw_exception_if_processing_interrupted()
             options = dict(model_options)
             windows = [(piece.y, piece.x, *size) for piece in chosen]
@@ -126,15 +134,15 @@ class TilingPatch:
             return torch.cat(outputs, dim=1)
 
         batch = 1 if has_areas(conds) else self.tile_batch or free_batch(model, conds, x, plan)
-        fused = self.blend(of_tiles, x, batch)
+        fused = self.blend(run_tiles, x, min(batch, self._most))
         return list(fused.chunk(len(conds), dim=1))
 
-    def blend(self, of_tiles: Callable[..., Tensor], x: Tensor, batch: int) -> Tensor:
+    def blend(self, run_tiles: Callable[..., Tensor], x: Tensor, batch: int) -> Tensor:
         """`tiled_apply`, with fewer tiles at a time where the memory runs out."""
         while True:
             try:
                 return tiled_apply(
-                    of_tiles,
+                    run_tiles,
                     x,
                     self.tile,
                     self.overlap,
@@ -150,7 +158,7 @@ class TilingPatch:
                     f"Tiled sampling should find memory for one tile of {self.tile * 8} pixels, "
                     "but it ran out; take smaller tiles."
                 )
-            batch = batch // 2
+            self._most = batch = batch // 2
             logger.warning("Out of memory: going on with %d tiles at a time", batch)
 
     def crop_conds(

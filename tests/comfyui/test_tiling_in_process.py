@@ -43,9 +43,11 @@ def test_the_same_part_serves_again(found: dict[str, Any]) -> None:
 def test_fewer_tiles_at_a_time_when_memory_runs_out(found: dict[str, Any]) -> None:
     assert found["batches"] == [3, 1, 1, 1, 1, 1, 1, 1, 1, 1]
     assert found["identity"] < 1e-6
+    assert found["next step"] == [1, 1]
 
 
 def test_what_cannot_be_done_is_said(found: dict[str, Any]) -> None:
     assert "take smaller tiles" in found["out of memory"]
     assert "GLIGEN" in found["gligen"]
     assert "latents of pictures" in found["video"]
+    assert "applied to this model twice" in found["twice"]

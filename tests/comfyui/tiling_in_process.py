@@ -94,8 +94,10 @@ def runs_out_above_1(model, conds, pieces, timestep, options):
 
 x = torch.rand(1, 4, 32, 32)
 (fused,) = patch(runs_out_above_1, None, [[]], x, torch.ones(1), {})
-found["batches"] = batches
+found["batches"] = list(batches)
 found["identity"] = float((fused - x).abs().max())
+patch(runs_out_above_1, None, [[]], x, torch.ones(1), {})
+found["next step"] = batches[10:12]
 
 
 def always_runs_out(*_):
@@ -106,6 +108,10 @@ for name, call in {
     "out of memory": lambda: patch(always_runs_out, None, [[]], x, torch.ones(1), {}),
     "gligen": lambda: patch(
         runs_out_above_1, None, [[{"gligen": 1, "model_conds": {}}]], x, torch.ones(1), {}
+    ),
+    "twice": lambda: patch(
+        lambda *given: TilingPatch(8, 4, "gaussian", 1)(runs_out_above_1, *given),
+        *(None, [[]], x, torch.ones(1), {}),
     ),
     "video": lambda: patch(runs_out_above_1, None, [[]], x[None], torch.ones(1), {}),
 }.items():
