@@ -74,8 +74,8 @@ def load_optimizer(optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> None:
 
 
 def one_key(about: Mapping[str, Any]) -> dict[str, str]:
-    """Header of a safetensors file. Several keys would come in a random order, and the bytes of equal
-    trainings would differ."""
+    """Header of a safetensors file. Several keys would come in a random order, and the bytes of
+    equal trainings would differ."""
     return {HEADER_KEY: json.dumps(about)}
 
 

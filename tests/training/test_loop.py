@@ -112,10 +112,14 @@ def test_first_phase_leaves_g_as_stage_1_made_it(pictures, stage1_file, tmp_path
 
 
 def kill_in_the_middle(line, output, after):
-    """Run a training and kill it without warning once the state of iteration `after` is saved; returns
-    the iteration that it had saved last."""
+    """Run a training and kill it without warning once the state of iteration `after` is saved;
+    returns the iteration that it had saved last."""
     process = subprocess.Popen(
-        command(*line), cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        command(*line),
+        cwd=ROOT,
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
     )
     state = output / "state.safetensors"
     deadline = time.monotonic() + 240
@@ -146,7 +150,8 @@ def test_a_killed_training_goes_on_to_the_same_bytes(
     more = ["--stage1", stage1_file, "--val", pictures] if "s2" in recipe else []
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     run_recipe(load_recipe(recipe, changes), output=whole, **options)
-    done = kill_in_the_middle(arguments(recipe, pictures, cut, *more, changes=changes), cut, after=10)
+    line = arguments(recipe, pictures, cut, *more, changes=changes)
+    done = kill_in_the_middle(line, cut, after=10)
     assert done < 40, "the training was over before it was killed"
     run_recipe(load_recipe(recipe, changes), output=cut, resume=True, **options)
     for name in ("model.safetensors", "state.safetensors"):
@@ -179,8 +184,12 @@ def test_two_accumulated_micro_batches_are_one_batch_of_twice_the_size(pictures,
     models = []
     for batch, accumulate in ((4, 1), (2, 2)):
         changes = (
-            "network.scale=1", "data.degradation=pairs", "iterations=1", "ema=0.0",
-            f"data.batch={batch}", f"data.accumulate={accumulate}",
+            "network.scale=1",
+            "data.degradation=pairs",
+            "iterations=1",
+            "ema=0.0",
+            f"data.batch={batch}",
+            f"data.accumulate={accumulate}",
         )
         output = tmp_path / f"{batch}"
         recipe = load_recipe("smoke_s1", changes)
@@ -227,7 +236,8 @@ def test_what_a_user_may_get_wrong(pictures, stage1_file, tmp_path):
 
 
 def test_a_folder_with_a_training_is_kept(pictures, tmp_path):
-    run_recipe(load_recipe("smoke_s1", ("iterations=1",)), data=pictures, output=tmp_path, device="cpu")
+    recipe = load_recipe("smoke_s1", ("iterations=1",))
+    run_recipe(recipe, data=pictures, output=tmp_path, device="cpu")
     before = (tmp_path / "state.safetensors").read_bytes()
     refused("holds a training", "smoke_s1", pictures, tmp_path)
     refused("`data`", "smoke_s1", pictures, tmp_path, "--resume", changes=("data.batch=1",))
@@ -286,17 +296,30 @@ def test_initialisation_at_order_one_starts_as_the_skip_connection():
     assert not torch.equal(stage1_training(save).model(lq, hq), enlarged)
 
 
-@pytest.mark.slow
-def test_two_processes_train_as_one_with_two_micro_batches(pictures, tmp_path):
-    one = tmp_path / "one"
-    changes = (*SHORT, "iterations=10")
-    line = arguments("smoke_s1", pictures, one, changes=(*changes, "data.accumulate=2"))
-    subprocess.run(command(*line), cwd=ROOT, env=environment(), check=True, timeout=100)
-    two = tmp_path / "two"
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2",
-              "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--module"]
-    line = [str(part) for part in arguments("smoke_s1", pictures, two, changes=changes)]
-    subprocess.run([*launch, "bir_core", *line], cwd=ROOT, env=environment(), check=True, timeout=200)
-    first, second = (read_state(folder / "state.safetensors").tensors for folder in (one, two))
-    for name, value in first.items():
-        torch.testing.assert_close(value, second[name], rtol=1e-3, atol=1e-5, msg=name)
+@pytest.mark.skipif(sys.platform == "win32", reason="torch for Windows lacks torchrun's libuv")
+def test_two_processes_train_as_one_with_two_micro_batches(pictures, one_thread, tmp_path):
+    changes = ("data.batch=2", "iterations=5")
+    line = arguments("smoke_s1", pictures, tmp_path / "two", changes=changes)
+    launch = [
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node",
+        "2",
+        "--module",
+        "bir_core",
+    ]
+    subprocess.run(
+        [sys.executable, "-m", *launch, *map(str, line)],
+        cwd=ROOT,
+        env=environment(),
+        check=True,
+        timeout=300,
+    )
+    recipe = load_recipe("smoke_s1", (*changes, "data.accumulate=2"))
+    run_recipe(recipe, data=pictures, output=tmp_path / "one", device="cpu")
+    one, two = (read_state(tmp_path / name / "state.safetensors") for name in ("one", "two"))
+    assert (one.processes, two.processes) == (1, 2)
+    assert one.tensors.keys() == two.tensors.keys()
+    for name, value in one.tensors.items():
+        # The mean over processes may be summed in another order than that over micro-batches.
+        torch.testing.assert_close(two.tensors[name], value, rtol=1e-4, atol=1e-7)

@@ -1,0 +1,126 @@
+import csv
+import json
+
+import numpy as np
+import pytest
+import torch
+from command_line import run_here, save_small_model
+from PIL import Image
+from training_pictures import write_pictures
+
+from bir_core import load_model
+from bir_core.degradations import degrade, get_preset
+from bir_core.metrics import psnr, ssim
+from bir_core.picture_files import read_picture
+from bir_core.restore import restore
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    return write_pictures(tmp_path / "hq", count=2, size=(40, 56))
+
+
+@pytest.fixture
+def model(tmp_path):
+    return save_small_model(tmp_path / "model.safetensors", scale=1)
+
+
+def evaluated(tmp_path, *arguments):
+    table = tmp_path / "table.json"
+    finished = run_here("evaluate", *arguments, "--device", "cpu", "--output", table, "--overwrite")
+    assert finished.returncode == 0, finished.stderr
+    rows = json.loads(table.read_text(encoding="utf-8"))
+    return {(row["picture"], row["model"]): row for row in rows}, finished.stdout
+
+
+def test_values_are_those_of_the_parts(pictures, model, tmp_path):
+    rows, _ = evaluated(tmp_path, tmp_path / "hq", "--model", model, "--seed", "5", "--border", "2")
+    network = load_model(model)
+    for index, path in enumerate(pictures):
+        generator = torch.Generator().manual_seed(5 + index)
+        pair = degrade(read_picture(path).image, get_preset("simple_x1"), generator=generator)
+        restored = restore(pair.lq, network, seed=5 + index)
+        for name, image in (("input", pair.lq), (str(model), (restored * 255).round() / 255)):
+            row = rows[path.name, name]
+            for channel in ("y", "rgb"):
+                measures = (psnr, ssim)
+                expected = [float(f(image, pair.hq, channel=channel, border=2)) for f in measures]
+                ours = [row[f"psnr_{channel}"], row[f"ssim_{channel}"]]
+                assert ours == pytest.approx(expected, rel=1e-9)
+    names = [path.name for path in pictures]
+    mean = sum(rows[name, "input"]["psnr_y"] for name in names) / 2
+    assert rows["mean", "input"]["psnr_y"] == pytest.approx(mean)
+
+
+def test_a_picture_has_the_same_pair_every_time(pictures, model, tmp_path):
+    first, _ = evaluated(tmp_path, tmp_path / "hq", "--model", model)
+    assert evaluated(tmp_path, tmp_path / "hq", "--model", model)[0] == first
+    other, _ = evaluated(tmp_path, tmp_path / "hq", "--model", model, "--seed", "9")
+    assert other != first
+
+
+def test_pairs_of_folders(pictures, tmp_path):
+    for path in pictures:
+        (tmp_path / "lq").mkdir(exist_ok=True)
+        Image.open(path).resize((14, 10), Image.Resampling.BOX).save(tmp_path / "lq" / path.name)
+    model = save_small_model(tmp_path / "x4.safetensors", scale=4)
+    rows, text = evaluated(tmp_path, tmp_path / "hq", "--lq", tmp_path / "lq", "--model", model)
+    # The papers' bicubic has a = -0.5, as Pillow's, which rounds after each direction.
+    small = Image.open(tmp_path / "lq" / pictures[0].name)
+    small.resize((56, 40), Image.Resampling.BICUBIC).save(tmp_path / "bicubic.png")
+    bicubic, hq = (read_picture(path).image for path in (tmp_path / "bicubic.png", pictures[0]))
+    expected = float(psnr(bicubic, hq, channel="y"))
+    assert rows[pictures[0].name, "bicubic"]["psnr_y"] == pytest.approx(expected, abs=0.02)
+    assert f"| {expected:.2f} |" in text
+
+
+def test_tables_hold_the_same_numbers(pictures, model, tmp_path):
+    names = [tmp_path / f"table.{ending}" for ending in ("csv", "md")]
+    outputs = [part for name in names for part in ("--output", name)]
+    rows, text = evaluated(tmp_path, tmp_path / "hq", "--model", model, *outputs)
+    with open(names[0], encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            expected = rows[row["picture"], row["model"]]
+            assert float(row["ssim_rgb"]) == expected["ssim_rgb"]
+    assert names[1].read_text(encoding="utf-8").strip() == text.strip()
+    assert len(text.strip().splitlines()) == 2 + 2 * 3
+
+
+def test_built_in_models_gain_where_noise_dominates(tmp_path):
+    rows, columns = np.mgrid[:160, :160]
+    shade = 40 + rows // 2 + 60 * (columns > 80)
+    picture = np.stack([shade, shade // 2 + 40, 220 - shade], axis=-1).astype(np.uint8)
+    (tmp_path / "hq").mkdir()
+    Image.fromarray(picture).save(tmp_path / "hq" / "shades.png")
+    for name, baseline in (("builtin-x1", "input"), ("builtin-x4", "bicubic")):
+        rows, _ = evaluated(tmp_path, tmp_path / "hq", "--model", name)
+        gain = rows["mean", name]["psnr_y"] - rows["mean", baseline]["psnr_y"]
+        assert gain > 1.5, f"{name}: {gain:.2f} dB"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--degradation", "simple_x9"], "simple_x1"),
+        (["--lq", "LQ"], "found nothing"),
+        (["--output", "table.txt"], "ends in .md, .csv, .json"),
+        (["--model", "S1"], "stage 1"),
+        (["--model", "INPAINTING"], "inpainting"),
+        (["--model", "MODEL", "--model", "X4"], "one scale"),
+        (["--border", "30"], "smaller"),
+    ],
+)
+def test_bad_input(pictures, model, tmp_path, arguments, said):
+    files = {
+        "MODEL": model,
+        "LQ": tmp_path / "lq",
+        "S1": save_small_model(tmp_path / "s1.safetensors", stage=1),
+        "X4": save_small_model(tmp_path / "x4.safetensors", scale=4),
+        "INPAINTING": save_small_model(tmp_path / "i.safetensors", task="inpainting"),
+    }
+    line = [files.get(part, part) for part in arguments]
+    if "--model" not in line:
+        line += ["--model", model]
+    finished = run_here("evaluate", tmp_path / "hq", "--device", "cpu", *line)
+    assert finished.returncode == 2
+    assert said in finished.stderr
