@@ -14,6 +14,7 @@ COMMANDS = {
     "degrade": "make low-quality pictures from good ones",
     "train": "train a model by a recipe",
     "evaluate": "measure a model on pictures whose originals are at hand",
+    "embed": "write the embedding of a prompt to a file",
     "bench": "measure time and memory of the networks",
 }
 EXIT_FAILURE = 2

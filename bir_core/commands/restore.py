@@ -1,4 +1,4 @@
-"""Restore a picture or a folder of pictures with DiffIR.
+"""Restore a picture or a folder of pictures with DiffIR or DiffBIR.
 
 Pictures are PNG, JPEG, WebP or TIFF of any size, with 8 or 16 bits, grey or colour; transparency,
 ICC profile and EXIF stay. The same seed gives the same picture, whatever else is in the folder."""
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from ..checkpoints import ModelInfo, load_model
@@ -31,10 +31,13 @@ from ..picture_files import (
 )
 from ..restore import restore
 from ..weights import BUILTIN_NAMES, builtin_model_path
+from . import restore_diffbir
 from .options import DTYPES, add_device_arguments, choose_device, positive, seed, write_line
 
 FORMAT_SUFFIXES = {"png": ".png", "jpg": ".jpg", "webp": ".webp", "tiff": ".tif"}
 MASK_THRESHOLD = 0.5
+DEFAULT_MODEL = "builtin-x4"
+DIFFIR_ONLY = ("model", "mask", "strip")
 # What torch says on CUDA and MPS, on Linux and macOS, and on Windows.
 OUT_OF_MEMORY = ("out of memory", "allocate memory", "not enough memory")
 
@@ -48,11 +51,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help="file or existing folder for a picture; folder, made if needed, for a folder",
     )
+    parser.add_argument("--method", choices=("diffir", "diffbir"), default="diffir")
     parser.add_argument(
         "--model",
         metavar="NAME|FILE",
-        default="builtin-x4",
-        help=f"{', '.join(BUILTIN_NAMES)} or a checkpoint file (default: builtin-x4)",
+        help=f"of DiffIR: {', '.join(BUILTIN_NAMES)} or a checkpoint file (default: "
+        f"{DEFAULT_MODEL})",
     )
     parser.add_argument(
         "--mask",
@@ -86,6 +90,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of JPEG and WebP (default: 95)",
     )
     parser.add_argument("--recursive", action="store_true", help="look into subfolders as well")
+    restore_diffbir.add_arguments(parser)
+
+
+# (image (1, 3, H, W) in [0, 1], mask or None, progress bar) -> restored image
+RestorePicture = Callable[[Tensor, Tensor | None, "tqdm[Any]"], Tensor]
 
 
 @dataclass(frozen=True)
@@ -100,16 +109,11 @@ class Job:
 def run(options: argparse.Namespace) -> int:
     """Restore. A picture of a folder that cannot be read is named on stderr and left out; the
     others are restored, and the exit code is 2."""
+    _require_options_of_method(options)
     jobs = _plan(options)
     device = choose_device(options.device)
-    model = load_model(
-        builtin_model_path(options.model) or options.model,
-        device=device,
-        dtype=DTYPES[options.dtype],
-        architecture="diffir_s2",
-    )
-    info = cast(ModelInfo, model.info)
-    _require_mask_if_needed(info, options)
+    prepare = _prepare_diffbir if options.method == "diffbir" else _prepare_diffir
+    restore_picture = prepare(options, device)
     failures = 0
     # `disable=None` shows bars on a terminal only.
     bar = tqdm(jobs, desc="pictures", unit="picture", disable=None if len(jobs) > 1 else True)
@@ -124,7 +128,7 @@ def run(options: argparse.Namespace) -> int:
             tqdm.write(f"bir: {error}", file=sys.stderr)
             failures += 1
             continue
-        restored = _restore(picture, model, mask, options, device, job.source.name)
+        restored = _restore(picture, mask, restore_picture, device, job.source.name)
         job.target.parent.mkdir(parents=True, exist_ok=True)
         write_picture(job.target, restored, overwrite=options.overwrite, quality=options.quality)
         write_line(f"{job.target}  {_size(picture)} -> {_size(restored)}")
@@ -249,14 +253,15 @@ def _mask_path(picture: Path, options: argparse.Namespace) -> Path | None:
 
 
 def _require_mask_if_needed(info: ModelInfo, options: argparse.Namespace) -> None:
+    model = options.model or DEFAULT_MODEL
     if info.task == "inpainting" and options.mask is None:
         raise BIRError(
-            f"Expected a mask for the inpainting model {options.model}, but none came; "
+            f"Expected a mask for the inpainting model {model}, but none came; "
             "give --mask with a picture that is white in the hole."
         )
     if info.task != "inpainting" and options.mask is not None:
         raise BIRError(
-            f"Expected an inpainting model for --mask, but {options.model} is for {info.task}; "
+            f"Expected an inpainting model for --mask, but {model} is for {info.task}; "
             "choose another model or leave the mask out."
         )
 
@@ -279,34 +284,76 @@ def _read_mask(path: Path, picture: Picture, source: Path) -> Tensor:
 
 def _restore(
     picture: Picture,
-    model: nn.Module,
     mask: Tensor | None,
-    options: argparse.Namespace,
+    restore_picture: RestorePicture,
     device: torch.device,
     name: str,
 ) -> Picture:
     with tqdm(desc=name, unit="step", leave=False, disable=None) as bar:
         try:
-            image = restore(
-                picture.image.to(device),
-                model,
-                mask=mask,
-                seed=options.seed,
-                strip=options.strip,
-                callback=_progress(bar),
-            )
+            image = restore_picture(picture.image.to(device), mask, bar)
         except RuntimeError as error:
             if not any(part in str(error) for part in OUT_OF_MEMORY):
                 raise
             raise BIRError(
                 f"Expected enough memory on {device} for {name}, but it ran out; "
-                "give a smaller --strip, or --device cpu."
+                "give a smaller --strip or --tile, or --device cpu."
             ) from error
     image = image.cpu()
     alpha = picture.alpha
     if alpha is not None:
         alpha = resize(alpha, image.shape[-2], image.shape[-1]).clamp(0, 1)
     return replace(picture, image=image, alpha=alpha)
+
+
+def _require_options_of_method(options: argparse.Namespace) -> None:
+    """No option may be given that the method does not read."""
+    names = DIFFIR_ONLY if options.method == "diffbir" else restore_diffbir.option_names()
+    other = "diffir" if options.method == "diffbir" else "diffbir"
+    given = [name for name in names if getattr(options, name) is not None]
+    if given:
+        raise BIRError(
+            f"Expected options of --method {options.method}, but --{given[0].replace('_', '-')} "
+            f"came, which belongs to --method {other}; leave it out or change the method."
+        )
+
+
+def _prepare_diffir(options: argparse.Namespace, device: torch.device) -> RestorePicture:
+    name = options.model or DEFAULT_MODEL
+    model = load_model(
+        builtin_model_path(name) or name,
+        device=device,
+        dtype=DTYPES[options.dtype],
+        architecture="diffir_s2",
+    )
+    _require_mask_if_needed(cast(ModelInfo, model.info), options)
+
+    def run(image: Tensor, mask: Tensor | None, bar: "tqdm[Any]") -> Tensor:
+        return restore(
+            image,
+            model,
+            mask=mask,
+            seed=options.seed,
+            strip=options.strip,
+            callback=_progress(bar),
+        )
+
+    return run
+
+
+def _prepare_diffbir(options: argparse.Namespace, device: torch.device) -> RestorePicture:
+    restore_image = restore_diffbir.prepare(options, device)
+
+    def run(image: Tensor, mask: Tensor | None, bar: "tqdm[Any]") -> Tensor:
+        show = _progress(bar)
+
+        def report(stage: str, done: int, total: int) -> None:
+            bar.set_postfix_str(stage, refresh=False)
+            show(done, total)
+
+        return restore_image(image, report)
+
+    return run
 
 
 def _progress(bar: "tqdm[Any]") -> Callable[[int, int], None]:

@@ -60,7 +60,8 @@ class GroupNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor) -> Tensor:  # (B, C, ...) -> the same
-        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        # Contiguous: on a CPU torch loses three digits in large maps with the channels last.
+        wide = x.to(torch.promote_types(x.dtype, torch.float32)).contiguous()
         normalised = F.group_norm(wide, GROUPS, self.weight.to(wide), self.bias.to(wide), self.eps)
         return normalised.to(x.dtype)
 

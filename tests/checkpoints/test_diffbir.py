@@ -236,5 +236,5 @@ def test_another_network_is_named_with_its_place(networks, name, wanted, sentenc
 
 
 def test_an_unknown_architecture_is_said(networks):
-    with pytest.raises(BIRError, match="sd_unet, swinir, sd_vae, but 'unet' came"):
+    with pytest.raises(BIRError, match="sd_vae, text_encoder, but 'unet' came"):
         load_model(networks["sd_unet"].state_dict(), architecture="unet")

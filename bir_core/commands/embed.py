@@ -1,0 +1,42 @@
+"""Write the embedding of a prompt to a file, for `bir restore --method diffbir`."""
+
+import argparse
+from pathlib import Path
+from typing import cast
+
+from ..checkpoints import load_model
+from ..checkpoints.diffusers import network_file
+from ..errors import BIRError
+from ..networks.text_encoder import TextEncoder
+from ..prompts import encode_prompts, save_embedding
+from .options import write_line
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `bir embed`."""
+    parser.add_argument("text", metavar="TEXT", help="the prompt; may be empty")
+    parser.add_argument("output", metavar="OUTPUT", type=Path, help="safetensors file to write")
+    parser.add_argument(
+        "--base",
+        metavar="FILE|FOLDER",
+        type=Path,
+        required=True,
+        help="Stable Diffusion 2.1 or its text encoder: a file, or a folder in the layout of "
+        "diffusers",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace an output that exists")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Embed one prompt."""
+    if options.output.exists() and not options.overwrite:
+        raise BIRError(
+            f"Expected a free name for the embedding, but {options.output} exists and is kept; "
+            "choose another name or allow it with --overwrite."
+        )
+    base = options.base
+    source = network_file(base, "text_encoder") if base.is_dir() else base
+    encoder = cast(TextEncoder, load_model(source, architecture="text_encoder"))
+    save_embedding(options.output, encode_prompts(encoder, [options.text]), options.text)
+    write_line(str(options.output))
+    return 0
