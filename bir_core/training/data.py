@@ -330,7 +330,7 @@ class BatchSource:
         examples = iter(loader)
         for iteration in range(first, last + 1):
             yield [
-                self._batch(next(examples), iteration, self.micro_batch_number(iteration, part))
+                self._batch(_next(examples), iteration, self.micro_batch_number(iteration, part))
                 for part in range(self.data.accumulate)
             ]
 
@@ -356,6 +356,15 @@ class BatchSource:
             chosen = torch.randperm(len(lq), generator=generator)[: stage.batch].to(lq.device)
             lq, hq = paired_crop(lq[chosen], hq[chosen], stage.patch, generator)
         return Batch(lq, hq, generator_for(self.seed, NOISE, number))
+
+
+def _next(examples: Iterator[list[Example]]) -> list[Example]:
+    try:
+        return next(examples)
+    except BIRError as error:
+        # From a reading process the sentence comes as the last line of a traceback.
+        sentence = str(error).strip().splitlines()[-1]
+        raise BIRError(sentence.removeprefix(f"{BIRError.__module__}.BIRError: ")) from error
 
 
 class MicroBatches(Sampler[list[int]]):

@@ -204,6 +204,7 @@ class _Run:
         self.optimizers: list[torch.optim.Optimizer] = []
         self.losses: list[nn.Module] = []
         self.best: float | None = None
+        self.skipped = 0  # pictures that were reported as unreadable
         for network in training.networks().values():
             network.to(accelerator.device)
         training.model.train()
@@ -329,7 +330,13 @@ class _Run:
             writer.add_scalar(name, value, iteration)
         for update, optimizer in zip(self._updates(), self.optimizers, strict=True):
             writer.add_scalar(f"{update.name}/rate", optimizer.param_groups[0]["lr"], iteration)
-        writer.add_scalar("data/skipped", len(self.source.skipped), iteration)
+        skipped = sorted(self.source.skipped)
+        writer.add_scalar("data/skipped", len(skipped), iteration)
+        if len(skipped) > self.skipped:
+            self.skipped = len(skipped)
+            logger.warning(
+                "%d pictures cannot be read and are skipped: %s", len(skipped), ", ".join(skipped)
+            )
 
     @torch.no_grad()
     def validate(self, iteration: int, writer: Any) -> None:

@@ -101,6 +101,14 @@ def test_no_readable_picture_is_an_error(tmp_path):
         dataset(tmp_path, recipe())[0]
 
 
+def test_a_reading_process_says_it_in_one_sentence(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"no picture")
+    data = recipe(workers=1)
+    source = BatchSource(dataset(tmp_path, data), data, shrink, CPU, 0)
+    with pytest.raises(BIRError, match="^Expected readable pictures[^\n]*$"):
+        batches(source, 1, 1)
+
+
 def test_a_picture_smaller_than_the_patch_is_continued(tmp_path):
     Image.new("RGB", (20, 50), (10, 20, 30)).save(tmp_path / "small.png")
     hq = dataset(tmp_path, recipe())[0].hq

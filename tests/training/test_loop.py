@@ -275,6 +275,15 @@ def test_a_full_disk_keeps_the_state_before(pictures, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_skipped_pictures_are_named_in_the_log(tmp_path, caplog):
+    paths = write_pictures(tmp_path / "pictures")
+    paths[2].write_bytes(b"no picture")
+    recipe = load_recipe("smoke_s1", ("iterations=2",))
+    run_recipe(recipe, data=tmp_path / "pictures", output=tmp_path / "out", device="cpu")
+    assert "1 pictures cannot be read and are skipped: picture_2.png" in caplog.text
+    assert losses(tmp_path / "out", "data/skipped") == [1]
+
+
 def test_the_model_says_where_it_comes_from(pictures, tmp_path):
     from safetensors import safe_open
 
