@@ -247,5 +247,6 @@ def _stream_fitting(
         except (RuntimeError, MemoryError) as error:
             if strip == 1 or not is_out_of_memory(error):
                 raise
-            strip //= 2
-            logger.warning("Out of memory: going on with strips of %d rows", strip)
+        # Behind the except block, whose error still holds the tensors of the failed attempt.
+        strip //= 2
+        logger.warning("Out of memory: going on with strips of %d rows", strip)

@@ -19,6 +19,7 @@ from tqdm import tqdm
 from ..checkpoints import ModelInfo, load_model
 from ..errors import BIRError
 from ..images import resize
+from ..memory import is_out_of_memory
 from ..picture_files import (
     SIXTEEN_BIT_FORMATS,
     SUFFIXES,
@@ -39,7 +40,6 @@ MASK_THRESHOLD = 0.5
 DEFAULT_MODEL = "builtin-x4"
 DIFFIR_ONLY = ("model", "mask", "strip")
 # What torch says on CUDA and MPS, on Linux and macOS, and on Windows.
-OUT_OF_MEMORY = ("out of memory", "allocate memory", "not enough memory")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -292,8 +292,8 @@ def _restore(
     with tqdm(desc=name, unit="step", leave=False, disable=None) as bar:
         try:
             image = restore_picture(picture.image.to(device), mask, bar)
-        except RuntimeError as error:
-            if not any(part in str(error) for part in OUT_OF_MEMORY):
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
                 raise
             raise BIRError(
                 f"Expected enough memory on {device} for {name}, but it ran out; "
