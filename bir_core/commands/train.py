@@ -4,6 +4,8 @@ import argparse
 import logging
 from pathlib import Path
 
+from .options import seed, write_line
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
@@ -37,18 +39,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         dest="changes",
         help="change a value of the recipe, for example --set data.batch=4; may be repeated",
     )
-    parser.add_argument("--seed", type=int, help="of the initial weights and of every draw")
+    parser.add_argument("--seed", type=seed, help="of the initial weights and of every draw")
     parser.add_argument(
         "--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: auto"
     )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Train; the path of the model is the last line of the log."""
+    """Train; writes the path of the model to stdout.
+
+    Raises:
+        BIRError: see `load_recipe` and `run_recipe`.
+    """
     from ..training.recipe import load_recipe
     from ..training.run import run_recipe
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    logging.getLogger("bir_core").setLevel(
+        logging.INFO
+    )  # validation, and losses without a terminal
     changes = [*args.changes, *([] if args.seed is None else [f"seed={args.seed}"])]
     recipe = load_recipe(args.recipe, tuple(changes))
     model = run_recipe(
@@ -60,5 +68,5 @@ def run(args: argparse.Namespace) -> int:
         resume=args.resume,
         device=args.device,
     )
-    logging.getLogger(__name__).info("trained: %s", model)
+    write_line(str(model))
     return 0

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
+from tqdm import tqdm
 
-from ..atomic_files import complete_file
 from ..checkpoints import save_checkpoint
 from ..errors import BIRError
 from ..images import crop, pad_to_multiple
@@ -32,6 +32,7 @@ from .state import (
     require_same_recipe,
     save_state,
     with_prefix,
+    write_tensors,
 )
 
 if TYPE_CHECKING:
@@ -300,17 +301,11 @@ class _Run:
 
     def progress_bar(self, first: int) -> Any:
         """A bar over all iterations, on the first process only."""
-        try:
-            from tqdm import tqdm
-        except ModuleNotFoundError as error:
-            raise BIRError(
-                "Training should find the package tqdm, but it is absent; install the extra: "
-                "pip install comfyui-bir[train]."
-            ) from error
         return tqdm(
             total=self.recipe.iterations,
             initial=first - 1,
-            disable=not self.accelerator.is_main_process,
+            # None shows the bar on a terminal only.
+            disable=None if self.accelerator.is_main_process else True,
             unit="it",
             mininterval=2.0,
             dynamic_ncols=True,
@@ -325,7 +320,11 @@ class _Run:
         _require_finite(means, iteration)
         if writer is None:
             return
-        progress.set_postfix({name: f"{value:.4f}" for name, value in means.items()})
+        text = {name: f"{value:.4f}" for name, value in means.items()}
+        progress.set_postfix(text)
+        if progress.disable:
+            pairs = ", ".join(f"{name} {value}" for name, value in text.items())
+            logger.info("iteration %d of %d: %s", iteration, self.recipe.iterations, pairs)
         for name, value in means.items():
             writer.add_scalar(name, value, iteration)
         for update, optimizer in zip(self._updates(), self.optimizers, strict=True):
@@ -386,8 +385,7 @@ class _Run:
         _require_finite({name: float(value) for name, value in shown.items()}, iteration)
         pool = self.source.pool.state()
         if self.source.data.pool:
-            with complete_file(self._pool_file(iteration)) as temporary:
-                save_file(pool, temporary)
+            write_tensors(self._pool_file(iteration), pool)
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
             tensors = with_prefix("model", self.training.model.state_dict())

@@ -91,10 +91,21 @@ def save_state(path: Path, state: TrainingState) -> None:
         "processes": state.processes,
         "best": state.best,
     }
-    tensors = {name: value.detach().cpu().contiguous() for name, value in state.tensors.items()}
+    write_tensors(path, state.tensors, one_key(about))
+
+
+def write_tensors(
+    path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None
+) -> None:
+    """Write a part of the state; the file appears only when it is complete.
+
+    Raises:
+        BIRError: it cannot be written (folder missing, disk full).
+    """
+    plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     try:
         with complete_file(path) as temporary:
-            save_file(tensors, temporary, metadata=one_key(about))
+            save_file(plain, temporary, metadata=metadata)
     except (OSError, SafetensorError) as error:
         raise BIRError(
             f"Expected to write the training state {path}, but it failed ({error}); make space and "

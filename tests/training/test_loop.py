@@ -235,6 +235,12 @@ def test_what_a_user_may_get_wrong(pictures, stage1_file, tmp_path):
     assert not out.exists()
 
 
+@pytest.mark.parametrize("package", ["accelerate", "torch.utils.tensorboard"])
+def test_an_absent_extra_is_named(pictures, tmp_path, monkeypatch, package):
+    monkeypatch.setitem(sys.modules, package, None)
+    refused(r"pip install comfyui-bir\[train\]", "smoke_s1", pictures, tmp_path / "out")
+
+
 def test_a_folder_with_a_training_is_kept(pictures, tmp_path):
     recipe = load_recipe("smoke_s1", ("iterations=1",))
     run_recipe(recipe, data=pictures, output=tmp_path, device="cpu")
