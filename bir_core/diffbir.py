@@ -45,6 +45,13 @@ from .tiling import TileWeights, tile_starts
 LATENT_SCALE = 0.18215
 SMALLEST_TILE = 64
 COLOR_FIXES = {"wavelet": wavelet_color_fix, "adain": adain_color_fix}
+CHOICES = {
+    "start": ("noise", "condition"),
+    "guidance_space": ("latent", "rgb"),
+    "guidance_loss": ("w_mse", "mse"),
+    "color_fix": (*COLOR_FIXES, "none"),
+    "padding": ("reflect", "symmetric", "black"),
+}
 
 # (name of the stage, steps done, steps in all); may raise to cancel
 Callback = Callable[[str, int, int], None]
@@ -110,16 +117,18 @@ class DiffBIRSettings:
     short_side: int = SHORT_SIDE
 
     def __post_init__(self) -> None:
-        named_sampler(self.sampler, self.sampler_options)
+        sampler = named_sampler(self.sampler, self.sampler_options)
+        sampling_schedule(sampler.plan, sd_alphas_cumprod(), self.steps)
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise BIRError(
+                    f"Expected one of {', '.join(choices)} for {name}, but {getattr(self, name)!r} "
+                    "came; choose one of these."
+                )
         if not 0 <= self.noise_aug < TRAINED_STEPS:
             raise BIRError(
                 f"The noise on the condition should be a timestep from 0 to {TRAINED_STEPS - 1}, "
                 f"but {self.noise_aug} came; choose one in this range."
-            )
-        if self.color_fix not in (*COLOR_FIXES, "none"):
-            raise BIRError(
-                f"Expected one of the colour fixes {', '.join(COLOR_FIXES)}, none, but "
-                f"{self.color_fix!r} came; choose one of these."
             )
         if self.tile:
             if self.tile % PADDED_MULTIPLE or self.overlap % LATENT_FACTOR:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..checkpoints import load_model
 from ..checkpoints.diffusers import network_file
-from ..diffbir import COLOR_FIXES, Callback, DiffBIR, DiffBIRSettings, official_settings
+from ..diffbir import CHOICES, Callback, DiffBIR, DiffBIRSettings, official_settings
 from ..diffusion.sampling import SAMPLERS
 from ..errors import BIRError
 from ..networks.text_encoder import TextEncoder
@@ -29,17 +29,21 @@ SETTINGS = {
     "cfg": (float, None, "how strongly the prompts count; at 1 the negative one does not"),
     "strength": (float, None, "factor on the control of IRControlNet"),
     "noise_aug": (int, None, "timestep up to which noise is put on the condition, 0 to 999"),
-    "start": (str, ("noise", "condition"), "what the sampling starts from"),
+    "start": (str, CHOICES["start"], "what the sampling starts from"),
     "guidance": (float, None, "scale of restoration guidance, 0.5 for 512 x 512 pixels"),
-    "guidance_space": (str, ("latent", "rgb"), "where its loss is taken"),
-    "guidance_loss": (str, ("w_mse", "mse"), "w_mse holds flat regions, mse everything alike"),
+    "guidance_space": (str, CHOICES["guidance_space"], "where its loss is taken"),
+    "guidance_loss": (
+        str,
+        CHOICES["guidance_loss"],
+        "w_mse holds flat regions, mse everything alike",
+    ),
     "tile": (int, None, "side in pixels of the tiles of the sampling, 0 for none"),
     "overlap": (int, None, "pixels that these tiles share"),
     "tile_batch": (int, None, "tiles that are computed at a time"),
     "vae_tile": (int, None, "side in pixels of the pieces of the VAE, 0 for none"),
     "stage1_tile": (int, None, "side in pixels of the tiles of stage 1, 0 for none"),
-    "color_fix": (str, (*COLOR_FIXES, "none"), "colours of stage 1 on the result"),
-    "padding": (str, ("reflect", "black"), "of sides to multiples of 64 pixels"),
+    "color_fix": (str, CHOICES["color_fix"], "colours of stage 1 on the result"),
+    "padding": (str, CHOICES["padding"], "of sides to multiples of 64 pixels"),
     "short_side": (int, None, "least pixels of the smaller side on the way, 0 for no bound"),
 }
 
