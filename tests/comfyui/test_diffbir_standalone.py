@@ -1,0 +1,104 @@
+"""`bir_core.DiffBIR` and the nodes: the same networks and noise, the same picture."""
+
+import numpy as np
+import pytest
+import torch
+from comfyui.diffbir_graph import Array
+from comfyui.diffbir_models import CONFIG, control_weights, unet_weights
+from comfyui.harness import Server, node
+from comfyui.test_diffbir_sampler import one_node, restored
+from comfyui.vae_models import DECODER_WIDTH, vae_weights, write_vae
+
+from bir_core.diffbir import DiffBIR, DiffBIRSettings
+from bir_core.diffusion.noise import draw_normal, image_generators
+from bir_core.images import from_channels_last, to_channels_last
+from bir_core.networks.autoencoder import SDVAE, VAEConfig
+from bir_core.networks.ir_controlnet import IRControlNet
+from bir_core.networks.unet import SDUNet
+
+SEED = 5
+
+
+@pytest.fixture(scope="module")
+def image() -> Array:
+    """(1, 70, 100, 3): 128 x 128 pixels with its padding."""
+    rows, columns = np.mgrid[0:70, 0:100].astype(np.float32)
+    waves = [np.sin(rows / (9 + 2 * c)) * np.cos(columns / (13 - 3 * c)) for c in range(3)]
+    return (np.stack(waves, -1) * 0.4 + 0.5).astype(np.float32)[None]
+
+
+@pytest.fixture(scope="module")
+def pipeline() -> DiffBIR:
+    """The networks of the server's model folders."""
+    unet, control = SDUNet(CONFIG), IRControlNet(CONFIG)
+    unet.load_state_dict(unet_weights())
+    control.load_state_dict(control_weights())
+    vae = SDVAE(VAEConfig())
+    vae.decoder = SDVAE(VAEConfig(ch=DECODER_WIDTH)).decoder
+    vae.load_state_dict({name: value.half().float() for name, value in vae_weights().items()})
+    networks = {"sd_unet": unet, "ir_controlnet": control, "sd_vae": vae}
+    for network in networks.values():
+        network.eval().requires_grad_(False)
+    return DiffBIR(**networks, version="v2")
+
+
+def standalone(pipeline: DiffBIR, image: Array, settings: DiffBIRSettings) -> Array:
+    """With the draws of ComfyUI: its ddpm takes them from a generator of the seed plus 1."""
+    of_sampler = torch.Generator().manual_seed(SEED + 1)
+    draws = 0
+
+    def noise(like: torch.Tensor) -> torch.Tensor:
+        nonlocal draws
+        draws += 1
+        if draws == 1:
+            return draw_normal(image_generators(SEED, 1), like)
+        return torch.randn(like.shape, generator=of_sampler)
+
+    out = pipeline(
+        from_channels_last(torch.from_numpy(image)),
+        torch.linspace(-1, 1, 77 * 1024).reshape(1, 77, 1024) * 0.5,
+        torch.zeros(1, 77, 1024),
+        upscale_by=1.0,
+        settings=settings,
+        noise=noise,
+    )
+    picture: Array = to_channels_last(out).numpy()
+    return picture
+
+
+@pytest.mark.parametrize("rich", [False, True])
+def test_nodes_and_package_give_the_same_picture(
+    diffbir_server: Server, pipeline: DiffBIR, image: Array, rich: bool
+) -> None:
+    """Plain; and with tiles, guidance, growing cfg and less control."""
+    write_vae(diffbir_server.base / "models")
+    of_both = {"strength": 0.8, "guidance": 0.01, "rescale_cfg": True, "overlap": 32}
+    more = of_both if rich else {}
+    tile = 64 if rich else 0
+    prompt = one_node(
+        diffbir_server,
+        image,
+        seed=SEED,
+        steps=3,
+        sampler_name="ddpm",
+        scheduler="spaced",
+        color_fix="none",
+        tile_size=tile,
+        **more,
+    )
+    prompt["vae"] = node("VAELoader", vae_name="sd.safetensors")
+    theirs = restored(diffbir_server, prompt)
+    settings = DiffBIRSettings(
+        sampler="spaced",
+        steps=3,
+        cfg=4.0,
+        color_fix="none",
+        short_side=0,
+        tile=tile,
+        vae_tile=tile,
+        **more,
+    )
+    ours = standalone(pipeline, image, settings)
+    assert ours.shape == theirs.shape
+    assert ours.std() > 0.01
+    assert np.abs(ours - theirs).max() < 1e-3
