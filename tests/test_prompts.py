@@ -6,12 +6,13 @@ import sys
 import pytest
 import torch
 from diffbir_models import text_encoder, text_tower_weights
-from parity import load_vectors
+from parity import DATA, load_vectors
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from bir_core.checkpoints import load_model
+from bir_core.checkpoints import inspect, load_model
 from bir_core.errors import BIRError
+from bir_core.networks.text_encoder import TextEncoder, TextEncoderConfig
 from bir_core.prompts import (
     OFFICIAL_PROMPTS,
     encode_prompts,
@@ -68,6 +69,22 @@ def test_tower_from_a_checkpoint(prefix):
     found = load_model(tensors, architecture="text_encoder")
     assert found.config == expected.config
     assert torch.equal(encode_prompts(found, [""]), encode_prompts(expected, [""]))
+
+
+def test_official_key_list_is_the_default_size():
+    listed = json.loads((DATA / "keys" / "diffbir_clip.json").read_text())["keys"]
+    half = torch.zeros((), dtype=torch.float16)
+    source = {f"cond_stage_model.{key}": half.expand(shape) for key, shape in listed.items()}
+    info = inspect(source)
+    assert (info.architecture, info.variant) == ("text_encoder", "sd2.1")
+    assert info.config == TextEncoderConfig()
+    with torch.device("meta"):
+        own = TextEncoder(info.config).state_dict()
+    unused = {key for key in listed if f"resblocks.{info.config.layers}." in key}
+    unused |= {"model.text_projection", "model.logit_scale"}
+    assert {f"model.{key}": list(value.shape) for key, value in own.items()} == {
+        key: shape for key, shape in listed.items() if key not in unused
+    }
 
 
 def test_embedding_files(tmp_path):
