@@ -80,7 +80,8 @@ class DiffBIRSettings:
         guidance_start, guidance_stop: active at timesteps t with stop < t + 1 < start.
         guidance_repeats: pulls at each step.
         tile, overlap: in pixels, multiples of 64 and of 8: the sampling works on tiles of this side
-            where the picture is larger; 0 for the whole picture.
+            where the picture is larger, with at most half a tile of overlap; 0 for the whole
+            picture.
         tile_weights, tile_batch: see `tiling.tiled_apply`.
         vae_tile: side in pixels of the pieces of the VAE, which change memory and not the result;
             0 for the whole picture at once.
@@ -137,7 +138,7 @@ class DiffBIRSettings:
                     f"its overlap of {LATENT_FACTOR}, but {self.tile} and {self.overlap} came; "
                     "choose other numbers, or the tile 0 for none."
                 )
-            tile_starts(self.tile, self.tile, self.overlap)
+            tile_starts(self.tile, self.tile, min(self.overlap, self.tile // 2))
 
 
 def official_settings(version: Version) -> DiffBIRSettings:

@@ -203,6 +203,12 @@ def test_exact_tiles_of_the_vae_change_nothing(pipeline):
     torch.testing.assert_close(restored(pipeline, image, vae_tile=64), whole, rtol=0, atol=1e-4)
 
 
+def test_overlap_is_half_a_tile_at_most(pipeline):
+    image = picture(130, 130)
+    half, more = (restored(pipeline, image, tile=64, overlap=overlap) for overlap in (32, 256))
+    assert torch.equal(half, more)
+
+
 def test_tile_batch_changes_nothing(pipeline):
     image = picture(130, 130)
     one, four = (
@@ -366,7 +372,7 @@ def test_official_settings():
         ({"sampler": "euler", "sampler_options": {"eta": 1.0}}, "s_churn"),
         ({"noise_aug": 1000}, "0 to 999"),
         ({"tile": 100}, "multiple of 64"),
-        ({"tile": 64, "overlap": 64}, "smaller overlap"),
+        ({"overlap": -8, "tile": 64}, "overlap of -8"),
         ({"color_fix": "lab"}, "adain, none for color_fix"),
         ({"start": "image"}, "noise, condition for start"),
         ({"guidance_loss": "l1"}, "for guidance_loss"),
