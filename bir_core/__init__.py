@@ -1,7 +1,8 @@
 """Blind image restoration with DiffIR and DiffBIR: models, restoration, degradation, training."""
 
 from .checkpoints import ModelInfo, inspect, load_model
-from .diffbir import DiffBIR, DiffBIRSettings
+from .diffbir import DiffBIR
+from .diffbir_settings import DiffBIRSettings
 from .errors import BIRError
 from .restore import restore
 

@@ -10,7 +10,8 @@ from parity import fill_by_rule_w, load_vectors
 from safetensors.torch import save_file
 
 from bir_core.checkpoints import load_model, save_checkpoint
-from bir_core.diffbir import DiffBIR, DiffBIRSettings
+from bir_core.diffbir import DiffBIR
+from bir_core.diffbir_settings import DiffBIRSettings
 from bir_core.networks.autoencoder import SDVAE
 from bir_core.networks.ir_controlnet import IRControlNet
 from bir_core.networks.swinir import SwinIR

@@ -10,7 +10,8 @@ from diffbir_models import tiny_networks as make_tiny_networks
 from parity import load_vectors
 from torch import nn
 
-from bir_core.diffbir import DiffBIR, DiffBIRSettings, official_settings
+from bir_core.diffbir import DiffBIR
+from bir_core.diffbir_settings import DiffBIRSettings, official_settings
 from bir_core.diffusion.noise import draw_normal, image_generators
 from bir_core.diffusion.sampling import SAMPLERS
 from bir_core.errors import BIRError

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from ..checkpoints import load_model
 from ..checkpoints.diffusers import network_file
-from ..diffbir import CHOICES, Callback, DiffBIR, DiffBIRSettings, official_settings
+from ..diffbir import Callback, DiffBIR
+from ..diffbir_settings import CHOICES, DiffBIRSettings, official_settings
 from ..diffusion.sampling import SAMPLERS
 from ..errors import BIRError
 from ..networks.text_encoder import TextEncoder
