@@ -19,12 +19,15 @@ def augment_condition(latent: Tensor, alpha_cumprod: float, seed: int) -> Tensor
     Args:
         latent: (B, 4, h, w), latent_scale applied.
         alpha_cumprod: abar of the timestep up to which noise is added, in the model's schedule.
-        seed: image i of the batch draws its noise from seed + i.
+        seed: image i of the batch takes the second draw of seed + i: the first is the noise that
+            sampling starts from, in the official code too, and the two must be independent.
 
     Returns:
         sqrt(abar) latent + sqrt(1 - abar) noise.
     """
-    noise = draw_normal(image_generators(seed, len(latent)), latent)
+    generators = image_generators(seed, len(latent))
+    draw_normal(generators, latent)  # what a sampler with the same seed starts from
+    noise = draw_normal(generators, latent)
     return q_sample(latent, noise, torch.tensor(alpha_cumprod))
 
 
