@@ -66,8 +66,7 @@ def test_progress_rises_to_its_end(server: Server, large_picture: Array) -> None
     values = [value / maximum for value, maximum in steps]
     assert values == sorted(values)
     assert values[-1] == 1
-    # ComfyUI throttles the messages, but more than one per image comes through.
-    assert len(set(values)) > 4
+    assert len(set(values)) > 2  # ComfyUI throttles the messages: how many depends on the machine
 
 
 def cancel_in_the_middle(server: Server, prompt: Prompt, wait_for: Callable[[dict], bool]) -> float:

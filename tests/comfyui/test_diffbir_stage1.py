@@ -177,4 +177,4 @@ def test_progress_of_the_tiles(diffbir_server: Server) -> None:
     diffbir_server.wait(prompt_id)
     values = [value / maximum for value, maximum in steps]
     assert values == sorted(values) and values[-1] == 1
-    assert len(set(values)) > 4
+    assert len(set(values)) > 1  # ComfyUI throttles the messages
