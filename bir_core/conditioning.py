@@ -5,12 +5,17 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from .diffusion.guidance import LATENT_FACTOR
 from .diffusion.noise import draw_normal, image_generators
 from .diffusion.schedules import q_sample
+from .errors import BIRError
+from .images import pad_to_multiple, resize
 from .networks.unet import UNetConfig
 
 # Latents in multiples of 8 pass through the four levels of the UNet without rounding.
 PADDED_MULTIPLE = 64
+# Sides of a mask may be this part longer or shorter than the proportions of the image.
+ASPECT_TOLERANCE = 0.02
 
 
 def augment_condition(latent: Tensor, alpha_cumprod: float, seed: int) -> Tensor:
@@ -29,6 +34,22 @@ def augment_condition(latent: Tensor, alpha_cumprod: float, seed: int) -> Tensor
     draw_normal(generators, latent)  # what a sampler with the same seed starts from
     noise = draw_normal(generators, latent)
     return q_sample(latent, noise, torch.tensor(alpha_cumprod))
+
+
+def latent_mask(mask: Tensor, height: int, width: int) -> Tensor:
+    """A MASK (B, H, W) or (H, W) for an image of (height, width) pixels as (B, 1, h, w), at the
+    resolution of the padded image's latents."""
+    masks = mask.float().reshape(-1, 1, *mask.shape[-2:])
+    proportion = masks.shape[-1] * height / (masks.shape[-2] * width)
+    if abs(proportion - 1) > ASPECT_TOLERANCE:
+        raise BIRError(
+            f"The mask of the guidance should have the proportions of the image, {width} x "
+            f"{height}, but {masks.shape[-1]} x {masks.shape[-2]} came; paint it on the image, or "
+            "disconnect it."
+        )
+    padded = pad_to_multiple(resize(masks, height, width, "bilinear"), PADDED_MULTIPLE)
+    latents = padded.shape[-2] // LATENT_FACTOR, padded.shape[-1] // LATENT_FACTOR
+    return resize(padded, *latents, "area").clamp(0, 1)
 
 
 def condition_parts(

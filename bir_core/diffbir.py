@@ -18,8 +18,7 @@ from .diffusion.denoisers import discrete_denoiser, rescaled_cfg_scale, with_cfg
 from .diffusion.guidance import (
     LATENT_FACTOR,
     RestorationGuidance,
-    pool_weight,
-    region_weight,
+    weight_map,
     with_guidance,
 )
 from .diffusion.noise import SEEDS, draw_normal, image_generators
@@ -373,10 +372,8 @@ class DiffBIR:
         self, condition: Tensor, image: Tensor, settings: DiffBIRSettings
     ) -> RestorationGuidance:
         in_pixels = settings.guidance_space == "rgb"
-        weight = None
-        if settings.guidance_loss == "w_mse":
-            weight = region_weight(image)
-            weight = weight if in_pixels else pool_weight(weight)
+        space, loss = settings.guidance_space, settings.guidance_loss
+        weight = weight_map(image, space, loss) if loss == "w_mse" else None
 
         def decode(latent: Tensor) -> Tensor:
             pixels = self.sd_vae.decode(  # type: ignore[operator]

@@ -11,6 +11,7 @@ from ..bir_core.conditioning import PADDED_MULTIPLE
 from ..bir_core.errors import BIRError
 from ..bir_core.images import from_channels_last, pad_to_multiple, split_alpha
 from . import host_control
+from .inputs import part_of_the_sampling
 
 # Of the published files, whose names end up in many forms.
 ZERO_SNR_NAMES = ("v2.1", "v2_1", "v21")
@@ -143,26 +144,7 @@ class DiffBIRConditioning(io.ComfyNode):
                     step=0.01,
                     tooltip="Factor on the control. 1: as trained; less follows the image less.",
                 ),
-                io.Float.Input(
-                    "start_percent",
-                    default=0.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.001,
-                    optional=True,
-                    advanced=True,
-                    tooltip="Part of the sampling, 0 to 1, from which on the control acts.",
-                ),
-                io.Float.Input(
-                    "end_percent",
-                    default=1.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.001,
-                    optional=True,
-                    advanced=True,
-                    tooltip="Part of the sampling, 0 to 1, up to which the control acts.",
-                ),
+                *part_of_the_sampling("the control acts"),
                 io.Int.Input(
                     "noise_aug",
                     default=0,

@@ -2,46 +2,20 @@
 
 from typing import Any
 
-import torch
 from comfy_api.latest import io
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..bir_core.conditioning import PADDED_MULTIPLE
+from ..bir_core.conditioning import PADDED_MULTIPLE, latent_mask
 from ..bir_core.decoder_copy import decoder_config
-from ..bir_core.diffusion.guidance import LATENT_FACTOR, pool_weight, region_weight
-from ..bir_core.errors import BIRError
-from ..bir_core.images import crop, from_channels_last, pad_to_multiple, resize, split_alpha
+from ..bir_core.diffusion.guidance import weight_map
+from ..bir_core.images import crop, from_channels_last, pad_to_multiple, split_alpha
 from . import host, host_control
 from .host_guidance import GuidancePatch
+from .inputs import part_of_the_sampling
 
 SPACES = ("latent", "rgb")
 LOSSES = ("w_mse", "mse")
-# Sides of a mask may be this part longer or shorter than the proportions of the image.
-ASPECT_TOLERANCE = 0.02
-
-
-def weight_map(image: Tensor, space: str, loss: str) -> Tensor:
-    """How strongly each pixel of an image (B, 3, H, W) in [0, 1], sides dividing by 64, is held:
-    (B, 1, H, W) for the space rgb, (B, 1, H / 8, W / 8) for the space latent."""
-    weight = region_weight(image) if loss == "w_mse" else torch.ones_like(image[:, :1])
-    return weight if space == "rgb" else pool_weight(weight)
-
-
-def latent_mask(mask: Tensor, height: int, width: int) -> Tensor:
-    """A MASK (B, H, W) or (H, W) for an image of (height, width) pixels as (B, 1, h, w), at the
-    resolution of the padded image's latents."""
-    masks = mask.float().reshape(-1, 1, *mask.shape[-2:])
-    proportion = masks.shape[-1] * height / (masks.shape[-2] * width)
-    if abs(proportion - 1) > ASPECT_TOLERANCE:
-        raise BIRError(
-            f"The mask of the guidance should have the proportions of the image, {width} x "
-            f"{height}, but {masks.shape[-1]} x {masks.shape[-2]} came; paint it on the image, or "
-            "disconnect it."
-        )
-    padded = pad_to_multiple(resize(masks, height, width, "bilinear"), PADDED_MULTIPLE)
-    latents = padded.shape[-2] // LATENT_FACTOR, padded.shape[-1] // LATENT_FACTOR
-    return resize(padded, *latents, "area").clamp(0, 1)
 
 
 class DiffBIRGuidance(io.ComfyNode):
@@ -92,26 +66,7 @@ class DiffBIRGuidance(io.ComfyNode):
                     tooltip="w_mse: flat regions are held, edges and textures are free. mse: "
                     "everything is held alike.",
                 ),
-                io.Float.Input(
-                    "start_percent",
-                    default=0.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.001,
-                    optional=True,
-                    advanced=True,
-                    tooltip="Part of the sampling, 0 to 1, from which on it acts.",
-                ),
-                io.Float.Input(
-                    "end_percent",
-                    default=1.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.001,
-                    optional=True,
-                    advanced=True,
-                    tooltip="Part of the sampling, 0 to 1, up to which it acts.",
-                ),
+                *part_of_the_sampling("it acts"),
                 io.Int.Input(
                     "repeats",
                     default=1,

@@ -6,7 +6,7 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..bir_core.conditioning import PADDED_MULTIPLE
+from ..bir_core.conditioning import PADDED_MULTIPLE, latent_mask
 from ..bir_core.diffusion.noise import SEEDS
 from ..bir_core.diffusion.schedules import spaced_sigmas
 from ..bir_core.images import (
@@ -21,7 +21,7 @@ from ..bir_core.images import (
 from . import host, host_control, host_sampling
 from .color import METHODS, fix_colors
 from .control import PICTURE_SIZE, require_control
-from .guidance import LOSSES, SPACES, guide, latent_mask
+from .guidance import LOSSES, SPACES, guide
 from .stage1 import PictureSize
 from .tiling import tile_model
 from .vae import decode, encode

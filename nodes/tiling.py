@@ -4,10 +4,10 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from ..bir_core.diffusion.guidance import LATENT_FACTOR
 from ..bir_core.tiling import tile_starts
 from .host_tiling import TilingPatch
 
-LATENT_FACTOR = 8
 WEIGHTS = ("gaussian", "official", "uniform")
 
 

@@ -2,9 +2,16 @@
 
 import math
 
+import pytest
 import torch
 
-from bir_core.conditioning import augment_condition, condition_parts, control_memory
+from bir_core.conditioning import (
+    augment_condition,
+    condition_parts,
+    control_memory,
+    latent_mask,
+)
+from bir_core.errors import BIRError
 from bir_core.networks.unet import UNetConfig
 
 
@@ -56,3 +63,19 @@ def test_memory_grows_with_the_picture_and_is_of_the_right_order():
     assert math.isclose(large, 4 * small, rel_tol=1e-6)
     assert 5e7 < small < 5e8
     assert control_memory(config, 2, 64, 64, 4) == 2 * small
+
+
+def test_mask_comes_to_the_latents_of_the_padded_image():
+    mask = torch.zeros(1, 100, 200)
+    mask[:, :, 100:] = 1
+    latents = latent_mask(mask, 100, 200)
+    assert latents.shape == (1, 1, 16, 32)  # 128 x 256 pixels
+    assert torch.equal(latents[..., :12], torch.zeros(1, 1, 16, 12))
+    assert torch.equal(latents[..., 13:25], torch.ones(1, 1, 16, 12))
+    half = latent_mask(mask[:, ::2, ::2], 100, 200)
+    torch.testing.assert_close(half, latents, rtol=0, atol=0.1)
+
+
+def test_mask_of_other_proportions_is_said():
+    with pytest.raises(BIRError, match="200 x 100, but 100 x 100 came"):
+        latent_mask(torch.zeros(1, 100, 100), 100, 200)

@@ -12,7 +12,14 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from ..diffusion.guidance import RestorationGuidance, guided, pool_weight, region_weight
+from ..diffbir import LATENT_SCALE
+from ..diffusion.guidance import (
+    LATENT_FACTOR,
+    RestorationGuidance,
+    guided,
+    pool_weight,
+    region_weight,
+)
 from ..exact_tiled_vae import decode_tiled, encode_tiled
 from ..networks.autoencoder import SDVAE, VAEConfig
 from ..networks.ir_controlnet import IRControlNet
@@ -21,8 +28,6 @@ from ..tiling import Tile, tiled_apply
 from .measuring import seconds_of
 from .tensor_memory import peak_tensors_of
 
-LATENT_FACTOR = 8
-LATENT_SCALE = 0.18215
 TILE = 512  # pixels
 # Noise level and timestep of a step in the middle; speed does not depend on them.
 SIGMA, SIGMA_NEXT, TIMESTEP = 2.0, 1.5, 500.0

@@ -55,6 +55,13 @@ def pool_weight(weight: Tensor) -> Tensor:
     return F.avg_pool2d(weight, LATENT_FACTOR)
 
 
+def weight_map(image: Tensor, space: str, loss: str) -> Tensor:
+    """How strongly each pixel of an image (B, 3, H, W) in [0, 1], sides dividing by 64, is held:
+    (B, 1, H, W) for the space rgb, (B, 1, H / 8, W / 8) for the space latent."""
+    weight = region_weight(image) if loss == "w_mse" else torch.ones_like(image[:, :1])
+    return weight if space == "rgb" else pool_weight(weight)
+
+
 def descent(pred: Tensor, target: Tensor, weight: Tensor | None, scale: float) -> Tensor:
     """-dL/dpred * 3000 * scale in closed form, for L the sum over the batch of the mean over an
     image of W (pred - target)^2.

@@ -1,0 +1,21 @@
+"""Inputs that several nodes have."""
+
+from comfy_api.latest import io
+
+
+def part_of_the_sampling(action: str) -> tuple[io.Float.Input, io.Float.Input]:
+    """`start_percent` and `end_percent`, between which something happens; `action` names it."""
+
+    def percent(name: str, default: float, limit: str) -> io.Float.Input:
+        return io.Float.Input(
+            name,
+            default=default,
+            min=0.0,
+            max=1.0,
+            step=0.001,
+            optional=True,
+            advanced=True,
+            tooltip=f"Part of the sampling, 0 to 1, {limit} which {action}.",
+        )
+
+    return percent("start_percent", 0.0, "from"), percent("end_percent", 1.0, "up to")
