@@ -3,6 +3,7 @@ restoration module of DiffBIR's stage 1, in the form that works on an eighth of 
 and in the original form for super-resolution of real pictures.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import ModuleType
 
@@ -34,7 +35,7 @@ class SwinIRConfig:
         mlp_ratio: hidden width of the MLPs, in multiples of `embed_dim`.
         unshuffle: side of the pixel blocks folded into channels at the input; 1 for none.
         upsample: how often the feature grid is enlarged at the end: 2, 4 or 8.
-        drop_path: probability, in training, to skip the last layer's branch; it grows linearly
+        drop_path: probability, in training, to skip the last layer's branches; it grows linearly
             from 0 at the first (stochastic depth). It is no part of a checkpoint.
     """
 
@@ -48,6 +49,11 @@ class SwinIRConfig:
     drop_path: float = 0.1
 
     def __post_init__(self) -> None:
+        if not 0 <= self.drop_path < 1:
+            raise BIRError(
+                "A SwinIR should skip branches with a probability drop_path in [0, 1), but "
+                f"{self.drop_path} came; choose another."
+            )
         if self.upsample not in (2, 4, 8) or self.upsample % self.unshuffle:
             raise BIRError(
                 "A SwinIR should enlarge its grid 2, 4 or 8 times and at least as much as it folds "
@@ -106,6 +112,23 @@ def shift_mask(
     return torch.where(differ, MASKED, 0.0)
 
 
+def kept_branches(config: SwinIRConfig, batch: int, generator: torch.Generator) -> Tensor:
+    """Stochastic depth (Huang et al., "Deep Networks with Stochastic Depth", ECCV 2016): each image
+    goes without some branches, and those that it keeps are enlarged to the same mean.
+
+    Args:
+        generator: on the CPU; drawn from here, so that layers computed again see the same.
+
+    Returns:
+        (layers, 2, batch) float32: 0, or 1 / probability to keep, of the attention's and the MLP's
+        branch.
+    """
+    layers = sum(config.depths)
+    rates = torch.linspace(0, config.drop_path, layers)[:, None, None]
+    kept = torch.rand(layers, 2, batch, generator=generator) >= rates
+    return kept / (1 - rates)
+
+
 class WindowAttention(nn.Module):
     """Multi-head attention within windows, with a learned bias for each relative position."""
 
@@ -156,26 +179,19 @@ class SwinLayer(nn.Module):
         heads: int,
         *,
         shift: int,
-        drop_path: float,
         operations: ModuleType = nn,
     ) -> None:
         super().__init__()
         dim = config.embed_dim
-        self.window, self.shift, self.drop_path = config.window, shift, drop_path
+        self.window, self.shift = config.window, shift
         self.norm1 = operations.LayerNorm(dim)
         self.attn = WindowAttention(dim, config.window, heads, operations=operations)
         self.norm2 = operations.LayerNorm(dim)
         self.mlp = MLP(dim, round(dim * config.mlp_ratio), operations=operations)
 
-    def _dropped(self, branch: Tensor) -> Tensor:
-        """Stochastic depth (Huang et al. 2016): without the branch for some images of a batch."""
-        if not self.training or self.drop_path == 0:
-            return branch
-        kept = torch.rand(branch.shape[0], 1, 1, 1, device=branch.device) >= self.drop_path
-        return branch * kept / (1 - self.drop_path)
-
-    def forward(self, x: Tensor, index: Tensor, mask: Tensor) -> Tensor:
-        """x: (B, h, w, C), sides multiples of the window. Returns as x."""
+    def forward(self, x: Tensor, index: Tensor, mask: Tensor, kept: Tensor | None = None) -> Tensor:
+        """x: (B, h, w, C), sides multiples of the window; kept: (2, B), factors of the attention's
+        and the MLP's branch for each image, None for 1. Returns as x."""
         height, width = x.shape[1:3]
         grid = self.norm1(x)
         if self.shift:
@@ -193,8 +209,9 @@ class SwinLayer(nn.Module):
         )
         if self.shift:
             grid = grid.roll((self.shift, self.shift), dims=(1, 2))
-        x = x + self._dropped(grid)
-        return x + self._dropped(self.mlp(self.norm2(x)))
+        x = x + (grid if kept is None else grid * kept[0, :, None, None, None].to(grid))
+        branch = self.mlp(self.norm2(x))
+        return x + (branch if kept is None else branch * kept[1, :, None, None, None].to(branch))
 
 
 class ResidualGroup(nn.Module):
@@ -204,9 +221,11 @@ class ResidualGroup(nn.Module):
         super().__init__()
         self.blocks = nn.ModuleList(layers)
 
-    def forward(self, x: Tensor, index: Tensor, mask: Tensor) -> Tensor:
-        for layer in self.blocks:
-            x = layer(x, index, mask)
+    def forward(
+        self, x: Tensor, index: Tensor, mask: Tensor, kept: Tensor | None = None
+    ) -> Tensor:  # kept: (layers, 2, B)
+        for number, layer in enumerate(self.blocks):
+            x = layer(x, index, mask, None if kept is None else kept[number])
         return x
 
 
@@ -218,8 +237,10 @@ class RSTB(nn.Module):
         self.residual_group = ResidualGroup(layers)
         self.conv = operations.Conv2d(dim, dim, 3, padding=1)
 
-    def forward(self, x: Tensor, index: Tensor, mask: Tensor) -> Tensor:  # x: (B, h, w, C)
-        features = rearrange(self.residual_group(x, index, mask), "b h w c -> b c h w")
+    def forward(
+        self, x: Tensor, index: Tensor, mask: Tensor, kept: Tensor | None = None
+    ) -> Tensor:  # x: (B, h, w, C), kept: (layers, 2, B)
+        features = rearrange(self.residual_group(x, index, mask, kept), "b h w c -> b c h w")
         return x + rearrange(self.conv(features), "b c h w -> b h w c")
 
 
@@ -244,8 +265,7 @@ class SwinIR(nn.Module):
         super().__init__()
         self.config = config
         self.checkpoint = checkpoint
-        dim, total = config.embed_dim, sum(config.depths)
-        rates = [config.drop_path * index / max(1, total - 1) for index in range(total)]
+        dim = config.embed_dim
 
         def conv(in_channels: int, channels: int) -> nn.Module:
             layer: nn.Module = operations.Conv2d(in_channels, channels, 3, padding=1)
@@ -264,7 +284,6 @@ class SwinIR(nn.Module):
                     config,
                     heads,
                     shift=config.window // 2 if index % 2 else 0,
-                    drop_path=rates.pop(0),
                     operations=operations,
                 )
                 for index in range(depth)
@@ -286,13 +305,17 @@ class SwinIR(nn.Module):
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 nn.init.zeros_(module.bias)
 
-    def forward(self, image: Tensor) -> Tensor:
+    def forward(self, image: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Restore an image (B, 3, H, W) in [0, 1] of any size; (B, 3, H * scale, W * scale), not
         clamped.
 
         The image is continued by reflection to whole windows and the result is cropped. The
         official code takes multiples of `config.size_multiple` only and pads with black before;
         for its numbers at other sizes do the same.
+
+        Args:
+            generator: in training, a CPU generator that draws which branches are skipped; None
+                skips none.
 
         Raises:
             BIRError: another shape.
@@ -306,7 +329,10 @@ class SwinIR(nn.Module):
         padded = pad_to_multiple(image, self.config.size_multiple)
         mean = torch.tensor(MEAN).to(image)[:, None, None]
         shallow = self.conv_first(padded - mean)
-        x = self.conv_before_upsample(self.conv_after_body(self._deep(shallow)) + shallow)
+        kept = None
+        if generator is not None and self.config.drop_path:
+            kept = kept_branches(self.config, len(image), generator).to(image.device)
+        x = self.conv_before_upsample(self.conv_after_body(self._deep(shallow, kept)) + shallow)
         for name in ("conv_up1", "conv_up2", "conv_up3"):
             if hasattr(self, name):
                 x = F.interpolate(x, scale_factor=2, mode="nearest")
@@ -314,7 +340,7 @@ class SwinIR(nn.Module):
         x = self.conv_last(F.leaky_relu(self.conv_hr(x), 0.2)) + mean
         return crop(x, height * self.config.scale, width * self.config.scale)
 
-    def _deep(self, shallow: Tensor) -> Tensor:
+    def _deep(self, shallow: Tensor, kept: Tensor | None) -> Tensor:
         """The transformer, (B, C, h, w) -> the same. Index and mask are made once for all layers:
         a pass costs thousands of times more than they do, and nothing has to be kept in step with
         the size or the device."""
@@ -322,11 +348,14 @@ class SwinIR(nn.Module):
         index = relative_position_index(window, device)
         mask = shift_mask(shallow.shape[-2], shallow.shape[-1], window, window // 2, device)
         x = self.patch_embed(rearrange(shallow, "b c h w -> b h w c"))
-        for block in self.layers:
+        parts: Sequence[Tensor | None] = [None] * len(self.layers)
+        if kept is not None:
+            parts = torch.split(kept, list(self.config.depths))
+        for block, part in zip(self.layers, parts, strict=True):
             if self.checkpoint and torch.is_grad_enabled():
-                x = checkpoint(block, x, index, mask, use_reentrant=False)
+                x = checkpoint(block, x, index, mask, part, use_reentrant=False)
             else:
-                x = block(x, index, mask)
+                x = block(x, index, mask, part)
         return rearrange(self.norm(x), "b h w c -> b c h w")
 
     def published_tables(self) -> dict[str, Tensor]:

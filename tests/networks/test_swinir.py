@@ -13,6 +13,7 @@ from bir_core.networks.swinir import (
     SwinIR,
     SwinIRConfig,
     SwinLayer,
+    kept_branches,
     relative_position_index,
     shift_mask,
 )
@@ -96,32 +97,51 @@ def test_a_saved_file_gives_the_same_picture_through_spandrel(tmp_path, changes)
     torch.testing.assert_close(network(image), loaded.model(image), rtol=0, atol=3e-5)
 
 
-def test_stochastic_depth_skips_or_scales_whole_branches():
+def test_stochastic_depth_grows_linearly_and_keeps_the_mean():
+    config = small_config(drop_path=0.3)
+    kept = kept_branches(config, 5000, torch.Generator().manual_seed(0))
+    assert kept.shape == (4, 2, 5000)
+    for layer, rate in enumerate((0, 0.1, 0.2, 0.3)):
+        assert kept[layer].max() == pytest.approx(1 / (1 - rate))
+        dropped = (kept[layer] == 0).float().mean(dim=1)
+        assert dropped.tolist() == pytest.approx([rate, rate], abs=0.02)
+
+
+@torch.no_grad()
+def test_a_skipped_layer_is_not_there():
+    layer = SwinLayer(small_config(), 2, shift=0).requires_grad_(False)
+    x, index = torch.randn(3, 8, 8, 12), relative_position_index(8)
+    mask = shift_mask(8, 8, 8, 4)
+    whole = layer(x, index, mask)
+    # image 0 keeps both branches, image 1 none, image 2 doubles that of the MLP alone
+    kept = torch.tensor([[1.0, 0, 0], [1, 0, 2]])
+    got = layer(x, index, mask, kept)
+    torch.testing.assert_close(got[0], whole[0])
+    assert torch.equal(got[1], x[1])
+    torch.testing.assert_close(got[2], x[2] + 2 * layer.mlp(layer.norm2(x[2])))
+
+
+@torch.no_grad()
+def test_a_generator_skips_branches_and_nothing_else_does():
     torch.manual_seed(0)
-    layer = SwinLayer(small_config(), 2, shift=0, drop_path=0.25)
-    branch = torch.ones(2000, 2, 1, 3)
-    dropped = layer._dropped(branch)
-    per_image = dropped[:, 0, 0, 0]
-    assert torch.equal(dropped, per_image[:, None, None, None].expand_as(branch))
-    assert set(per_image.tolist()) == {0.0, float(torch.tensor(1 / 0.75))}
-    assert abs(float(per_image.mean()) - 1) < 0.05
-    assert layer.eval()._dropped(branch) is branch
-
-
-def test_rates_of_stochastic_depth_grow_linearly():
-    network = SwinIR(small_config(drop_path=0.3))
-    rates = [module.drop_path for module in network.modules() if isinstance(module, SwinLayer)]
-    assert rates == pytest.approx([0, 0.1, 0.2, 0.3])
+    network, image = SwinIR(small_config(drop_path=0.5)), picture(4, 3, 64, 64)
+    state = torch.get_rng_state()
+    first, again, other = (
+        network(image, torch.Generator().manual_seed(seed)) for seed in (0, 0, 1)
+    )
+    assert torch.equal(first, again) and not torch.equal(first, other)
+    assert torch.equal(network.train()(image), network.eval()(image))
+    assert torch.equal(state, torch.get_rng_state())
 
 
 def test_checkpointing_recomputes_and_keeps_the_gradients():
-    network, image = random_network(), picture(1, 3, 64, 64)
+    network, image = random_network(drop_path=0.5), picture(2, 3, 64, 64)
     gradients, counts = [], []
     for network.checkpoint in (False, True):
         calls = []
         hook = network.layers[0].register_forward_pre_hook(lambda *_, calls=calls: calls.append(1))
         network.zero_grad()
-        network(image).square().sum().backward()
+        network(image, torch.Generator().manual_seed(3)).square().sum().backward()
         hook.remove()
         counts.append(len(calls))
         gradients.append([parameter.grad.clone() for parameter in network.parameters()])
@@ -136,7 +156,14 @@ def test_wrong_input_is_said():
 
 
 @pytest.mark.parametrize(
-    "changes", [{"upsample": 3}, {"upsample": 4}, {"num_heads": (2,)}, {"num_heads": (2, 5)}]
+    "changes",
+    [
+        {"upsample": 3},
+        {"upsample": 4},
+        {"num_heads": (2,)},
+        {"num_heads": (2, 5)},
+        {"drop_path": 1.0},
+    ],
 )
 def test_impossible_configuration_is_said(changes):
     with pytest.raises(BIRError, match="should"):
