@@ -2,8 +2,10 @@
 
 import argparse
 import logging
+from dataclasses import fields
 from pathlib import Path
 
+from ..training.start_files import StartFiles
 from .options import seed, write_line
 
 
@@ -27,7 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output", required=True, type=Path, help="folder for the model, the state and the logs"
     )
-    parser.add_argument("--stage1", type=Path, help="stage 1 checkpoint that stage 2 starts from")
+    for file in fields(StartFiles):
+        option = "--" + file.name.replace("_", "-")
+        parser.add_argument(option, metavar="FILE", type=Path, help=file.metadata["help"])
     parser.add_argument(
         "--resume", action="store_true", help="go on with the training in the output folder"
     )
@@ -51,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         BIRError: see `load_recipe` and `run_recipe`.
     """
-    from ..training.recipe import load_recipe
+    from ..training.methods import load_recipe
     from ..training.run import run_recipe
 
     logging.getLogger("bir_core").setLevel(
@@ -64,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
         data=args.data,
         output=args.output,
         validation=args.val,
-        stage1=args.stage1,
+        files=StartFiles(**{file.name: getattr(args, file.name) for file in fields(StartFiles)}),
         resume=args.resume,
         device=args.device,
     )

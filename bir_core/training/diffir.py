@@ -1,17 +1,80 @@
 """Training of DiffIR: stage 1, and stage 2 in its two phases (DiffIR section 3.3)."""
 
-from pathlib import Path
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from ..checkpoints import load_model
 from ..errors import BIRError
-from ..networks.diffir import LEAKY_SLOPE, DiffIRStage1, DiffIRStage2, draw_noise
+from ..networks.diffir import (
+    LEAKY_SLOPE,
+    DiffIRConfig,
+    DiffIRStage1,
+    DiffIRStage2,
+    DIRformerBlock,
+    draw_noise,
+)
 from .data import Batch
 from .loop import Phase, Training, Update
 from .losses import pixel_l1, prior_kl, prior_l1
+from .optimizers import OptimizerRecipe
 from .recipe import Recipe
+from .start_files import StartFiles
+from .toml_tables import require
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiffIRRecipe(Recipe):
+    """What all trainings of DiffIR have.
+
+    Attributes:
+        network: sizes of the network.
+        initialisation: `torch` leaves the framework's defaults, as the official code does; features
+            shrink at each layer, and the prior and the modulation by it start some 30 times too
+            small, which a million iterations outgrow. `he` keeps magnitudes, for short trainings.
+    """
+
+    network: DiffIRConfig
+    initialisation: Literal["torch", "he"] = "torch"
+
+    @property
+    def scale(self) -> int:
+        """Side of hq divided by side of lq."""
+        return self.network.scale
+
+    @property
+    def size_multiple(self) -> int:
+        """Pixels by which the sides of lq must divide."""
+        return self.network.size_multiple
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage1Recipe(DiffIRRecipe):
+    """Of stage 1, which learns the prior of pairs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage2Recipe(DiffIRRecipe):
+    """Of stage 2, which learns to estimate the prior from the low-quality picture.
+
+    Attributes:
+        encoder_optimizer: of the first phase, in which only the condition and the denoiser learn,
+            to estimate the prior of stage 1; None: no such phase.
+        encoder_iterations: the first phase are the iterations below this number.
+    """
+
+    encoder_optimizer: OptimizerRecipe | None = None
+    encoder_iterations: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(
+            (self.encoder_optimizer is None) == (self.encoder_iterations == 0),
+            "`encoder_optimizer` and `encoder_iterations` both or neither",
+            self.encoder_iterations,
+        )
 
 
 class Stage1Loss(nn.Module):
@@ -88,8 +151,8 @@ def draw_at_order_one(model: nn.Module) -> None:
             nn.init.zeros_(module.weight)
 
 
-def stage1_training(recipe: Recipe) -> Training:
-    """Stage 1: DIRformer and CPEN together, L1."""
+def stage1_training(recipe: Stage1Recipe, files: StartFiles) -> Training:
+    """Stage 1: DIRformer and CPEN together, L1. It starts from no file."""
     with torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
         model = DiffIRStage1(recipe.network)
@@ -100,20 +163,27 @@ def stage1_training(recipe: Recipe) -> Training:
         model=model,
         phases=(Phase(1, (update,)),),
         restore=lambda network, lq, hq: network(lq, hq),
+        blocks=transformer_blocks(model),
     )
 
 
-def stage2_training(recipe: Recipe, stage1_file: str | Path) -> Training:
+def transformer_blocks(model: DiffIRStage1 | DiffIRStage2) -> tuple[nn.Module, ...]:
+    """The blocks of the DIRformer, which hold nearly all memory of a training."""
+    return tuple(each for each in model.modules() if isinstance(each, DIRformerBlock))
+
+
+def stage2_training(recipe: Stage2Recipe, files: StartFiles) -> Training:
     """Stage 2: G starts from stage 1's, condition and denoiser at random; stage 1's E is frozen.
 
     Args:
         recipe: of stage 2.
-        stage1_file: a DiffIR stage 1 checkpoint of the same network sizes.
+        files: `stage1`, a DiffIR stage 1 checkpoint of the same network sizes.
 
     Raises:
         BIRError: no such checkpoint, or one of other sizes.
     """
-    stage1 = load_model(stage1_file, architecture="diffir_s1")
+    assert files.stage1 is not None  # the table of methods names it as needed
+    stage1 = load_model(files.stage1, architecture="diffir_s1")
     assert isinstance(stage1, DiffIRStage1)  # load_model refuses every other architecture
     with torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
@@ -124,7 +194,7 @@ def stage2_training(recipe: Recipe, stage1_file: str | Path) -> Training:
     given = {name: value.shape for name, value in stage1.G.state_dict().items()}
     if own != given or stage1.config.n_encoder_res != recipe.network.n_encoder_res:
         raise BIRError(
-            f"Expected a stage 1 of the recipe's network ({recipe.network}) in {stage1_file}, but "
+            f"Expected a stage 1 of the recipe's network ({recipe.network}) in {files.stage1}, but "
             f"it holds {stage1.config}; train stage 1 with the matching recipe first."
         )
     model.G.load_state_dict(stage1.G.state_dict())
@@ -141,6 +211,7 @@ def stage2_training(recipe: Recipe, stage1_file: str | Path) -> Training:
         model=model,
         phases=(*phases, Phase(first, (update,))),
         restore=_restore_stage2,
+        blocks=transformer_blocks(model),
     )
 
 

@@ -5,22 +5,25 @@ the rest. It runs the same on one CPU, one GPU, or under `accelerate launch` on 
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from tqdm import tqdm
 
 from ..checkpoints import save_checkpoint
 from ..errors import BIRError
-from ..images import crop, pad_to_multiple
+from ..images import crop, pad_to_multiple, resize
 from ..metrics import psnr, ssim
 from .data import Batch, BatchSource
 from .ema import ExponentialAverage
-from .recipe import OptimizerRecipe, Recipe, ValidationRecipe, recipe_to_table
+from .optimizers import OptimizerRecipe
+from .recipe import Recipe, ValidationRecipe
 from .state import (
     STATE_FILE,
     TrainingState,
@@ -34,6 +37,7 @@ from .state import (
     with_prefix,
     write_tensors,
 )
+from .toml_tables import to_table
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -50,8 +54,7 @@ class Update:
         name: of the optimiser, in logs and in the state.
         loss: module that maps a Batch to scalars by name; `total` is optimised, the others shown.
             It holds all networks that the loss needs, so that data-parallel wrapping sees them.
-        parameters: what the optimiser changes; every other parameter is frozen in the phase, unless
-            another update of the phase names it.
+        parameters: what the optimiser changes; every other parameter is frozen meanwhile.
         optimizer: its recipe.
     """
 
@@ -77,11 +80,16 @@ class Training:
         model: the network that is averaged, validated and saved.
         phases: in order, the first starting at iteration 1.
         restore: (network, lq, hq) -> restored, for validation; sides divide by `size_multiple`.
+        others: further networks that learn, by name, as a discriminator; kept in the state only.
+        blocks: modules of `model` that are computed again in the backward pass if the recipe asks
+            for checkpointing.
     """
 
     model: nn.Module
     phases: tuple[Phase, ...]
     restore: Callable[[nn.Module, Tensor, Tensor], Tensor]
+    others: dict[str, nn.Module] = field(default_factory=dict)
+    blocks: tuple[nn.Module, ...] = ()
 
     def phase_at(self, iteration: int) -> int:
         """Index of the phase of an iteration."""
@@ -164,7 +172,7 @@ def train(
         BIRError: nothing to resume or of another recipe; a state that is there already without
             `resume`; a loss that is not finite; a disk that is full.
     """
-    run = _Run(recipe, training, source, validation, accelerator, output)
+    run = Run(recipe, training, source, validation, accelerator, output)
     first = 1 + (run.resume() if resume else run.start())
     progress = run.progress_bar(first)
     try:
@@ -185,8 +193,9 @@ def train(
     return run.model_file
 
 
-class _Run:
-    """The moving parts of a training."""
+class Run:
+    """The moving parts of a training; arguments as of `train`. First call `start` or `resume`, then
+    `step` for each iteration."""
 
     def __init__(
         self,
@@ -210,6 +219,8 @@ class _Run:
             network.to(accelerator.device)
         training.model.train()
         self.average = ExponentialAverage(training.model, recipe.ema) if recipe.ema else None
+        if recipe.checkpointing:
+            _compute_again(training.blocks, recipe.method)
 
     def start(self) -> int:
         """Prepare a new training; returns 0, the iterations done."""
@@ -227,7 +238,7 @@ class _Run:
     def resume(self) -> int:
         """Take up the saved state; returns the iterations done."""
         state = read_state(self.state_file)
-        require_same_recipe(state, recipe_to_table(self.recipe), self.state_file)
+        require_same_recipe(state, to_table(self.recipe), self.state_file)
         if state.processes != self.accelerator.num_processes:
             raise BIRError(
                 f"Expected {state.processes} processes, as the training had, but "
@@ -238,6 +249,8 @@ class _Run:
         self.training.model.load_state_dict(as_device(state.part("model"), device))
         if self.average is not None:
             self.average.average.load_state_dict(as_device(state.part("average"), device))
+        for name, network in self.training.others.items():
+            network.load_state_dict(as_device(state.part(f"other.{name}"), device))
         self._enter_phase(self.training.phase_at(state.iteration))
         for update, optimizer in zip(self._updates(), self.optimizers, strict=True):
             load_optimizer(optimizer, state.part(f"optimizer.{update.name}"))
@@ -249,23 +262,22 @@ class _Run:
         return self.training.phases[self.phase].updates
 
     def _enter_phase(self, index: int) -> None:
-        """Freeze what the phase does not train, and wrap its losses for the processes. Optimisers
-        start without moments, as in the official second stage."""
+        """Wrap the losses of a phase for the processes. Optimisers start without moments, as in the
+        official second stage."""
         self.phase = index
         self.accelerator.free_memory()
-        for network in self.training.networks().values():
-            network.requires_grad_(False)
         self.optimizers, self.losses = [], []
         for update in self._updates():
-            for parameter in update.parameters:
-                parameter.requires_grad_(True)
-        for update in self._updates():
-            self.optimizers.append(
-                torch.optim.Adam(
-                    update.parameters, lr=update.optimizer.rate, betas=update.optimizer.betas
-                )
-            )
+            self._train_only(update)
+            self.optimizers.append(update.optimizer.make(update.parameters))
             self.losses.append(self.accelerator.prepare_model(update.loss))
+
+    def _train_only(self, update: Update) -> None:
+        """Freeze what an update does not change."""
+        for network in self.training.networks().values():
+            network.requires_grad_(False)
+        for parameter in update.parameters:
+            parameter.requires_grad_(True)
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(
@@ -282,6 +294,7 @@ class _Run:
         for update, optimizer, loss in zip(
             self._updates(), self.optimizers, self.losses, strict=True
         ):
+            self._train_only(update)
             for group in optimizer.param_groups:
                 group["lr"] = update.optimizer.rate_at(position)
             optimizer.zero_grad(set_to_none=True)
@@ -346,9 +359,18 @@ class _Run:
         total = torch.zeros(3, dtype=torch.float64)
         start, step = self.accelerator.process_index, self.accelerator.num_processes
         for index in range(start, self.validation.count, step):
-            total += torch.stack(
-                [*self._measure(network, index), torch.ones((), dtype=torch.float64)]
+            lq, restored, hq = self._restore(network, index)
+            total += torch.tensor(
+                [
+                    psnr(restored, hq, channel=self.validation.recipe.channel),
+                    ssim(restored, hq, channel=self.validation.recipe.channel),
+                    1,
+                ],
+                dtype=torch.float64,
             )
+            if writer is not None and index // step < self.validation.recipe.pictures:
+                row = _side_by_side(lq, restored, hq)
+                writer.add_image(f"validation/{index}", row, iteration)
         self.training.model.train()
         total = self.accelerator.reduce(total.float().to(self.accelerator.device), "sum").cpu()
         mean_psnr, mean_ssim = (float(total[0] / total[2]), float(total[1] / total[2]))
@@ -361,7 +383,8 @@ class _Run:
             self.best = mean_psnr
             self._save_model(self.output / "best.safetensors", iteration)
 
-    def _measure(self, network: nn.Module, index: int) -> tuple[Tensor, Tensor]:
+    def _restore(self, network: nn.Module, index: int) -> tuple[Tensor, Tensor, Tensor]:
+        """A held-out picture: lq, restored in [0, 1] and hq, on the CPU."""
         held_out = self.validation
         assert held_out is not None
         lq, hq = held_out.pair(index)
@@ -376,9 +399,7 @@ class _Run:
             pad_to_multiple(lq, multiple).to(device),
             pad_to_multiple(hq, multiple * scale).to(device),
         )
-        restored = crop(restored, *hq.shape[-2:]).clamp(0, 1).cpu()
-        channel = held_out.recipe.channel
-        return psnr(restored, hq, channel=channel)[0], ssim(restored, hq, channel=channel)[0]
+        return lq, crop(restored, *hq.shape[-2:]).clamp(0, 1).cpu(), hq
 
     def save(self, iteration: int, shown: dict[str, Tensor]) -> None:
         """Write the model and the state; a loss that is not finite is never saved."""
@@ -391,6 +412,8 @@ class _Run:
             tensors = with_prefix("model", self.training.model.state_dict())
             if self.average is not None:
                 tensors |= with_prefix("average", self.average.average.state_dict())
+            for name, network in self.training.others.items():
+                tensors |= with_prefix(f"other.{name}", network.state_dict())
             for update, optimizer in zip(self._updates(), self.optimizers, strict=True):
                 tensors |= with_prefix(f"optimizer.{update.name}", optimizer_tensors(optimizer))
             save_state(
@@ -398,7 +421,7 @@ class _Run:
                 TrainingState(
                     iteration=iteration,
                     tensors=tensors,
-                    recipe=recipe_to_table(self.recipe),
+                    recipe=to_table(self.recipe),
                     processes=self.accelerator.num_processes,
                     best=self.best,
                 ),
@@ -414,8 +437,25 @@ class _Run:
 
     def _save_model(self, path: Path, iteration: int) -> None:
         network = self.average.average if self.average is not None else self.training.model
-        about = {"iteration": iteration, "recipe": recipe_to_table(self.recipe)}
+        about = {"iteration": iteration, "recipe": to_table(self.recipe)}
         save_checkpoint(network, path, metadata=one_key(about))
+
+
+def _compute_again(blocks: tuple[nn.Module, ...], method: str) -> None:
+    """Gradient checkpointing (Chen et al., "Training Deep Nets with Sublinear Memory Cost")."""
+    if not blocks:
+        raise BIRError(
+            f"Expected a method whose blocks can be computed again, but {method} names none; set "
+            "checkpointing to false."
+        )
+    for block in blocks:
+        block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+
+
+def _side_by_side(lq: Tensor, restored: Tensor, hq: Tensor) -> Tensor:
+    """(3, H, 3 W) of a picture's lq, enlarged by bicubic interpolation, its restoration and hq."""
+    enlarged = resize(lq[:, :3], *hq.shape[-2:]).clamp(0, 1)
+    return torch.cat([enlarged, restored, hq], dim=-1)[0]
 
 
 def _centre(image: Tensor, side: int) -> Tensor:

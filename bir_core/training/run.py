@@ -2,12 +2,12 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from ..degradations import degrade, get_preset
-from ..errors import BIRError
 from .data import (
     VALIDATION,
     BatchSource,
@@ -18,9 +18,13 @@ from .data import (
     read_training_picture,
     to_float,
 )
-from .diffir import stage1_training, stage2_training
-from .loop import Training, ValidationSet, make_accelerator, train
+from .loop import ValidationSet, make_accelerator, train
+from .methods import make_training
 from .recipe import Recipe
+from .start_files import StartFiles
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 Degrade = Callable[[Tensor, torch.Generator], tuple[Tensor, Tensor]]
 
@@ -31,7 +35,7 @@ def run_recipe(
     data: str | Path,
     output: str | Path,
     validation: str | Path | None = None,
-    stage1: str | Path | None = None,
+    files: StartFiles | None = None,
     resume: bool = False,
     device: str = "auto",
 ) -> Path:
@@ -43,7 +47,7 @@ def run_recipe(
         output: folder for the model, the state and the logs.
         validation: folder like `data` with held-out pictures; None takes those that the recipe
             holds out of `data`, if it names any.
-        stage1: checkpoint of stage 1; needed for stage 2.
+        files: what the method starts from; None: nothing.
         resume: go on with the training in `output`.
         device: `auto`, `cpu` or `cuda`.
 
@@ -53,28 +57,11 @@ def run_recipe(
     Raises:
         BIRError: what is missing or wrong, in one sentence.
     """
-    training = _training(recipe, stage1)
     held_out = recipe.validation.held_out
+    training = make_training(recipe, files or StartFiles())
     pairs = find_pairs(data, recipe.data, held_out if validation is None else ())
-    degrade_batch = _degradation(recipe)
     accelerator = make_accelerator(device)
-    dataset = PictureDataset(
-        pairs,
-        patch=recipe.data.source_patch or recipe.data.patch,
-        scale=recipe.network.scale,
-        augmentation=recipe.data.augmentation,
-        seed=recipe.seed,
-        cache=recipe.data.cache,
-    )
-    source = BatchSource(
-        dataset,
-        recipe.data,
-        degrade_batch,
-        accelerator.device,
-        recipe.seed,
-        accelerator.process_index,
-        accelerator.num_processes,
-    )
+    source = make_source(recipe, pairs, accelerator)
     if validation is not None:
         tested = find_pairs(validation, recipe.data)
     else:
@@ -83,34 +70,41 @@ def run_recipe(
         recipe,
         training,
         source,
-        _validation_set(recipe, tested, degrade_batch) if tested else None,
+        _validation_set(recipe, tested, source.degrade) if tested else None,
         accelerator,
         output=Path(output),
         resume=resume,
     )
 
 
-def _training(recipe: Recipe, stage1: str | Path | None) -> Training:
-    if recipe.method == "diffir_s1":
-        if stage1 is not None:
-            raise BIRError(
-                f"A recipe of stage 1 starts from nothing, but the file {stage1} came; leave out "
-                "--stage1, or choose a recipe of stage 2."
-            )
-        return stage1_training(recipe)
-    if stage1 is None:
-        raise BIRError(
-            "A recipe of stage 2 should have the checkpoint of stage 1 to start from, but none "
-            "came; train stage 1 first and give its model with --stage1."
-        )
-    return stage2_training(recipe, stage1)
+def make_source(
+    recipe: Recipe, pairs: list[PicturePair], accelerator: "Accelerator"
+) -> BatchSource:
+    """The batches of this process, as a recipe wants them, from files."""
+    dataset = PictureDataset(
+        pairs,
+        patch=recipe.data.source_patch or recipe.data.patch,
+        scale=recipe.scale,
+        augmentation=recipe.data.augmentation,
+        seed=recipe.seed,
+        cache=recipe.data.cache,
+    )
+    return BatchSource(
+        dataset,
+        recipe.data,
+        _degradation(recipe),
+        accelerator.device,
+        recipe.seed,
+        accelerator.process_index,
+        accelerator.num_processes,
+    )
 
 
 def _degradation(recipe: Recipe) -> Degrade | None:
     if recipe.data.degradation == "pairs":
         return None
     preset = get_preset(recipe.data.degradation)
-    scale = recipe.network.scale
+    scale = recipe.scale
 
     def degrade_batch(hq: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         degraded = degrade(hq, preset, generator=generator, scale=scale)
@@ -130,4 +124,4 @@ def _validation_set(
         assert degrade_batch is not None  # pairs without lq come with a degradation
         return degrade_batch(hq, generator_for(recipe.seed, VALIDATION, index))
 
-    return ValidationSet(len(pairs), pair, recipe.validation, recipe.network.size_multiple)
+    return ValidationSet(len(pairs), pair, recipe.validation, recipe.size_multiple)

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,10 +16,13 @@ from training_pictures import write_pictures
 from bir_core import load_model
 from bir_core.errors import BIRError
 from bir_core.training import loop
+from bir_core.training.data import find_pairs
 from bir_core.training.diffir import stage1_training
-from bir_core.training.recipe import load_recipe, recipe_to_table
-from bir_core.training.run import run_recipe
+from bir_core.training.methods import load_recipe
+from bir_core.training.run import make_source, run_recipe
+from bir_core.training.start_files import StartFiles
 from bir_core.training.state import TrainingState, read_state, save_state
+from bir_core.training.toml_tables import to_table
 
 ROOT = Path(__file__).parents[2]
 # Small enough for a process that has to be started, killed and started again.
@@ -73,6 +77,18 @@ def losses(output, name):
     return [event.value for event in events.Scalars(name)]
 
 
+def assert_shows_pictures(output):
+    """TensorBoard has input, restored picture and original of four held-out pictures."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(output / "logs"))
+    events.Reload()
+    assert events.Tags()["images"] == [f"validation/{index}" for index in range(4)]
+    images = events.Images("validation/0")
+    assert [image.step for image in images] == [20, 40, 60]
+    assert (images[-1].width, images[-1].height) == (3 * 96, 72)
+
+
 def test_stage_1_learns_and_its_model_opens(pictures, tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "LOG_EVERY", 1)
     model = run_recipe(
@@ -83,6 +99,7 @@ def test_stage_1_learns_and_its_model_opens(pictures, tmp_path, monkeypatch):
     assert sum(values[-10:]) < 0.9 * sum(values[:10])
     quality = losses(tmp_path, "validation/psnr")
     assert len(quality) == 3
+    assert_shows_pictures(tmp_path)
     assert quality[-1] > quality[0]
     assert load_model(model).info.architecture == "diffir_s1"
     assert load_model(tmp_path / "best.safetensors").info.scale == 4
@@ -91,7 +108,9 @@ def test_stage_1_learns_and_its_model_opens(pictures, tmp_path, monkeypatch):
 def test_stage_2_learns_in_two_phases(pictures, stage1_file, tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "LOG_EVERY", 1)
     recipe = load_recipe("smoke_s2")
-    model = run_recipe(recipe, data=pictures, output=tmp_path, stage1=stage1_file, device="cpu")
+    model = run_recipe(
+        recipe, data=pictures, output=tmp_path, files=StartFiles(stage1=stage1_file), device="cpu"
+    )
     prior = losses(tmp_path, "encoder/total")
     assert len(prior) == recipe.encoder_iterations - 1
     assert prior[-1] < 0.9 * prior[0]
@@ -104,7 +123,13 @@ def test_stage_2_learns_in_two_phases(pictures, stage1_file, tmp_path, monkeypat
 def test_first_phase_leaves_g_as_stage_1_made_it(pictures, stage1_file, tmp_path):
     recipe = load_recipe("smoke_s2", ("iterations=15", "ema=0.0"))
     model = load_model(
-        run_recipe(recipe, data=pictures, output=tmp_path, stage1=stage1_file, device="cpu")
+        run_recipe(
+            recipe,
+            data=pictures,
+            output=tmp_path,
+            files=StartFiles(stage1=stage1_file),
+            device="cpu",
+        )
     )
     before = load_model(stage1_file).G.state_dict()
     after = model.G.state_dict()
@@ -144,7 +169,11 @@ def test_a_killed_training_goes_on_to_the_same_bytes(
     pictures, stage1_file, one_thread, tmp_path, recipe, changes
 ):
     changes = (*SHORT, *changes)
-    options = {"data": pictures, "device": "cpu", "stage1": stage1_file if "s2" in recipe else None}
+    options = {
+        "data": pictures,
+        "device": "cpu",
+        "files": StartFiles(stage1=stage1_file if "s2" in recipe else None),
+    }
     if "s2" in recipe:
         options["validation"] = pictures
     more = ["--stage1", stage1_file, "--val", pictures] if "s2" in recipe else []
@@ -162,7 +191,7 @@ def test_interrupting_at_the_change_of_phases_is_exact(pictures, stage1_file, tm
     """The state right before phase 2 begins must not carry the moments of phase 1 over."""
     changes = ("save_every=19", "iterations=22")
     recipe = load_recipe("smoke_s2", changes)
-    options = {"data": pictures, "stage1": stage1_file, "device": "cpu"}
+    options = {"data": pictures, "files": StartFiles(stage1=stage1_file), "device": "cpu"}
     whole = run_recipe(recipe, output=tmp_path / "whole", **options)
     first = load_recipe("smoke_s2", (*changes, "iterations=19"))
     run_recipe(first, output=tmp_path / "part", **options)
@@ -209,6 +238,79 @@ def test_gradient_clipping(pictures, tmp_path):
     assert float(sum(squares)) ** 0.5 == pytest.approx(0.1 * 0.001, rel=1e-2)
 
 
+def test_checkpointing_gives_the_same_gradients_from_less(pictures, tmp_path):
+    """The first moment of Adam after one step is 0.1 times the gradient."""
+    moments, kept = [], []
+    for checkpointing in ("false", "true"):
+        changes = ("iterations=1", "ema=0.0", f"checkpointing={checkpointing}")
+        output = tmp_path / checkpointing
+        saved = 0
+
+        def pack(tensor):
+            nonlocal saved
+            saved += tensor.numel()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            run_recipe(load_recipe("smoke_s1", changes), data=pictures, output=output, device="cpu")
+        state = read_state(output / "state.safetensors").part("optimizer.network")
+        moments.append({name: value for name, value in state.items() if name.endswith("exp_avg")})
+        kept.append(saved)
+    for name, value in moments[0].items():
+        torch.testing.assert_close(moments[1][name], value, rtol=1e-5, atol=1e-9)
+    assert kept[1] < 0.7 * kept[0]  # CPEN and the tail are not recomputed
+
+
+class _Pull(torch.nn.Module):
+    """(weight - aim)^2, where the aim is another network's weight."""
+
+    def __init__(self, model, other):
+        super().__init__()
+        self.model, self.other = model, other
+
+    def forward(self, batch):
+        return {"total": (self.model.weight - self.other.weight).square().sum()}
+
+
+def test_two_updates_change_only_their_own_networks_and_both_are_resumed(pictures, tmp_path):
+    """As a generator and a discriminator do."""
+
+    def training():
+        model, other = (torch.nn.Linear(1, 1, bias=False) for _ in range(2))
+        with torch.no_grad():
+            model.weight.fill_(0.0)
+            other.weight.fill_(1.0)
+        updates = (
+            loop.Update("first", _Pull(model, other), [model.weight], recipe.optimizer),
+            loop.Update("second", _Pull(other, model), [other.weight], recipe.optimizer),
+        )
+        return loop.Training(
+            model, (loop.Phase(1, updates),), lambda *_: None, others={"other": other}
+        )
+
+    def run(iterations, output, resume=False):
+        accelerator = loop.make_accelerator("cpu")
+        source = make_source(recipe, find_pairs(pictures, recipe.data), accelerator)
+        brought = training()
+        loop.train(
+            replace(recipe, iterations=iterations),
+            brought,
+            source,
+            None,
+            accelerator,
+            output=output,
+            resume=resume,
+        )
+        return brought.model.weight.item(), brought.others["other"].weight.item()
+
+    recipe = load_recipe("smoke_s1", ("ema=0.0", "optimizer.rate=0.1"))
+    first, second = run(1, tmp_path / "one")
+    assert (first, second) == pytest.approx((0.1, 0.9))
+    whole = run(3, tmp_path / "whole")
+    run(2, tmp_path / "cut")
+    assert run(3, tmp_path / "cut", resume=True) == whole
+
+
 def refused(match, recipe, pictures, output, *more, changes=SHORT):
     finished = run_here(*arguments(recipe, pictures, output, *more, changes=changes))
     assert finished.returncode == 2
@@ -226,7 +328,7 @@ def test_what_a_user_may_get_wrong(pictures, stage1_file, tmp_path):
     refused("it has none", "smoke_s1", empty, out)
     refused("found nothing", "smoke_s1", tmp_path / "absent", out)
     refused("--stage1", "smoke_s2", pictures, out)
-    refused("leave out", "smoke_s1", pictures, out, "--stage1", stage1_file)
+    refused("leave it out", "smoke_s1", pictures, out, "--stage1", stage1_file)
     wider = ("network.dim=16",)
     refused("matching recipe", "smoke_s2", pictures, out, "--stage1", stage1_file, changes=wider)
     refused("without --resume", "smoke_s1", pictures, out, "--resume")
@@ -257,7 +359,7 @@ def test_a_diverging_training_keeps_the_state_before(pictures, tmp_path):
     state = read_state(tmp_path / "state.safetensors")
     broken = {name: value.clone() for name, value in state.tensors.items()}
     broken["model.G.patch_embed.proj.weight"][:] = torch.nan
-    table = recipe_to_table(load_recipe("smoke_s1", changes))
+    table = to_table(load_recipe("smoke_s1", changes))
     save_state(tmp_path / "state.safetensors", TrainingState(2, broken, table, 1, None))
     before = (tmp_path / "state.safetensors").read_bytes()
     refused("finite losses", "smoke_s1", pictures, tmp_path, "--resume", changes=changes)
@@ -297,18 +399,18 @@ def test_the_model_says_where_it_comes_from(pictures, tmp_path):
     model = run_recipe(recipe, data=pictures, output=tmp_path, device="cpu")
     with safe_open(model, "pt") as file:
         about = json.loads(file.metadata()["training"])
-    assert about == {"iteration": 1, "recipe": recipe_to_table(recipe)}
+    assert about == {"iteration": 1, "recipe": to_table(recipe)}
 
 
 def test_initialisation_at_order_one_starts_as_the_skip_connection():
     recipe = load_recipe("smoke_s1", ("initialisation=he",))
-    model = stage1_training(recipe).model
+    model = stage1_training(recipe, StartFiles()).model
     lq, hq = torch.rand(2, 3, 8, 8), torch.rand(2, 3, 32, 32)
     enlarged = lq.repeat_interleave(4, -2).repeat_interleave(4, -1)
     torch.testing.assert_close(model(lq, hq), enlarged)
     assert 0.1 < model.encode(lq, hq).square().mean().sqrt().item() < 3
     save = load_recipe("smoke_s1")
-    assert not torch.equal(stage1_training(save).model(lq, hq), enlarged)
+    assert not torch.equal(stage1_training(save, StartFiles()).model(lq, hq), enlarged)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="torch for Windows lacks torchrun's libuv")

@@ -4,16 +4,9 @@ import pytest
 
 from bir_core.errors import BIRError
 from bir_core.networks.diffir import OFFICIAL_CONFIGS
-from bir_core.training.recipe import (
-    CosineCycles,
-    Decay,
-    Milestones,
-    OptimizerRecipe,
-    load_recipe,
-    recipe_from_table,
-    recipe_to_table,
-    shipped_recipes,
-)
+from bir_core.training.methods import load_recipe, recipe_from_table, shipped_recipes
+from bir_core.training.optimizers import CosineCycles, Decay, Milestones, OptimizerRecipe
+from bir_core.training.toml_tables import to_table
 
 OFFICIAL = {
     "realsr_x4": "realsr_x4",
@@ -27,7 +20,7 @@ OFFICIAL = {
 @pytest.mark.parametrize("name", shipped_recipes())
 def test_shipped_recipes_survive_a_round_trip(name):
     recipe = load_recipe(name)
-    assert recipe_from_table(recipe_to_table(recipe)) == recipe
+    assert recipe_from_table(to_table(recipe)) == recipe
 
 
 @pytest.mark.parametrize("stage", ["s1", "s2"])
@@ -93,6 +86,7 @@ def test_progressive_stages_of_deblurring():
         ("optimizer.schedule.kind=cosine", "minima|periods"),
         ("optimizer.rte=1e-3", "rate"),
         ("network.dims=8", "dim"),
+        ("method=diffir_s3", "did you mean diffir_s"),
     ],
 )
 def test_a_misspelt_or_missing_key_is_named_with_the_nearest(change, named):
@@ -143,7 +137,7 @@ def test_a_recipe_file(tmp_path):
     with pytest.raises(BIRError, match="TOML"):
         load_recipe(path)
     path.write_text('method = "diffir_s1"\niterations = 3\n', encoding="utf-8")
-    with pytest.raises(BIRError, match="network"):
+    with pytest.raises(BIRError, match="key data"):
         load_recipe(path)
 
 
