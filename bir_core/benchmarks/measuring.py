@@ -14,10 +14,10 @@ POLL_SECONDS = 0.002
 
 def seconds_of(call: Callable[[], object], device: torch.device) -> float:
     """Wall time of a call, its work on the device included."""
-    _synchronize(device)
+    synchronize(device)
     start = time.perf_counter()
     call()
-    _synchronize(device)
+    synchronize(device)
     return time.perf_counter() - start
 
 
@@ -53,7 +53,8 @@ def peak_memory_of(call: Callable[[], T], device: torch.device) -> tuple[T, int,
     return result, peak - before, peak
 
 
-def _synchronize(device: torch.device) -> None:
+def synchronize(device: torch.device) -> None:
+    """Wait until a device has done what it was asked to."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":

@@ -1,4 +1,4 @@
-"""Measure DiffIR's streamed inference, or DiffBIR's guidance, tiles and exact tiled VAE.
+"""Measure DiffIR's streamed inference, DiffBIR's guidance, tiles and exact VAE, or a training.
 
 DiffIR: the plain network against the streamed one, in time, memory and largest difference.
 
@@ -27,6 +27,7 @@ from ..benchmarks.diffir_worker import Job
 from ..errors import BIRError
 from ..networks.diffir import OFFICIAL_CONFIGS
 from .options import DTYPES, choose_device, positive, write_line
+from .train import add_changes, add_start_files, start_files
 
 # Variant, height, width.
 STANDARD_CASES = (("deblur", 384, 384), ("realsr_x4", 128, 128))
@@ -47,6 +48,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tile", type=positive, default=256, help="of --diffbir, in pixels (default: 256)"
     )
+    parser.add_argument(
+        "--training",
+        metavar="RECIPE",
+        help="measure the training of a recipe on the pictures of --data instead",
+    )
+    parser.add_argument("--data", metavar="FOLDER", type=Path, help="pictures for --training")
+    parser.add_argument(
+        "--iterations",
+        type=positive,
+        default=10,
+        help="timed ones of --training, after two that are not (default: 10)",
+    )
+    add_changes(parser)
+    add_start_files(parser)
     parser.add_argument(
         "--large",
         action="store_true",
@@ -81,6 +96,8 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         BIRError: a size that the network does not take, or a process that ended early.
     """
+    if options.training is not None:
+        return _run_training(options)
     if options.diffbir:
         return _run_diffbir(options)
     if options.size is not None and options.variant is None:
@@ -101,6 +118,28 @@ def run(options: argparse.Namespace) -> int:
             "|---|---|---|---|---|---|"
         )
         write_line(_measure_alone(_job(LARGE_CASE, options)))
+    return 0
+
+
+def _run_training(options: argparse.Namespace) -> int:
+    from ..benchmarks.training import training_throughput
+    from ..training.methods import load_recipe
+
+    if options.data is None:
+        raise BIRError("--training should have pictures, but none came; give a folder as --data.")
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    recipe = load_recipe(options.training, tuple(options.changes))
+    device = choose_device(options.device)
+    speed = training_throughput(
+        recipe, options.data, device.type, options.iterations, start_files(options)
+    )
+    write_line(
+        "| recipe | batch | patch | precision | pictures/s | waiting for pictures | degrading |\n"
+        "|---|---|---|---|---|---|---|\n"
+        f"| {options.training} | {recipe.data.batch} | {recipe.data.patch} | {recipe.precision} "
+        f"| {speed.pictures_per_second:.3g} | {speed.waiting:.1%} | {speed.degrading:.1%} |"
+    )
     return 0
 
 

@@ -29,12 +29,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output", required=True, type=Path, help="folder for the model, the state and the logs"
     )
-    for file in fields(StartFiles):
-        option = "--" + file.name.replace("_", "-")
-        parser.add_argument(option, metavar="FILE", type=Path, help=file.metadata["help"])
+    add_start_files(parser)
     parser.add_argument(
         "--resume", action="store_true", help="go on with the training in the output folder"
     )
+    add_changes(parser)
+    parser.add_argument("--seed", type=seed, help="of the initial weights and of every draw")
+    parser.add_argument(
+        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: auto"
+    )
+
+
+def add_start_files(parser: argparse.ArgumentParser) -> None:
+    """An option for each of `StartFiles`."""
+    for file in fields(StartFiles):
+        option = "--" + file.name.replace("_", "-")
+        parser.add_argument(option, metavar="FILE", type=Path, help=file.metadata["help"])
+
+
+def start_files(args: argparse.Namespace) -> StartFiles:
+    """The files that came by `add_start_files`."""
+    return StartFiles(**{file.name: getattr(args, file.name) for file in fields(StartFiles)})
+
+
+def add_changes(parser: argparse.ArgumentParser) -> None:
+    """The option `--set`, whose values `load_recipe` takes as changes."""
     parser.add_argument(
         "--set",
         action="append",
@@ -42,10 +61,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         dest="changes",
         help="change a value of the recipe, for example --set data.batch=4; may be repeated",
-    )
-    parser.add_argument("--seed", type=seed, help="of the initial weights and of every draw")
-    parser.add_argument(
-        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: auto"
     )
 
 
@@ -68,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
         data=args.data,
         output=args.output,
         validation=args.val,
-        files=StartFiles(**{file.name: getattr(args, file.name) for file in fields(StartFiles)}),
+        files=start_files(args),
         resume=args.resume,
         device=args.device,
     )

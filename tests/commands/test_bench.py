@@ -3,6 +3,7 @@
 import argparse
 
 import pytest
+from training_pictures import write_pictures
 
 from bir_core.cli import main
 from bir_core.commands import bench
@@ -23,9 +24,26 @@ def test_table(capsys):
     assert 0 < float(cells[" difference "]) < 1e-5
 
 
+def test_training(capsys, tmp_path):
+    write_pictures(tmp_path)
+    arguments = ["bench", "--training", "smoke_s1", "--data", str(tmp_path), "--iterations", "3"]
+    assert main([*arguments, "--set", "data.batch=2", "--device", "cpu", "--threads", "1"]) == 0
+    header, _, row = capsys.readouterr().out.splitlines()
+    cells = dict(zip(header.split("|"), row.split("|"), strict=True))
+    assert cells[" batch "] == " 2 "
+    assert float(cells[" pictures/s "]) > 0
+    waiting = float(cells[" waiting for pictures "].strip(" %"))
+    degrading = float(cells[" degrading "].strip(" %"))
+    assert waiting > 0
+    assert degrading > 0
+    assert waiting + degrading < 100
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        ("--training smoke_s1", "--training should have pictures"),
+        ("--training smoke_s2 --data .", "give it with --stage1"),
         ("--size 8x8", "--size belongs to a variant"),
         ("--variant deblur --size 8x9", "divide by 8 for deblur, but 8x9 came"),
         ("--variant realsr_x1 --size 0x32", "divide by 32 for realsr_x1, but 0x32 came"),

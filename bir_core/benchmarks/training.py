@@ -1,0 +1,100 @@
+"""How fast a training runs, and what it waits for."""
+
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..errors import BIRError
+from ..training.data import find_pairs
+from ..training.loop import Run, make_accelerator
+from ..training.methods import make_training
+from ..training.recipe import Recipe
+from ..training.run import make_source
+from ..training.start_files import StartFiles
+from .measuring import synchronize
+
+WARM_UP = 2  # iterations that are not counted: reading processes start, kernels are chosen
+
+
+@dataclass(frozen=True)
+class Throughput:
+    """What a training does in a second.
+
+    Attributes:
+        pictures_per_second: high-quality patches that the networks see, of this process.
+        waiting: share of the time in which the training waits for pictures to be read.
+        degrading: share of the time that goes into making low-quality pictures.
+    """
+
+    pictures_per_second: float
+    waiting: float
+    degrading: float
+
+
+def training_throughput(
+    recipe: Recipe, data: str | Path, device: str, iterations: int, files: StartFiles
+) -> Throughput:
+    """Run a training without saving it.
+
+    Args:
+        recipe, data, device, files: as for `run_recipe`.
+        iterations: how many are timed, after two that are not.
+
+    Raises:
+        BIRError: as `run_recipe`; or no iteration.
+    """
+    if iterations < 1:
+        raise BIRError(
+            f"Expected at least 1 iteration to be timed, but {iterations} came; give a larger "
+            "number."
+        )
+    training = make_training(recipe, files)
+    accelerator = make_accelerator(device)
+    pairs = find_pairs(data, recipe.data, recipe.validation.held_out)
+    source = make_source(recipe, pairs, accelerator)
+    clock = _Clock(accelerator.device)
+    if source.degrade is not None:
+        source.degrade = clock.around("degrading", source.degrade)
+    with tempfile.TemporaryDirectory() as folder:
+        run = Run(recipe, training, source, None, accelerator, Path(folder, "training"))
+        run.start()
+        batches = source.iterations(1, WARM_UP + iterations)
+        following = clock.around("batches", lambda: next(batches))
+        step = clock.around("step", run.step)
+        pictures = 0
+        for iteration in range(1, WARM_UP + iterations + 1):
+            if iteration == WARM_UP + 1:
+                clock.seconds.clear()
+                pictures = 0
+            made = following()
+            pictures += sum(len(batch.hq) for batch in made)
+            step(iteration, made)
+    spent = clock.seconds
+    total = spent["batches"] + spent["step"]
+    degrading = spent.get("degrading", 0.0)
+    return Throughput(pictures / total, (spent["batches"] - degrading) / total, degrading / total)
+
+
+class _Clock:
+    """Adds up seconds of calls by name; what the device does counts for the call that began it."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.seconds: dict[str, float] = {}
+
+    def around(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        """The same call, timed."""
+
+        def timed(*arguments: Any) -> Any:
+            start = time.perf_counter()
+            result = call(*arguments)
+            synchronize(self.device)
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+            return result
+
+        return timed
