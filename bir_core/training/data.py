@@ -38,11 +38,16 @@ class Batch:
         lq: (B, 3, h, w) float32 in [0, 1].
         hq: (B, 3, h * scale, w * scale).
         generator: for the draws of the loss itself, on the CPU.
+        captions: what each picture shows, "" where that is not known; () if none has one.
+        micro_batches: how many of these an iteration has, those of all processes; gradients are
+            averaged over them.
     """
 
     lq: Tensor
     hq: Tensor
     generator: torch.Generator
+    captions: tuple[str, ...] = ()
+    micro_batches: int = 1
 
 
 @dataclass(frozen=True)
@@ -355,7 +360,12 @@ class BatchSource:
         if stage is not None:
             chosen = torch.randperm(len(lq), generator=generator)[: stage.batch].to(lq.device)
             lq, hq = paired_crop(lq[chosen], hq[chosen], stage.patch, generator)
-        return Batch(lq, hq, generator_for(self.seed, NOISE, number))
+        return Batch(
+            lq,
+            hq,
+            generator_for(self.seed, NOISE, number),
+            micro_batches=self.data.accumulate * self.processes,
+        )
 
 
 def _next(examples: Iterator[list[Example]]) -> list[Example]:
