@@ -21,9 +21,9 @@ from .diffusion.guidance import (
     weight_map,
     with_guidance,
 )
-from .diffusion.noise import SEEDS, draw_normal, image_generators
+from .diffusion.noise import Draws, NoiseSource, require_brownian_noise
 from .diffusion.samplers import Step, scale_noise, unscale
-from .diffusion.sampling import named_sampler
+from .diffusion.sampling import SAMPLERS, named_sampler
 from .diffusion.schedules import q_sample, sampling_schedule, sd_alphas_cumprod
 from .errors import BIRError
 from .exact_tiled_vae import decode_tiled, encode_tiled
@@ -43,27 +43,7 @@ SMALLEST_TILE = 64
 
 # (name of the stage, steps done, steps in all); may raise to cancel
 Callback = Callable[[str, int, int], None]
-# A latent (B, 4, h, w) -> standard normal noise like it
-NoiseSource = Callable[[Tensor], Tensor]
 logger = logging.getLogger(__name__)
-
-
-class _Draws:
-    """Noise that can be drawn again from the first on, for a stage that is repeated."""
-
-    def __init__(self, source: NoiseSource) -> None:
-        self.source = source
-        self.drawn: list[Tensor] = []
-        self.next = 0
-
-    def rewind(self) -> None:
-        self.next = 0
-
-    def __call__(self, like: Tensor) -> Tensor:
-        if self.next == len(self.drawn):
-            self.drawn.append(self.source(like).cpu())
-        self.next += 1
-        return self.drawn[self.next - 1].to(like)
 
 
 class DiffBIR:
@@ -138,8 +118,8 @@ class DiffBIR:
             task: sr, denoise or face (aligned, 512 x 512); it decides the order of stage 1.
             upscale_by: output side divided by input side.
             settings: None for the official ones of the version.
-            seed: image i draws its noise from a CPU generator seeded seed + i, whatever else is in
-                the batch.
+            seed: image i draws its noise on the CPU from seed + i, whatever else is in the batch;
+                the SDE samplers draw that of their steps from a Brownian path of this seed.
             noise: instead of the seed: called with a latent for each draw, first for the start,
                 then for noise_aug where it is set, then by the sampler.
             callback: told the stage and its progress.
@@ -148,7 +128,8 @@ class DiffBIR:
             (B, 3, int(H upscale_by), int(W upscale_by)) float32 in [0, 1], on the image's device.
 
         Raises:
-            BIRError: wrong shapes or settings, no memory, or numbers that are not finite.
+            BIRError: wrong shapes or settings, no memory, numbers that are not finite, or an SDE
+                sampler without the package torchsde.
         """
         if image.ndim != 4 or image.shape[1] != 3 or not image.is_floating_point():
             raise BIRError(
@@ -157,6 +138,8 @@ class DiffBIR:
             )
         require_finite(image, "The image")
         settings = settings or official_settings(self.version)
+        if noise is None and SAMPLERS[settings.sampler].brownian:
+            require_brownian_noise()
         tell = callback or (lambda stage, done, total: None)
         order = official_order(task, self.version)
         height, width = image.shape[-2:]
@@ -267,10 +250,7 @@ class DiffBIR:
                 f"A cfg of {settings.cfg:g} should have a negative prompt, but none came; give the "
                 "embedding of the empty prompt, or set cfg to 1."
             )
-        if noise is None:
-            generators = image_generators(seed % SEEDS, len(condition))
-            noise = lambda like: draw_normal(generators, like)  # noqa: E731  # a default
-        draws = _Draws(noise)
+        draws = Draws(seed, len(condition), noise)
         tile = settings.tile
 
         def run() -> Tensor:
@@ -281,7 +261,7 @@ class DiffBIR:
                     return self._sample(
                         condition, image, context, uncond, settings, tile, draws, callback
                     )
-                except RuntimeError as error:
+                except (RuntimeError, MemoryError) as error:
                     if not is_out_of_memory(error):
                         raise
                     side = tile or max(image.shape[-2:])
@@ -318,7 +298,7 @@ class DiffBIR:
         uncond: Tensor | None,
         settings: DiffBIRSettings,
         tile: int,
-        draws: _Draws,
+        draws: Draws,
         callback: Callback,
     ) -> Tensor:
         sampler = named_sampler(settings.sampler, settings.sampler_options)
@@ -362,7 +342,7 @@ class DiffBIR:
             denoiser,
             scale_noise(x, schedule.sigmas[0]),
             schedule.sigmas,
-            noise_sampler=lambda sigma, sigma_next: draws(condition),
+            noise_sampler=draws.of_sampler(condition, schedule.sigmas, sampler.brownian),
             options=settings.sampler_options,
             callback=report,
         )

@@ -1,5 +1,6 @@
 """The whole pipeline against the official code, and what every option does."""
 
+import importlib.util
 import json
 
 import pytest
@@ -12,8 +13,9 @@ from torch import nn
 
 from bir_core.diffbir import DiffBIR
 from bir_core.diffbir_settings import DiffBIRSettings, official_settings
-from bir_core.diffusion.noise import draw_normal, image_generators
+from bir_core.diffusion.noise import brownian_noise, draw_normal, image_generators
 from bir_core.diffusion.sampling import SAMPLERS
+from bir_core.diffusion.schedules import sampling_schedule
 from bir_core.errors import BIRError
 from bir_core.images import from_channels_last
 from bir_core.networks.ir_controlnet import IRControlNet
@@ -332,6 +334,43 @@ def test_start_noise_is_that_of_the_seed(networks):
     assert len(drawn) == 1
     seeded = pipeline(picture(), embedding(1), embedding(2), seed=7, **arguments)
     assert torch.equal(ours, seeded)
+
+
+def test_noise_of_the_sde_samplers_is_a_brownian_path(networks):
+    """Seeded like the noise of the start, over the levels of the run."""
+    pytest.importorskip("torchsde", reason="torchsde is not installed")
+    options = DiffBIRSettings(**{**QUICK, "steps": 3})
+    assert options.sampler == "dpmpp_3m_sde"
+    pipeline = DiffBIR(**networks)
+    sigmas = sampling_schedule("edm", pipeline.alphas_cumprod, 3).sigmas
+    drawn = []
+
+    def noise(like):
+        step = len(drawn)
+        drawn.append(step)
+        if step == 0:
+            return draw_normal(image_generators(7, 1), like)
+        return brownian_noise([7], like, sigmas)(sigmas[step - 1], sigmas[step])
+
+    arguments = {"upscale_by": 1.0, "settings": options}
+    ours = pipeline(picture(), embedding(1), embedding(2), noise=noise, **arguments)
+    assert len(drawn) == 3
+    seeded = pipeline(picture(), embedding(1), embedding(2), seed=7, **arguments)
+    torch.testing.assert_close(ours, seeded, rtol=0, atol=1e-5)
+
+
+def test_sde_sampler_without_torchsde(networks, monkeypatch):
+    """A sentence before any work; with noise of one's own, or another sampler, it is not needed."""
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    told = []
+    pipeline = DiffBIR(**networks)
+    with pytest.raises(BIRError, match="or choose another sampler"):
+        restored(pipeline, picture(), callback=lambda *step: told.append(step))
+    assert told == []
+    restored(pipeline, picture(), sampler="euler_ancestral")
+    settings = DiffBIRSettings(**QUICK)
+    texts = embedding(1), embedding(2)
+    pipeline(picture(), *texts, upscale_by=1.0, settings=settings, noise=torch.randn_like)
 
 
 def test_callback_is_told_every_stage_and_may_cancel(pipeline):

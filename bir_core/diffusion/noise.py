@@ -3,6 +3,8 @@
 So an image's noise depends neither on its batch nor on the device nor on what ran before.
 """
 
+import importlib.util
+import warnings
 from collections.abc import Callable, Sequence
 
 import torch
@@ -12,6 +14,8 @@ from ..errors import BIRError
 
 # (sigma, sigma_next), each a scalar tensor -> standard normal noise of the latent's shape
 NoiseSampler = Callable[[Tensor, Tensor], Tensor]
+# A latent (B, C, h, w) -> standard normal noise like it
+NoiseSource = Callable[[Tensor], Tensor]
 
 SEEDS = 2**64
 
@@ -37,37 +41,81 @@ def normal_noise(generators: Sequence[torch.Generator], like: Tensor) -> NoiseSa
     return lambda sigma, sigma_next: draw_normal(generators, like)
 
 
-def brownian_noise(
-    seeds: Sequence[int], like: Tensor, sigma_min: float, sigma_max: float
-) -> NoiseSampler:
-    """Increments of a Brownian path over the noise level, divided by the root of the interval: the
-    same path whatever the steps. It is what the official code and ComfyUI draw from.
-
-    Args:
-        seeds: one for each image of the batch.
-        like: a latent (B, C, h, w).
-        sigma_min, sigma_max: the smallest positive and the largest level.
+def require_brownian_noise() -> None:
+    """Find out now, not after the work of other stages, whether `brownian_noise` can be drawn.
 
     Raises:
         BIRError: the package torchsde is not installed.
     """
-    try:
-        import torchsde
-    except ImportError as error:
+    if importlib.util.find_spec("torchsde") is None:
         raise BIRError(
-            "Brownian noise should come from the package torchsde, which is not installed; "
-            "install torchsde, or sample with independent noise."
-        ) from error
-    start, end = torch.tensor(sigma_min), torch.tensor(sigma_max)
+            "The noise of the SDE samplers should come from the package torchsde, which is not "
+            "installed; install the extra, pip install comfyui-bir[brownian], or choose another "
+            "sampler, such as euler_ancestral."
+        )
+
+
+def brownian_noise(seeds: Sequence[int], like: Tensor, sigmas: Tensor) -> NoiseSampler:
+    """Increments of a Brownian path over the noise level, divided by the root of the interval: the
+    same path whatever the steps between its ends. It is what the official code and ComfyUI draw
+    from, and on equal levels the numbers are theirs.
+
+    Args:
+        seeds: one for each image of the batch.
+        like: a latent (B, C, h, w).
+        sigmas: the levels of a sampling; the path reaches from the smallest positive one to the
+            largest.
+
+    Raises:
+        BIRError: the package torchsde is not installed.
+    """
+    require_brownian_noise()
+    import torchsde
+
+    levels = sigmas[sigmas > 0].cpu()
     trees = [
-        torchsde.BrownianTree(start, torch.zeros(like.shape[1:]), end, entropy=seed)
+        torchsde.BrownianTree(
+            levels.min(), torch.zeros(like.shape[1:]), levels.max(), entropy=seed % SEEDS
+        )
         for seed in seeds
     ]
 
     def increment(sigma: Tensor, sigma_next: Tensor) -> Tensor:
         low, high = sorted((sigma.cpu(), sigma_next.cpu()))
         sign = 1 if sigma < sigma_next else -1
-        path = torch.stack([tree(low, high) for tree in trees]) * sign
+        with warnings.catch_warnings():
+            # The tree rounds its ends, warns that the levels go beyond them, and takes the ends.
+            warnings.filterwarnings("ignore", "Should have t[ab]", UserWarning)
+            path = torch.stack([tree(low, high) for tree in trees]) * sign
         return (path / (high - low).sqrt()).to(like)
 
     return increment
+
+
+class Draws:
+    """The noise of a run: of each image from its own seed, or from a source; a run that is repeated
+    draws the same again after `rewind`."""
+
+    def __init__(self, seed: int, count: int, source: NoiseSource | None = None) -> None:
+        self.seeds = [(seed + index) % SEEDS for index in range(count)]
+        self.generators = image_generators(seed % SEEDS, count)
+        self.source = source
+        self.drawn: list[Tensor] = []
+        self.next = 0
+
+    def rewind(self) -> None:
+        self.next = 0
+
+    def __call__(self, like: Tensor) -> Tensor:
+        if self.next == len(self.drawn):
+            source = self.source
+            noise = draw_normal(self.generators, like) if source is None else source(like)
+            self.drawn.append(noise.cpu())
+        self.next += 1
+        return self.drawn[self.next - 1].to(like)
+
+    def of_sampler(self, like: Tensor, sigmas: Tensor, brownian: bool) -> NoiseSampler:
+        """The noise of the steps through `sigmas`; a Brownian path only if no source was given."""
+        if brownian and self.source is None:
+            return brownian_noise(self.seeds, like, sigmas)
+        return lambda sigma, sigma_next: self(like)

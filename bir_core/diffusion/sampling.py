@@ -17,10 +17,16 @@ SamplerFunction = Callable[..., Tensor]
 
 @dataclass(frozen=True)
 class NamedSampler:
-    """A sampler function and the levels that it walks down."""
+    """A sampler function and the levels that it walks down.
+
+    Attributes:
+        brownian: the official code and ComfyUI draw its noise from one Brownian path over the
+            levels, see `noise.brownian_noise`, and not anew at each step.
+    """
 
     plan: SchedulePlan
     function: SamplerFunction
+    brownian: bool = False
 
     @property
     def options(self) -> tuple[str, ...]:
@@ -52,8 +58,8 @@ SAMPLERS = {
     "euler_ancestral": NamedSampler("edm", samplers.sample_euler_ancestral),
     "heun": NamedSampler("edm", samplers.sample_heun),
     "dpmpp_2m": NamedSampler("edm", samplers.sample_dpmpp_2m),
-    "dpmpp_2m_sde": NamedSampler("edm", samplers.sample_dpmpp_2m_sde),
-    "dpmpp_3m_sde": NamedSampler("edm", samplers.sample_dpmpp_3m_sde),
+    "dpmpp_2m_sde": NamedSampler("edm", samplers.sample_dpmpp_2m_sde, brownian=True),
+    "dpmpp_3m_sde": NamedSampler("edm", samplers.sample_dpmpp_3m_sde, brownian=True),
 }
 
 

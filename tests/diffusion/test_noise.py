@@ -1,6 +1,6 @@
 """Noise: per image, whatever its batch; and the official Brownian path."""
 
-import sys
+import importlib.util
 
 import pytest
 import torch
@@ -35,15 +35,15 @@ def test_each_call_draws_anew_and_leaves_the_global_generator():
 def test_brownian_noise_equals_official():
     pytest.importorskip("torchsde", reason="torchsde is not installed")
     vectors, _ = load_vectors("diffbir_brownian")
-    noise = brownian_noise([1234], torch.zeros(1, 4, 4, 4), 0.1, 1e4)
     sigmas = vectors["sigmas"]
+    noise = brownian_noise([1234], torch.zeros(1, 4, 4, 4), torch.tensor([1e4, 1.0, 0.1, 0.0]))
     for i, official in enumerate(vectors["noise"]):
         torch.testing.assert_close(noise(sigmas[i], sigmas[i + 1]), official, rtol=0, atol=0)
 
 
 def test_brownian_noise_is_one_path_whatever_the_steps():
     pytest.importorskip("torchsde", reason="torchsde is not installed")
-    noise = brownian_noise([5, 6], torch.zeros(2, 1, 3, 3), 0.1, 10.0)
+    noise = brownian_noise([5, 6], torch.zeros(2, 1, 3, 3), torch.tensor([10.0, 0.1]))
     levels = torch.tensor([10.0, 4.0, 0.5])
     parts = sum(
         noise(high, low) * (high - low).sqrt()
@@ -54,6 +54,15 @@ def test_brownian_noise_is_one_path_whatever_the_steps():
 
 
 def test_brownian_noise_names_the_missing_package(monkeypatch):
-    monkeypatch.setitem(sys.modules, "torchsde", None)
-    with pytest.raises(BIRError, match="install torchsde"):
-        brownian_noise([0], torch.zeros(1, 1, 1, 1), 0.1, 10.0)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(BIRError, match=r"pip install comfyui-bir\[brownian\]"):
+        brownian_noise([0], torch.zeros(1, 1, 1, 1), torch.tensor([10.0, 0.1]))
+
+
+def test_brownian_noise_of_an_image_does_not_depend_on_its_batch():
+    pytest.importorskip("torchsde", reason="torchsde is not installed")
+    sigmas = torch.tensor([1e4, 7.0, 0.5, 0.0])
+    batch = brownian_noise([7, 8, 9], torch.zeros(3, 4, 5, 6), sigmas)(*sigmas[:2])
+    alone = brownian_noise([9], torch.zeros(1, 4, 5, 6), sigmas)(*sigmas[:2])
+    assert torch.equal(batch[2:], alone)
+    assert not torch.equal(batch[0], batch[1])
