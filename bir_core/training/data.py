@@ -6,6 +6,7 @@ iteration is number `a * processes + rank`. Two processes thus see what one proc
 accumulated micro-batches.
 """
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -121,6 +122,7 @@ class Example:
 
     hq: Tensor
     lq: Tensor | None
+    caption: str = ""
     skipped: tuple[str, ...] = ()
 
 
@@ -179,7 +181,7 @@ class PictureDataset(Dataset[Example]):
             if lq is not None:
                 self._require_fit(hq, lq, self.pairs[index])
             hq, lq = self._cut(hq, lq, generator_for(self.seed, CUT, position))
-            return Example(hq, lq, tuple(skipped))
+            return Example(hq, lq, skipped=tuple(skipped))
         raise BIRError(
             f"Expected readable pictures to train on, but none of {len(self.pairs)} can be "
             f"decoded, {self.pairs[0].hq} for example; get them again."
@@ -249,36 +251,52 @@ def draw_turn(augmentation: Augmentation, generator: torch.Generator) -> Callabl
 
 
 class PairPool:
-    """Pairs of the last batches, of which each batch takes a random part, so that it mixes draws
-    that a degradation makes once for each batch. While it fills, batches pass through."""
+    """Pairs of the last batches with their captions, of which each batch takes a random part, so
+    that it mixes draws that a degradation makes once for each batch. While it fills, batches pass
+    through."""
 
     def __init__(self, size: int) -> None:
         self.size = size
         self.lq: list[Tensor] = []
         self.hq: list[Tensor] = []
+        self.captions: list[str] = []
 
-    def exchange(self, lq: Tensor, hq: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def exchange(
+        self, lq: Tensor, hq: Tensor, captions: tuple[str, ...], generator: torch.Generator
+    ) -> tuple[Tensor, Tensor, tuple[str, ...]]:
         """Put a batch in, get one of the same size out."""
         if len(self.lq) < self.size:
             self.lq.extend(lq.unbind())
             self.hq.extend(hq.unbind())
-            return lq, hq
+            self.captions.extend(captions)
+            return lq, hq, captions
         chosen = torch.randperm(self.size, generator=generator)[: len(lq)].tolist()
-        out = torch.stack([self.lq[i] for i in chosen]), torch.stack([self.hq[i] for i in chosen])
-        for slot, new_lq, new_hq in zip(chosen, lq.unbind(), hq.unbind(), strict=True):
-            self.lq[slot], self.hq[slot] = new_lq, new_hq
+        out = (
+            torch.stack([self.lq[i] for i in chosen]),
+            torch.stack([self.hq[i] for i in chosen]),
+            tuple(self.captions[i] for i in chosen),
+        )
+        for place, slot in enumerate(chosen):
+            self.lq[slot], self.hq[slot] = lq[place], hq[place]
+            self.captions[slot] = captions[place]
         return out
 
     def state(self) -> dict[str, Tensor]:
-        """Its pairs, on the CPU; empty while it holds none."""
+        """Its pairs, on the CPU, and the captions as the bytes of a JSON list; empty while it holds
+        none."""
         if not self.lq:
             return {}
-        return {"lq": torch.stack(self.lq).cpu(), "hq": torch.stack(self.hq).cpu()}
+        return {
+            "lq": torch.stack(self.lq).cpu(),
+            "hq": torch.stack(self.hq).cpu(),
+            "captions": torch.tensor(list(json.dumps(self.captions).encode()), dtype=torch.uint8),
+        }
 
     def load(self, state: dict[str, Tensor], device: torch.device) -> None:
         """Take the pairs of `state`."""
         self.lq = list(state["lq"].to(device).unbind()) if state else []
         self.hq = list(state["hq"].to(device).unbind()) if state else []
+        self.captions = json.loads(bytes(state["captions"].tolist())) if state else []
 
 
 def paired_crop(
@@ -354,8 +372,10 @@ class BatchSource:
         else:
             lq = torch.stack([e.lq for e in examples if e.lq is not None]).to(self.device)
         lq, hq = paired_crop(lq, hq, self.data.patch, generator)
+        captions = tuple(example.caption for example in examples)
         if self.data.pool:
-            lq, hq = self.pool.exchange(lq, hq, generator_for(self.seed, POOL, number))
+            draws = generator_for(self.seed, POOL, number)
+            lq, hq, captions = self.pool.exchange(lq, hq, captions, draws)
         stage = self.data.stage_at(iteration)
         if stage is not None:
             chosen = torch.randperm(len(lq), generator=generator)[: stage.batch].to(lq.device)

@@ -199,8 +199,10 @@ def test_pool_mixes_batches_and_keeps_every_pair():
     given, taken = [], []
     for k in range(20):
         value = torch.tensor([2.0 * k, 2.0 * k + 1]).view(2, 1, 1, 1)
-        lq, hq = pool.exchange(value, value * 10, generator_for(k))
+        texts = (f"{2 * k}", f"{2 * k + 1}")
+        lq, hq, captions = pool.exchange(value, value * 10, texts, generator_for(k))
         assert torch.equal(hq, lq * 10)
+        assert [float(caption) for caption in captions] == lq.flatten().tolist()
         given += value.flatten().tolist()
         taken.append(lq.flatten().tolist())
     assert taken[:2] == [[0, 1], [2, 3]]  # passes through while it fills
@@ -211,15 +213,18 @@ def test_pool_mixes_batches_and_keeps_every_pair():
 
 
 def test_pool_state_goes_on_exactly():
+    def pairs(k):
+        return torch.full((2, 1), float(k)), torch.zeros(2, 1), (f"{k}: Stra\u00dfe", "")
+
     def filled():
         pool = PairPool(4)
         for k in range(3):
-            pool.exchange(torch.full((2, 1), float(k)), torch.zeros(2, 1), generator_for(k))
+            pool.exchange(*pairs(k), generator_for(k))
         return pool
 
     first, second = filled(), PairPool(4)
     second.load(first.state(), CPU)
     for k in range(3, 6):
-        new = torch.full((2, 1), float(k)), torch.zeros(2, 1)
-        ours, theirs = (pool.exchange(*new, generator_for(k)) for pool in (first, second))
+        ours, theirs = (pool.exchange(*pairs(k), generator_for(k)) for pool in (first, second))
         assert torch.equal(ours[0], theirs[0])
+        assert ours[2] == theirs[2]
