@@ -1,5 +1,8 @@
 """Loss functions. All return a scalar tensor, in float32 whatever precision came in."""
 
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -22,3 +25,67 @@ def prior_kl(z: Tensor, z_stage1: Tensor) -> Tensor:
     log_estimate = F.log_softmax(z.float() / KL_TEMPERATURE, dim=1)
     target = F.softmax(z_stage1.detach().float() / KL_TEMPERATURE, dim=1)
     return F.kl_div(log_estimate, target, reduction="batchmean")
+
+
+def vanilla_gan(logits: Tensor, *, real: bool) -> Tensor:
+    """Binary cross-entropy of a discriminator's logits, any shape, against all real or all fake
+    (Goodfellow et al., NeurIPS 2014); for the generator, of its result against real."""
+    target = torch.full_like(logits, float(real), dtype=torch.float32)
+    return F.binary_cross_entropy_with_logits(logits.float(), target)
+
+
+def non_saturating_generator(logits: Tensor) -> Tensor:
+    """mean softplus(-D(restored)), logits of any shape."""
+    return F.softplus(-logits.float()).mean()
+
+
+def masked_discriminator(
+    real_logits: Tensor, fake_logits: Tensor, hole: Tensor, penalty: Tensor
+) -> Tensor:
+    """Loss of a discriminator of patches to which what lies outside the hole counts as real, though
+    the generator made it (LaMa, Suvorov et al., WACV 2022, eq. 4 to 6).
+
+    mean[softplus(-D(hq)) + penalty + m softplus(D(restored)) + (1 - m) softplus(-D(restored))]
+
+    Args:
+        real_logits, fake_logits: (B, 1, h, w), of the picture and of the restored one.
+        hole: (B, 1, H, W), 1 in the hole; taken to (h, w) by nearest neighbours.
+        penalty: scalar, already weighted.
+    """
+    fake = fake_logits.float()
+    hole = F.interpolate(hole.float(), fake.shape[-2:], mode="nearest")
+    judged = hole * F.softplus(fake) + (1 - hole) * F.softplus(-fake)
+    return (F.softplus(-real_logits.float()) + judged).mean() + penalty
+
+
+def r1_penalty(logits: Tensor, image: Tensor) -> Tensor:
+    """Squared norm of the gradient of the logits' sum, mean over the batch (Mescheder et al., ICML
+    2018, eq. 9, without its factor gamma / 2).
+
+    Args:
+        logits: of `image`, whose graph is kept.
+        image: (B, 3, H, W) that requires grad.
+    """
+    (gradient,) = torch.autograd.grad(logits.float().sum(), image, create_graph=True)
+    return gradient.float().square().sum(dim=(1, 2, 3)).mean()
+
+
+def feature_matching(restored: Sequence[Tensor], hq: Sequence[Tensor]) -> Tensor:
+    """Mean over the layers of the mean squared difference of a discriminator's features (Wang et
+    al., "pix2pixHD", CVPR 2018, with squares as in LaMa)."""
+    return torch.stack(_squared_errors(restored, hq)).mean()
+
+
+def feature_sum(restored: Sequence[Tensor], hq: Sequence[Tensor]) -> Tensor:
+    """The same summed over the layers (LaMa eq. 3)."""
+    return torch.stack(_squared_errors(restored, hq)).sum()
+
+
+def _squared_errors(restored: Sequence[Tensor], hq: Sequence[Tensor]) -> list[Tensor]:
+    pairs = zip(restored, hq, strict=True)
+    return [F.mse_loss(ours.float(), target.detach().float()) for ours, target in pairs]
+
+
+def known_l1(restored: Tensor, hq: Tensor, hole: Tensor) -> Tensor:
+    """mean((1 - m) |restored - hq|) over all pixels; images (B, 3, H, W), hole (B, 1, H, W)."""
+    return ((1 - hole.float()) * (restored.float() - hq.float()).abs()).mean()
