@@ -1,5 +1,7 @@
 """Stage 2 of DiffBIR in one node, made of what the other nodes are made of."""
 
+import logging
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -8,12 +10,13 @@ from torch import Tensor
 
 from ..bir_core.conditioning import PADDED_MULTIPLE, latent_mask
 from ..bir_core.diffusion.noise import SEEDS
-from ..bir_core.diffusion.schedules import spaced_sigmas
+from ..bir_core.diffusion.schedules import edm_sigmas, spaced_sigmas
 from ..bir_core.images import (
     attach_alpha,
     crop,
     from_channels_last,
     pad_to_multiple,
+    require_finite,
     resize,
     split_alpha,
     to_channels_last,
@@ -22,24 +25,46 @@ from . import host, host_control, host_sampling
 from .color import METHODS, fix_colors
 from .control import PICTURE_SIZE, require_control
 from .guidance import LOSSES, SPACES, guide
+from .host_vae import Tiling, decode, decode_whole, encode
 from .stage1 import PictureSize
 from .tiling import tile_model
-from .vae import decode, encode
 
-SPACED = "spaced"
+# The schedules of the official code, on the model's own noise levels.
+SCHEDULES = {"spaced": spaced_sigmas, "edm": edm_sigmas}
+SAMPLED = "The sampled latent"
+logger = logging.getLogger(__name__)
 
 
 def encoded(vae: Any, padded: Tensor, tile_size: int) -> Tensor:
     """(B, 3, H, W) in [0, 1] to its latent, unscaled, on the CPU: in exact tiles or as a whole."""
     if not tile_size:
         return host_control.encode(vae, padded)
-    return encode(vae, to_channels_last(padded), tile_size).float().cpu()
+    return encode(vae, to_channels_last(padded), Tiling(tile_size)).cpu()
 
 
 def decoded(vae: Any, latent: Tensor, tile_size: int) -> Tensor:
     """A latent, unscaled, to (B, 3, H, W) in [0, 1]: in exact tiles or as a whole."""
-    images = decode(vae, latent, tile_size) if tile_size else vae.decode(latent)
-    return from_channels_last(images.float())
+    if not tile_size:
+        return from_channels_last(decode_whole(vae, latent))
+    return from_channels_last(decode(vae, latent, Tiling(tile_size)))
+
+
+def in_float32_if_need_be(
+    sampled: Callable[[Any, Any], Tensor], model: Any, control_net: Any
+) -> Tensor:
+    """What `sampled` gives for a MODEL and an IRControlNet, repeated with both in float32 if half
+    precision overflows in one of them.
+
+    Raises:
+        BIRError: NaN or infinity even so.
+    """
+    latent = sampled(model, control_net)
+    types = {host_sampling.computing_type(model), control_net.computing_type}
+    if not bool(latent.isfinite().all()) and types != {torch.float32}:
+        logger.warning("%s is not finite in half precision: repeating in float32", SAMPLED)
+        latent = sampled(host_sampling.in_float32(model), control_net.in_float32())
+    require_finite(latent, SAMPLED)
+    return latent
 
 
 class DiffBIRSampler(io.ComfyNode):
@@ -105,9 +130,9 @@ class DiffBIRSampler(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "scheduler",
-                    options=[SPACED, *host_sampling.scheduler_names()],
-                    default="sgm_uniform",
-                    tooltip="Official: sgm_uniform with dpmpp_3m_sde, spaced with ddpm.",
+                    options=[*SCHEDULES, *host_sampling.scheduler_names()],
+                    default="edm",
+                    tooltip="Official: spaced with ddpm, edm with the other samplers.",
                 ),
                 io.Float.Input(
                     "strength",
@@ -248,8 +273,8 @@ class DiffBIRSampler(io.ComfyNode):
         colours, alpha = split_alpha(from_channels_last(image.float()))
         height, width = colours.shape[-2:]
         masks = None if mask is None else latent_mask(mask, height, width)
-        if scheduler == SPACED:
-            sigmas = spaced_sigmas(host_sampling.trained_sigmas(model), steps)
+        if scheduler in SCHEDULES:
+            sigmas = SCHEDULES[scheduler](host_sampling.trained_sigmas(model), steps)
         else:
             sigmas = host_sampling.stock_sigmas(model, sampler_name, scheduler, steps)
 
@@ -258,26 +283,31 @@ class DiffBIRSampler(io.ComfyNode):
             own_seed = (seed + index) % SEEDS
             padded = pad_to_multiple(picture, PADDED_MULTIPLE)
             condition = encoded(vae, padded, tile_size)
-            prompts = (positive, negative)
-            if strength:
-                control = control_net.copy().set_encoded_hint(padded, condition, vae, strength)
-                control.noise_aug, control.seed = noise_aug, own_seed
-                prompts = host_control.attach_control(prompts, control)
-            guided, _ = guide(
-                model,
-                padded,
-                vae,
-                scale=guidance,
-                space=guidance_space,
-                loss=guidance_loss,
-                mask=None if masks is None else masks[[index % len(masks)]],
-                latent=condition,
-            )
-            if tile_size:
-                guided = tile_model(guided, tile_size, min(overlap, tile_size // 2), "gaussian", 0)
-            guider = host_sampling.growing_cfg_guider(guided, *prompts, cfg, rescale_cfg)
             begin = condition if start == "condition" else torch.zeros_like(condition)
-            latent = host_sampling.sample(guider, begin, sampler_name, sigmas, own_seed)
+
+            def sampled(model: Any, control_net: Any) -> Tensor:
+                prompts = (positive, negative)
+                if strength:
+                    control = control_net.copy().set_encoded_hint(padded, condition, vae, strength)
+                    control.noise_aug, control.seed = noise_aug, own_seed
+                    prompts = host_control.attach_control(prompts, control)
+                guided, _ = guide(
+                    model,
+                    padded,
+                    vae,
+                    scale=guidance,
+                    space=guidance_space,
+                    loss=guidance_loss,
+                    mask=None if masks is None else masks[[index % len(masks)]],
+                    latent=condition,
+                )
+                if tile_size:
+                    shared = min(overlap, tile_size // 2)
+                    guided = tile_model(guided, tile_size, shared, "gaussian", 0)
+                guider = host_sampling.growing_cfg_guider(guided, *prompts, cfg, rescale_cfg)
+                return host_sampling.sample(guider, begin, sampler_name, sigmas, own_seed)
+
+            latent = in_float32_if_need_be(sampled, model, control_net)
             restored = crop(decoded(vae, latent, tile_size), height, width)
             if color_fix != "none":
                 restored = fix_colors(restored, picture, color_fix)

@@ -141,10 +141,16 @@ def _ddim(alphas_cumprod: Tensor, steps: int) -> SamplingSchedule:
     return SamplingSchedule(timesteps, alphas_cumprod[timesteps])
 
 
-def _edm(alphas_cumprod: Tensor, steps: int) -> SamplingSchedule:
+def edm_timesteps(steps: int) -> list[int]:
+    """The timesteps of the official EDM samplers, descending, rounded down: 10 gives 999, 899, ...,
+    99."""
     _check_steps(steps, TRAINED_STEPS)
     stride = -(TRAINED_STEPS - 1) / steps
-    timesteps = torch.tensor([int(i * stride + TRAINED_STEPS - 1) for i in range(steps)] + [0])
+    return [int(i * stride + TRAINED_STEPS - 1) for i in range(steps)]
+
+
+def _edm(alphas_cumprod: Tensor, steps: int) -> SamplingSchedule:
+    timesteps = torch.tensor([*edm_timesteps(steps), 0])
     abar = alphas_cumprod[timesteps]
     abar[0] = EDM_FIRST_ALPHA_CUMPROD
     abar[-1] = 1
@@ -207,3 +213,21 @@ def spaced_sigmas(sigmas: Tensor, steps: int, denoise: float = 1.0) -> Tensor:
     timesteps = torch.tensor(spaced_timesteps(int(steps / min(denoise, 1.0))))
     walked = sigmas[timesteps.flip(0).to(sigmas.device)]
     return torch.cat([walked, sigmas.new_zeros(1)])[-(steps + 1) :]
+
+
+def edm_sigmas(sigmas: Tensor, steps: int) -> Tensor:
+    """The sigmas of the official EDM samplers from a model's own table.
+
+    Args:
+        sigmas: (1000,) ascending, sigma of each trained timestep.
+        steps: number of steps to walk.
+
+    Returns:
+        (steps + 1,) descending from 1e4 to 0.
+
+    Raises:
+        BIRError: an impossible number of steps.
+    """
+    walked = sigmas[torch.tensor(edm_timesteps(steps), device=sigmas.device)]
+    first = sigmas_from_alphas_cumprod(walked.new_tensor([EDM_FIRST_ALPHA_CUMPROD]))
+    return torch.cat([first, walked[1:], sigmas.new_zeros(1)])

@@ -1,5 +1,7 @@
 """`bir_core.DiffBIR` and the nodes: the same networks and noise, the same picture."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,7 @@ from comfyui.vae_models import DECODER_WIDTH, vae_weights, write_vae
 
 from bir_core.diffbir import DiffBIR
 from bir_core.diffbir_settings import DiffBIRSettings
-from bir_core.diffusion.noise import draw_normal, image_generators
+from bir_core.diffusion.noise import NoiseSource, draw_normal, image_generators
 from bir_core.images import from_channels_last, to_channels_last
 from bir_core.networks.autoencoder import SDVAE, VAEConfig
 from bir_core.networks.ir_controlnet import IRControlNet
@@ -29,8 +31,8 @@ def image() -> Array:
 
 
 @pytest.fixture(scope="module")
-def pipeline() -> DiffBIR:
-    """The networks of the server's model folders."""
+def networks() -> dict[str, torch.nn.Module]:
+    """Those of the server's model folders."""
     unet, control = SDUNet(CONFIG), IRControlNet(CONFIG)
     unet.load_state_dict(unet_weights())
     control.load_state_dict(control_weights())
@@ -40,11 +42,11 @@ def pipeline() -> DiffBIR:
     networks = {"sd_unet": unet, "ir_controlnet": control, "sd_vae": vae}
     for network in networks.values():
         network.eval().requires_grad_(False)
-    return DiffBIR(**networks, version="v2")
+    return networks
 
 
-def standalone(pipeline: DiffBIR, image: Array, settings: DiffBIRSettings) -> Array:
-    """With the draws of ComfyUI: its ddpm takes them from a generator of the seed plus 1."""
+def draws_of_ddpm() -> NoiseSource:
+    """Those of ComfyUI: its ddpm takes them from a generator of the seed plus 1."""
     of_sampler = torch.Generator().manual_seed(SEED + 1)
     draws = 0
 
@@ -55,12 +57,19 @@ def standalone(pipeline: DiffBIR, image: Array, settings: DiffBIRSettings) -> Ar
             return draw_normal(image_generators(SEED, 1), like)
         return torch.randn(like.shape, generator=of_sampler)
 
+    return noise
+
+
+def standalone(
+    pipeline: DiffBIR, image: Array, settings: DiffBIRSettings, noise: NoiseSource | None = None
+) -> Array:
     out = pipeline(
         from_channels_last(torch.from_numpy(image)),
         torch.linspace(-1, 1, 77 * 1024).reshape(1, 77, 1024) * 0.5,
         torch.zeros(1, 77, 1024),
         upscale_by=1.0,
         settings=settings,
+        seed=SEED,
         noise=noise,
     )
     picture: Array = to_channels_last(out).numpy()
@@ -69,7 +78,7 @@ def standalone(pipeline: DiffBIR, image: Array, settings: DiffBIRSettings) -> Ar
 
 @pytest.mark.parametrize("rich", [False, True])
 def test_nodes_and_package_give_the_same_picture(
-    diffbir_server: Server, pipeline: DiffBIR, image: Array, rich: bool
+    diffbir_server: Server, networks: dict[str, torch.nn.Module], image: Array, rich: bool
 ) -> None:
     """Plain; and with tiles, guidance, growing cfg and less control."""
     write_vae(diffbir_server.base / "models")
@@ -99,7 +108,35 @@ def test_nodes_and_package_give_the_same_picture(
         vae_tile=tile,
         **more,
     )
-    ours = standalone(pipeline, image, settings)
+    ours = standalone(DiffBIR(**networks, version="v2"), image, settings, draws_of_ddpm())
     assert ours.shape == theirs.shape
     assert ours.std() > 0.01
     assert np.abs(ours - theirs).max() < 1e-3
+
+
+def test_nodes_and_package_draw_the_same_noise(
+    diffbir_server: Server, networks: dict[str, torch.nn.Module], image: Array
+) -> None:
+    """v2.1 as it is set by default: an SDE sampler, whose Brownian path is that of the seed."""
+    write_vae(diffbir_server.base / "models")
+    prompt = one_node(
+        diffbir_server,
+        image,
+        seed=SEED,
+        steps=3,
+        sampler_name="dpmpp_3m_sde",
+        scheduler="edm",
+        color_fix="none",
+    )
+    prompt["vae"] = node("VAELoader", vae_name="sd.safetensors")
+    prompt["base"] = prompt["model"]
+    prompt["model"] = node(
+        "ModelSamplingDiscrete", model=["base", 0], sampling="v_prediction", zsnr=True
+    )
+    theirs = restored(diffbir_server, prompt)
+    settings = DiffBIRSettings(steps=3, cfg=4.0, short_side=0, tile=0, vae_tile=0, color_fix="none")
+    ours = standalone(DiffBIR(**networks), image, settings)
+    assert ours.std() > 0.01
+    assert np.abs(ours - theirs).max() < 1e-3
+    other = standalone(DiffBIR(**networks), image, replace(settings, sampler="dpmpp_2m"))
+    assert np.abs(other - ours).max() > 1e-2

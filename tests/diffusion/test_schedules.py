@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from parity import load_vectors
 
 from bir_core.diffusion.schedules import (
+    edm_sigmas,
     ddim_timesteps,
     q_sample,
     sampling_schedule,
@@ -114,6 +115,13 @@ def test_spaced_sigmas_walk_down_from_the_models_table(steps, denoise):
     assert bool((sigmas.diff() < 0).all())
     if denoise == 1:
         assert torch.equal(sigmas[:-1].flip(0), table[torch.tensor(spaced_timesteps(steps))])
+
+
+@pytest.mark.parametrize("steps", [1, 10, 50])
+def test_edm_sigmas_are_the_official_ones_of_the_models_table(steps):
+    abar = sd_alphas_cumprod()
+    table = sigmas_from_alphas_cumprod(abar).float()
+    assert_equal(edm_sigmas(table, steps), sampling_schedule("edm", abar, steps).sigmas)
 
 
 def test_no_denoising_is_no_step():
