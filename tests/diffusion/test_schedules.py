@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from parity import load_vectors
 
 from bir_core.diffusion.schedules import (
-    edm_sigmas,
     ddim_timesteps,
+    edm_sigmas,
     q_sample,
     sampling_schedule,
     sd_alphas_cumprod,
