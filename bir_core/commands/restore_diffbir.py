@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -19,6 +20,7 @@ from ..networks.text_encoder import TextEncoder
 from ..prompts import OFFICIAL_PROMPTS, encode_prompts, load_embedding
 from ..restoration_modules import RestorationModule, load_restoration_module
 from ..stage1 import Task, Version
+from . import face_options
 from .options import DTYPES
 
 NO_STAGE1 = "none"
@@ -70,8 +72,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--version", choices=get_args(Version), help="(default: v2.1)")
     group.add_argument(
-        "--task", choices=get_args(Task), help="face: aligned, 512 x 512 (default: sr)"
+        "--task",
+        choices=(*get_args(Task), face_options.UNALIGNED_FACE),
+        help="face: aligned, 512 x 512; unaligned_face: a whole photo, its background as in sr and "
+        "each face on its own (default: sr)",
     )
+    face_options.add_arguments(group)
     group.add_argument(
         "--upscale", metavar="FACTOR", type=float, help="output by input side (default: 4)"
     )
@@ -151,6 +157,7 @@ def prepare(
     version: Version = options.version or "v2.1"
     settings = _settings(options, version)
     needs_negative = settings.cfg != 1 or settings.rescale_cfg
+    faces = face_options.load_face_networks(options, version, device)
     prompts = _embeddings(options, version, device, needs_negative)
     dtype = DTYPES[options.dtype]
     module = _stage1(options.stage1, device)
@@ -169,12 +176,15 @@ def prepare(
         stage1_scale=1 if module is None else module.scale,
         version=version,
     )
+    if faces is None:
+        restorer: Callable[..., Tensor] = partial(pipeline, task=options.task or "sr")
+    else:
+        restorer = face_options.photo_restorer(pipeline, faces)
 
     def restore(image: Tensor, callback: Callback) -> Tensor:
-        return pipeline(
+        return restorer(
             image,
             *prompts,
-            task=options.task or "sr",
             upscale_by=4.0 if options.upscale is None else options.upscale,
             settings=settings,
             seed=options.seed,
