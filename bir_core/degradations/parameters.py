@@ -8,6 +8,7 @@ from typing import Literal
 from ..errors import BIRError
 from .draws import Range, require_probability, require_range, require_weights
 from .kernels import MixedKernels, require_cutoff, require_sizes
+from .masks import MaskDegradation
 
 ResizeMode = Literal["area", "bilinear", "bicubic"]
 RESIZE_MODES: tuple[ResizeMode, ...] = ("area", "bilinear", "bicubic")
@@ -163,4 +164,11 @@ class RealESRGANDegradation:
         require_cutoff("final_sinc_cutoff", self.final_sinc_cutoff)
 
 
-Degradation = RealESRGANDegradation | CodeFormerDegradation | FixedDegradation
+Degradation = RealESRGANDegradation | CodeFormerDegradation | FixedDegradation | MaskDegradation
+
+
+def keeps_size(preset: Degradation) -> bool:
+    """Whether the result has the size of hq; a scale is then only that of a picture in between."""
+    if isinstance(preset, RealESRGANDegradation):
+        return preset.restore_size
+    return isinstance(preset, CodeFormerDegradation)

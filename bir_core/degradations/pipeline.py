@@ -23,6 +23,7 @@ from .kernels import (
     sharpen,
     stack_kernels,
 )
+from .masks import MaskDegradation, cut_hole
 from .noise import gaussian_noise, poisson_noise
 from .parameters import (
     CodeFormerDegradation,
@@ -41,7 +42,7 @@ class Degraded:
     """What `degrade` returns.
 
     Attributes:
-        lq: (B, 3, H', W') float32 in [0, 1].
+        lq: (B, 3, H', W') float32 in [0, 1]; with a hole (B, 4, H, W), the fourth channel its mask.
         hq: (B, 3, H, W) float32 in [0, 1], the target that belongs to lq.
         draws: every value that was drawn, by the name of its step: a number, text or bool for the
             whole batch, a (B,) tensor, or a list with one entry for each image.
@@ -219,7 +220,22 @@ def _degrade_real_esrgan(
     return _round_8bit(image)
 
 
+def _cut_holes(
+    hq: Tensor, preset: MaskDegradation, generator: torch.Generator, draws: Draws
+) -> tuple[Tensor, Tensor]:
+    cut = [cut_hole(image[None], preset, generator) for image in hq]
+    draws["holes"] = [drawn for _, _, drawn in cut]
+    return torch.cat([lq for lq, _, _ in cut]), torch.cat([target for _, target, _ in cut])
+
+
 def _with_scale(preset: Degradation, scale: int) -> Degradation:
+    if isinstance(preset, MaskDegradation):
+        if scale != 1:
+            raise BIRError(
+                f"A preset that cuts holes keeps the size of a picture, but a scale of {scale} "
+                "came; leave it out."
+            )
+        return preset
     if isinstance(preset, CodeFormerDegradation):
         return dataclasses.replace(preset, downscale=(float(scale), float(scale)))
     return dataclasses.replace(preset, scale=scale)
@@ -252,11 +268,13 @@ def degrade(
             factor of the size in between.
 
     Returns:
-        lq, hq and the drawn values. Where lq is smaller than hq, hq is cut at the right and the
+        lq, hq and the drawn values. A test of inpainting resizes and cuts hq first. Where lq is
+        smaller than hq, hq is cut at the right and the
         bottom to a multiple of the scale, so that the two cover the same part of the picture.
 
     Raises:
-        BIRError: hq of another shape or type, smaller than the scale, or a scale below 1.
+        BIRError: hq of another shape or type, smaller than the scale, a scale below 1, or any other
+            than 1 for a preset that cuts holes.
     """
     if hq.ndim != 4 or hq.shape[1] != 3 or not hq.is_floating_point() or hq.numel() == 0:
         raise BIRError(
@@ -267,6 +285,9 @@ def degrade(
         preset = _with_scale(preset, scale)
     hq = hq.float()
     draws: Draws = {}
+    if isinstance(preset, MaskDegradation):
+        lq, hq = _cut_holes(hq, preset, generator, draws)
+        return Degraded(lq=lq, hq=hq, draws=draws)
     if isinstance(preset, CodeFormerDegradation):
         return Degraded(lq=_degrade_codeformer(hq, preset, generator, draws), hq=hq, draws=draws)
     if isinstance(preset, FixedDegradation):

@@ -5,6 +5,7 @@ import dataclasses
 from ..errors import BIRError
 from .draws import Range
 from .kernels import MixedKernels
+from .masks import BoxMasks, Counts, MaskDegradation, StrokeMasks
 from .parameters import (
     CodeFormerDegradation,
     Degradation,
@@ -50,6 +51,43 @@ _REAL_ESRGAN = RealESRGANDegradation(
     ),
 )
 
+
+def _test_masks(side: int, strokes: StrokeMasks, boxes: BoxMasks | None = None) -> MaskDegradation:
+    """Of the test sets of LaMa; boxes have a weight of 0.3 against 1."""
+    share = 0.0 if boxes is None else 0.3 / 1.3
+    return MaskDegradation(
+        strokes=strokes, boxes=boxes, box_probability=share, side=side, test=True
+    )
+
+
+def _boxes(most: int, sides: Counts, margin: int) -> BoxMasks:
+    return BoxMasks(boxes=(1, most), sides=sides, margin=margin)
+
+
+# The strokes' upper counts are one more than configured, as the official code passes them on.
+_MASKS: dict[str, Degradation] = {
+    "masks_train": MaskDegradation(
+        strokes=StrokeMasks(strokes=(1, 6), lengths=200, widths=100),
+        boxes=_boxes(4, (30, 150), 10),
+        box_probability=0.5,
+        side=256,
+    ),
+    "masks_thick_256": _test_masks(
+        256, StrokeMasks(strokes=(1, 6), lengths=200, widths=100), _boxes(3, (30, 150), 10)
+    ),
+    "masks_thick_512": _test_masks(
+        512, StrokeMasks(strokes=(1, 6), lengths=450, widths=250), _boxes(4, (30, 300), 10)
+    ),
+    "masks_medium_256": _test_masks(
+        256, StrokeMasks(strokes=(4, 6), lengths=100, widths=50), _boxes(5, (10, 50), 0)
+    ),
+    "masks_medium_512": _test_masks(
+        512, StrokeMasks(strokes=(4, 11), lengths=200, widths=100), _boxes(5, (30, 150), 0)
+    ),
+    "masks_thin_256": _test_masks(256, StrokeMasks(strokes=(4, 51), lengths=40, widths=10)),
+    "masks_thin_512": _test_masks(512, StrokeMasks(strokes=(4, 71), lengths=100, widths=20)),
+}
+
 _PRESETS: dict[str, Degradation] = {
     "realesrgan_x4": _REAL_ESRGAN,
     "realesrgan_x2": dataclasses.replace(_REAL_ESRGAN, scale=2),
@@ -82,6 +120,7 @@ _PRESETS: dict[str, Degradation] = {
         noise_sigma=(5.0, 30.0),
         jpeg_quality=(40.0, 96.0),
     ),
+    **_MASKS,
 }
 
 
@@ -97,7 +136,9 @@ def get_preset(name: str) -> Degradation:
         name: "realesrgan_x4", "realesrgan_x2", "realesrgan_x1": the training of DiffIR's RealSR
             models. "diffbir_v1", "diffbir_v2.1", "codeformer" (DiffBIR v2), "codeformer_face"
             (DiffBIR v1, faces): the training of DiffBIR; the result has the size of the input.
-            "simple_x4", "simple_x1": the training of the built-in small models.
+            "simple_x4", "simple_x1": the training of the built-in small models. "masks_train": the
+            training of inpainting. "masks_thick_256" and alike, also medium and thin, and 512: the
+            tests of inpainting; wide holes are the thick ones, narrow holes the thin ones.
 
     Raises:
         BIRError: an unknown name.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..degradations import degrade, get_preset
+from ..degradations import degrade, get_preset, keeps_size
 from .data import (
     VALIDATION,
     BatchSource,
@@ -22,6 +22,7 @@ from .loop import ValidationSet, make_accelerator, train
 from .methods import make_training
 from .recipe import Recipe
 from .start_files import StartFiles
+from .toml_tables import require
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -104,7 +105,13 @@ def _degradation(recipe: Recipe) -> Degrade | None:
     if recipe.data.degradation == "pairs":
         return None
     preset = get_preset(recipe.data.degradation)
-    scale = recipe.scale
+    if keeps_size(preset):
+        require(
+            recipe.scale == 1,
+            f"a degradation that makes pictures {recipe.scale} times smaller",
+            recipe.data.degradation,
+        )
+    scale = None if keeps_size(preset) else recipe.scale
 
     def degrade_batch(hq: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         degraded = degrade(hq, preset, generator=generator, scale=scale)
