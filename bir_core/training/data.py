@@ -39,9 +39,10 @@ class Batch:
         lq: (B, 3, h, w) float32 in [0, 1].
         hq: (B, 3, h * scale, w * scale).
         generator: for the draws of the loss itself, on the CPU.
-        captions: what each picture shows, "" where that is not known; () if none has one.
+        captions: what each picture shows, "" where that is not known.
         micro_batches: how many of these an iteration has, those of all processes; gradients are
             averaged over them.
+        shared: what an update leaves for later ones on this micro-batch, by name.
     """
 
     lq: Tensor
@@ -49,6 +50,7 @@ class Batch:
     generator: torch.Generator
     captions: tuple[str, ...] = ()
     micro_batches: int = 1
+    shared: dict[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -380,10 +382,12 @@ class BatchSource:
         if stage is not None:
             chosen = torch.randperm(len(lq), generator=generator)[: stage.batch].to(lq.device)
             lq, hq = paired_crop(lq[chosen], hq[chosen], stage.patch, generator)
+            captions = tuple(captions[index] for index in chosen.tolist())
         return Batch(
             lq,
             hq,
             generator_for(self.seed, NOISE, number),
+            captions,
             micro_batches=self.data.accumulate * self.processes,
         )
 
