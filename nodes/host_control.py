@@ -9,6 +9,7 @@ weights of the condition's channels become the network's hint block, which is ad
 
 import logging
 import threading
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,9 +28,10 @@ from torch import Tensor
 
 from ..bir_core.conditioning import augment_condition, condition_parts, control_memory
 from ..bir_core.errors import BIRError
-from ..bir_core.images import require_finite, resize, split_alpha, to_channels_last
+from ..bir_core.images import resize, split_alpha, to_channels_last
 from ..bir_core.networks.ir_controlnet import HINT_CHANNELS
 from ..bir_core.networks.unet import UNetConfig
+from .host_vae import encode_whole
 
 # Where a conditioning tells the control net which part of the latent it is for.
 AREA = "bir_area"
@@ -107,9 +109,7 @@ def encode(vae: Any, image: Tensor) -> Tensor:
 
     The VAE's own fallback to tiles applies when the memory runs out.
     """
-    latent: Tensor = vae.encode(to_channels_last(image)).float().cpu()
-    require_finite(latent, "The latent of the condition image")
-    return latent
+    return encode_whole(vae, to_channels_last(image)).cpu()
 
 
 def require_same_aspect(image: tuple[int, ...], picture: tuple[int, int]) -> None:
@@ -200,6 +200,22 @@ class IRControlNet(comfy.controlnet.ControlNet):
         c.hint, c.noise_aug, c.seed = self.hint, self.noise_aug, self.seed
         return c
 
+    @property
+    def computing_type(self) -> torch.dtype:
+        """What it computes in, which need not be the type of its weights."""
+        dtype: torch.dtype = self.manual_cast_dtype or self.control_model.dtype
+        return dtype
+
+    def in_float32(self) -> "IRControlNet":
+        """A copy that computes in float32, its weights cast layer by layer."""
+        wide = self.copy()
+        wide.manual_cast_dtype = torch.float32
+        wide.control_model_wrapped = self.control_model_wrapped.clone()
+        wide.control_model_wrapped.force_cast_weights = True
+        # As ComfyUI does it for a MODEL: tells it that this clone has to be loaded anew.
+        wide.control_model_wrapped.patches_uuid = uuid.uuid4()
+        return wide
+
     def set_cond_hint(
         self,
         cond_hint: Tensor,
@@ -262,7 +278,7 @@ class IRControlNet(comfy.controlnet.ControlNet):
         start, end = self.timestep_range
         if t[0] > start or t[0] < end:
             return previous
-        dtype = self.manual_cast_dtype or self.control_model.dtype
+        dtype = self.computing_type
         hint = self.hint_of_call(x_noisy, cond, batched_number, transformer_options)
         sampling = self.model_sampling_current
         context = cond.get("crossattn_controlnet", cond["c_crossattn"])
@@ -308,7 +324,7 @@ class IRControlNet(comfy.controlnet.ControlNet):
         chain: float = super().inference_memory_requirements(dtype)
         assert self.hint is not None
         batch, _, height, width = self.hint.image.shape
-        itemsize = (self.manual_cast_dtype or self.control_model.dtype).itemsize
+        itemsize = self.computing_type.itemsize
         size = (height // COMPRESSION, width // COMPRESSION)
         if self.largest is not None:
             size = (min(size[0], self.largest[0]), min(size[1], self.largest[1]))

@@ -10,13 +10,13 @@ import comfy.model_sampling
 import comfy.samplers
 import comfy.utils
 import latent_preview
+import torch
 from torch import Tensor
 
 from ..bir_core.diffusion.denoisers import rescaled_cfg_scale
 from ..bir_core.diffusion.noise import draw_normal, image_generators
 from ..bir_core.diffusion.schedules import TRAINED_STEPS
 from ..bir_core.errors import BIRError
-from ..bir_core.images import require_finite
 
 
 def trained_sigmas(model: Any) -> Tensor:
@@ -61,6 +61,19 @@ class GrowingCFGGuider(comfy.samplers.CFGGuider):
         return denoised
 
 
+def computing_type(model: Any) -> torch.dtype:
+    """What a MODEL computes in, which need not be the type of its weights."""
+    dtype: torch.dtype = model.get_model_object("manual_cast_dtype") or model.model.get_dtype()
+    return dtype
+
+
+def in_float32(model: Any) -> Any:
+    """A MODEL like `model` that computes in float32, its weights cast layer by layer."""
+    wide = model.clone()
+    wide.set_model_compute_dtype(torch.float32)
+    return wide
+
+
 def growing_cfg_guider(
     model: Any, positive: Any, negative: Any, scale: float, rescale: bool
 ) -> GrowingCFGGuider:
@@ -96,7 +109,7 @@ def sample(
     progress for each step. Image i of the batch draws its first noise from seed + i.
 
     Raises:
-        BIRError: no memory, or numbers that are none.
+        BIRError: no memory.
     """
     try:
         samples: Tensor = guider.sample(
@@ -111,7 +124,6 @@ def sample(
     except Exception as error:
         comfy.model_management.raise_non_oom(error)
     else:
-        require_finite(samples, "The sampled latent")
         return samples.to(latent.device)
     comfy.model_management.soft_empty_cache()
     raise BIRError(

@@ -44,6 +44,30 @@ def test_an_image_of_a_batch_comes_out_as_if_alone():
     torch.testing.assert_close(together[1:], alone, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("stored", [torch.float16, torch.bfloat16])
+def test_stored_in_half_precision_and_computed_in_float32(stored):
+    """Equal to the whole VAE in float32 with the same weights; the whole one in half is not."""
+    half = network().to(stored)
+    wide = network().to(stored).float()
+    decoded = decode_tiled(half, LATENT, tile=64)
+    assert decoded.dtype == torch.float32
+    torch.testing.assert_close(decoded, wide.decode(LATENT), rtol=0, atol=1e-4)
+    encoded = encode_tiled(half, IMAGE, tile=64)
+    torch.testing.assert_close(encoded, wide.encode(IMAGE), rtol=0, atol=1e-4)
+    # The weights are as they were.
+    assert {value.dtype for value in half.parameters()} == {stored}
+
+
+@pytest.mark.parametrize("stored", [torch.float16, torch.bfloat16])
+def test_in_half_precision_it_is_the_one_nearer_to_float32(stored):
+    half = network().to(stored)
+    exact = network().to(stored).float().decode(LATENT.to(stored).float())
+    tiles, whole = decode_tiled(half, LATENT.to(stored), tile=64), half.decode(LATENT.to(stored))
+    assert tiles.dtype == stored
+    errors = [(picture.float() - exact).square().mean().sqrt() for picture in (tiles, whole)]
+    assert 1e-5 < errors[0] < errors[1]
+
+
 def test_a_vae_without_the_outer_projections():
     bare = torch.nn.Module()
     bare.encoder, bare.decoder = VAE.encoder, VAE.decoder
@@ -120,7 +144,16 @@ def test_out_of_memory_at_the_smallest_tile_is_an_error(monkeypatch):
         raise torch.OutOfMemoryError
 
     monkeypatch.setattr(exact_tiled_vae, "run_tiled", short_of_memory)
-    with pytest.raises(torch.OutOfMemoryError):
+    with pytest.raises(BIRError, match="memory for a tile of 64 pixels, but even that ran out"):
+        decode_tiled(VAE, LATENT, tile=512)
+
+
+def test_other_errors_are_not_taken_for_it(monkeypatch):
+    def broken(*args, **options):
+        raise RuntimeError("something else")
+
+    monkeypatch.setattr(exact_tiled_vae, "run_tiled", broken)
+    with pytest.raises(RuntimeError, match="something else"):
         decode_tiled(VAE, LATENT, tile=512)
 
 

@@ -194,21 +194,40 @@ def parked_bytes(operations: list[Operation], height: int, width: int, dtype: to
     return most * dtype.itemsize
 
 
+def _layers(operation: Operation) -> list[Layer]:
+    """The convolutions of an operation."""
+    if isinstance(operation, Convolution):
+        return [operation.conv]
+    if isinstance(operation, Attention):
+        return [operation.q, operation.k, operation.v, operation.proj_out]
+    shortcut = [] if operation.shortcut is None else [operation.shortcut]
+    return [operation.conv1, operation.conv2, *shortcut]
+
+
+def _cast_bytes(operation: Operation, dtype: torch.dtype) -> int:
+    """Memory of the weights of the operation's largest layer in `dtype`, where they are stored in
+    another type: see `autoencoder_tiled.cast_to_input`."""
+    stored = [layer.weight for layer in _layers(operation) if layer.weight.dtype != dtype]
+    return max((weight.numel() + len(weight) for weight in stored), default=0) * dtype.itemsize
+
+
 def working_bytes(operations: list[Operation], tile: int, dtype: torch.dtype) -> int:
     """Memory on the computing device at the busiest moment besides parked maps and weights: a tile
     with its halo in and out in float32 and in the type of the computation, or the attention's
-    chunk. The libraries' work space for a convolution is not counted."""
+    chunk, and the weights of one layer where they are cast to `dtype`. The libraries' work space
+    for a convolution is not counted."""
     base = base_channels(operations)
     most = 0
     for operation, channels, *_ in _walk(operations, 1, 1):
         if isinstance(operation, Attention):
             chunk = attention_chunk(tile)
-            most = max(most, chunk * (chunk + 3 * channels) * (8 + dtype.itemsize))
-            continue
-        conv = operation.conv if isinstance(operation, Convolution) else operation.conv1
-        widest = max(channels, conv.out_channels)
-        side = tile_side(tile, widest, base) + 2
-        most = max(most, (channels + conv.out_channels) * side**2 * (8 + dtype.itemsize))
+            numbers = chunk * (chunk + 3 * channels)
+        else:
+            conv = operation.conv if isinstance(operation, Convolution) else operation.conv1
+            widest = max(channels, conv.out_channels)
+            side = tile_side(tile, widest, base) + 2
+            numbers = (channels + conv.out_channels) * side**2
+        most = max(most, numbers * (8 + dtype.itemsize) + _cast_bytes(operation, dtype))
     return most
 
 

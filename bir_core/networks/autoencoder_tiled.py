@@ -38,6 +38,17 @@ from .row_strips import Progress
 
 LARGEST_FLOAT16 = torch.finfo(torch.float16).max
 
+# How a layer is run: layer, input -> output.
+LayerCall = Callable[[Layer, Tensor], Tensor]
+
+
+def cast_to_input(layer: Layer, x: Tensor) -> Tensor:
+    """A layer in the type of its input: weights stored in another type are cast for this call."""
+    if layer.weight.dtype == x.dtype:
+        return layer(x)
+    weights = {name: value.to(x.dtype) for name, value in layer.named_parameters()}
+    return torch.func.functional_call(layer, weights, (x,))
+
 
 class ParkingOverflow(ArithmeticError):
     """A finite number was too large for maps parked in float16; park in float32."""
@@ -147,6 +158,7 @@ class _Run:
     base: int
     parking: Parking
     progress: Progress
+    call: LayerCall
 
     def _sweep(
         self, target: ParkedMap, channels: int, produce: Callable[[Box], Tensor]
@@ -183,7 +195,8 @@ class _Run:
             last_row, last_column = 2 * bottom + 1, 2 * right + 1
             area = Box(2 * top, min(last_row, height), 2 * left, min(last_column, width))
             missing = (0, last_column - area.right, 0, last_row - area.bottom)
-            return conv(F.pad(self._read(source, area, affine), missing))[0].float()
+            padded = F.pad(self._read(source, area, affine), missing)
+            return self.call(conv, padded)[0].float()
         scale = 2 if resample == "up" else 1
         area = Box(
             max((top - 1) // scale, 0),
@@ -199,7 +212,7 @@ class _Run:
         first_row, first_column = top - scale * area.top, left - scale * area.left
         rows = slice(first_row, first_row + bottom - top)
         columns = slice(first_column, first_column + right - left)
-        return conv(piece)[0, :, rows, columns].float()
+        return self.call(conv, piece)[0, :, rows, columns].float()
 
     def convolution(self, operation: Convolution, source: ParkedMap) -> ParkedMap:
         conv, resample = operation.conv, operation.resample
@@ -232,7 +245,7 @@ class _Run:
         def add(box: Box) -> Tensor:
             part = x.part(box).to(self.device)
             if shortcut is not None:
-                part = shortcut(part.to(self.dtype)[None])[0]
+                part = self.call(shortcut, part.to(self.dtype)[None])[0]
             return self._convolved(conv2, hidden, box, between).add_(part)
 
         return self._sweep(target, max(len(x.values), channels), add)
@@ -253,17 +266,17 @@ class _Run:
         starts = range(0, height * width, chunk)
         for start in starts:
             piece = normalised(pixels[..., start : start + chunk])
-            both = torch.cat([operation.k(piece), operation.v(piece)], dim=1)
+            both = torch.cat([self.call(layer, piece) for layer in (operation.k, operation.v)], 1)
             keys_values.write(parked[..., start : start + chunk], both[0].float())
             self.progress.advance()
         keys_values.finish()
         target = ParkedMap(x.values)
         for start in starts:
             part = pixels[..., start : start + chunk]
-            query = operation.q(normalised(part))[0, :, 0].T * channels**-0.5
+            query = self.call(operation.q, normalised(part))[0, :, 0].T * channels**-0.5
             mixed = self._attend(query, parked[:, 0], chunk)
-            projected = operation.proj_out(mixed.T.reshape(1, channels, 1, -1))[0].float()
-            target.write(part, projected.add_(part.to(self.device)))
+            projected = self.call(operation.proj_out, mixed.T.reshape(1, channels, 1, -1))[0]
+            target.write(part, projected.float().add_(part.to(self.device)))
             self.progress.advance()
         target.finish()
         return target
@@ -301,17 +314,19 @@ def run_tiled(
     tile: int,
     parking: Parking,
     callback: Callable[[int, int], None] | None = None,
+    call: LayerCall = cast_to_input,
 ) -> Tensor:
     """Encoder or decoder, equal to the whole one to rounding.
 
     Args:
         operations: of `encoder_operations` or `decoder_operations`.
-        x: (B, C, h, w) on the computing device and in the type that the weights compute in. Images
-            of the batch follow each other.
+        x: (B, C, h, w) on the computing device and in the type to compute in. Images of the batch
+            follow each other.
         tile: side of a tile on the widest grid, in pixels of the picture; it changes memory and
             time, and the result by rounding only.
         parking: where maps wait, and their type.
         callback: told (done, total) after each tile of each pass; it may raise to cancel.
+        call: how a layer is run on an input whose type its weights may not have.
 
     Returns:
         (B, C', h', w') like x.
@@ -321,7 +336,7 @@ def run_tiled(
     """
     batch, _, height, width = x.shape
     progress = Progress(batch * count_pieces(operations, height, width, tile), callback)
-    run = _Run(x.dtype, x.device, tile, base_channels(operations), parking, progress)
+    run = _Run(x.dtype, x.device, tile, base_channels(operations), parking, progress, call)
     results = []
     for image in x:
         current = ParkedMap(image)

@@ -11,16 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from comfyui.diffbir_models import write_diffbir_models
-from comfyui.harness import (
-    PACK,
-    Prompt,
-    Server,
-    copy_pack,
-    find_comfyui,
-    find_python,
-    node,
-    unique_copy,
-)
+from comfyui.harness import Prompt, Server, find_comfyui, find_python, node, unique_copy
 from comfyui.models import write_models
 from numpy.typing import NDArray
 
@@ -53,11 +44,7 @@ def start_server(
 def server(start_server: Callable[[str], Server]) -> Iterator[Server]:
     """The server of most tests; the pack is a symbolic link in its `custom_nodes`."""
     prepared = start_server("comfyui-bir-linked")
-    pack = prepared.base / "custom_nodes" / prepared.pack_name
-    try:
-        pack.symlink_to(PACK, target_is_directory=True)
-    except OSError:  # Windows without the right to make links
-        copy_pack(pack)
+    prepared.link_pack()
     write_models(prepared.base / "models")
     with prepared:
         yield prepared

@@ -90,6 +90,13 @@ class Server:
             *("--database-url", f"sqlite:///{base / 'comfyui.sqlite'}"),
         ]
 
+    def link_pack(self) -> None:
+        pack = self.base / "custom_nodes" / self.pack_name
+        try:
+            pack.symlink_to(PACK, target_is_directory=True)
+        except OSError:  # Windows without the right to make links
+            copy_pack(pack)
+
     def __enter__(self) -> "Server":
         environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
         environment.pop("PYTHONPATH", None)

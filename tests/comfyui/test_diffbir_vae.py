@@ -31,18 +31,32 @@ def coding(server: Server, vae_name: str, images: Array) -> Prompt:
     }
 
 
+def with_our_encoder(prompt: Prompt, **tiled: Any) -> Prompt:
+    prompt["encode"] = node("BIRVAEEncodeTiled", pixels=["image", 0], vae=["vae", 0], **tiled)
+    return prompt
+
+
 def encoded(server: Server, images: Array, vae_name: str = "sd.safetensors", **tiled: Any) -> Array:
     """The latent of the stock node, or with keywords that of ours."""
     prompt = coding(server, vae_name, images)
     if tiled:
-        prompt["encode"] = node("BIRVAEEncodeTiled", pixels=["image", 0], vae=["vae", 0], **tiled)
+        with_our_encoder(prompt, **tiled)
     prompt["save"] = node("TestSaveLatent", latent=["encode", 0], file="latent.npy")
     return latent_of(server, prompt)
 
 
-def decoded(server: Server, images: Array, vae_name: str = "sd.safetensors", **tiled: Any) -> Array:
-    """The stock node's picture of the images' latent, or with keywords that of ours."""
+def decoded(
+    server: Server,
+    images: Array,
+    vae_name: str = "sd.safetensors",
+    encoding: dict[str, Any] | None = None,
+    **tiled: Any,
+) -> Array:
+    """The stock node's picture of the images' latent, or with keywords that of ours. `encoding` are
+    the inputs of our encoder, in the place of the stock one."""
     prompt = coding(server, vae_name, images)
+    if encoding is not None:
+        with_our_encoder(prompt, **encoding)
     kind = "BIRVAEDecodeTiled" if tiled else "VAEDecode"
     prompt["decode"] = node(kind, samples=["encode", 0], vae=["vae", 0], **tiled)
     prompt["save"] = node("TestSaveTensor", image=["decode", 0], file="decoded.npy")

@@ -208,6 +208,18 @@ def test_working_memory_does_not_grow_with_the_picture(coder):
     assert largest[1] <= working_bytes(operations, 24, torch.float32)
 
 
+def test_weights_that_are_cast_count_as_working_memory():
+    """Those of the largest convolution at a time, and none where they have the type already."""
+    stored = network(ch_mult=(1, 2, 2)).half()
+    operations = decoder_operations(stored.decoder)
+    largest = (64 * 64 * 9 + 64) * 4
+    wide = working_bytes(decoder_operations(MIDDLE.decoder), 24, torch.float32)
+    assert 0 < working_bytes(operations, 24, torch.float32) - wide <= largest
+    with watching() as watch:
+        run_tiled(operations, uneven(1, 4, 10, 14), tile=24, parking=FLOAT32)
+    assert watch.largest <= working_bytes(operations, 24, torch.float32)
+
+
 def test_full_size_decoder_needs_384_numbers_a_pixel():
     with torch.device("meta"):
         vae = SDVAE(VAEConfig())
