@@ -21,6 +21,7 @@ comfy.cli_args.args.cpu = True
 
 import comfy.k_diffusion.sampling  # noqa: E402
 import comfy.memory_management  # noqa: E402
+import comfy.model_management  # noqa: E402
 import comfy.model_sampling  # noqa: E402
 import comfy.samplers  # noqa: E402
 import comfy.supported_models  # noqa: E402
@@ -111,6 +112,34 @@ def weight_types() -> Results:
             results[f"type.{dynamic}.{name}"] = torch.tensor([kind.itemsize for kind in kinds])
             results[f"weight.{dynamic}.{name}"] = state["time_embed.0.weight"].float()
     comfy.memory_management.aimdo_enabled = False
+    return results
+
+
+def computed_in_float32() -> Results:
+    """A control net that computes in float16, as on a GPU, and its copy in float32."""
+    management = comfy.model_management
+    comfy.cli_args.args.fp16_unet, stock = True, management.unet_manual_cast
+    management.unet_manual_cast = lambda *_: None
+    half = control_net()
+    comfy.cli_args.args.fp16_unet, management.unet_manual_cast = False, stock
+    wide = half.in_float32()
+    generator = torch.Generator().manual_seed(0)
+    x, hint = torch.randn(2, 1, 4, 8, 8, generator=generator)
+    context = torch.randn(1, 77, 1024, generator=generator)
+    results = {}
+    for name, net in {"half": half, "wide": wide, "half again": half}.items():
+        management.load_models_gpu(net.get_models())
+        inputs = (each.to(net.computing_type) for each in (x, hint, context))
+        x_in, hint_in, context_in = inputs
+        output = net.control_model(
+            x=x_in, hint=hint_in, timesteps=torch.tensor([500.0]), context=context_in
+        )
+        results[f"float32.{name}"] = output["middle"][0]
+    exact = control_net()
+    weights = half.control_model.state_dict()
+    exact.control_model.load_state_dict({name: value.float() for name, value in weights.items()})
+    output = exact.control_model(x=x, hint=hint, timesteps=torch.tensor([500.0]), context=context)
+    results["float32.exact"] = output["middle"][0]
     return results
 
 
@@ -280,6 +309,7 @@ def sentences() -> dict[str, str]:
 
 
 with torch.inference_mode():
-    found = control_outputs() | weight_types() | sampled_trajectories() | hints()
+    found = control_outputs() | weight_types() | computed_in_float32()
+    found |= sampled_trajectories() | hints()
     tensors = {name: value.contiguous().clone() for name, value in found.items()}
     save_file(tensors, results_path, metadata=sentences())

@@ -53,6 +53,14 @@ def test_weights_are_stored_as_asked_for(found: Found, name: str, size: int) -> 
     assert torch.equal(tensors[f"weight.True.{name}"], tensors[f"weight.False.{name}"])
 
 
+def test_copy_in_float32_of_a_net_in_half_precision(found: Found) -> None:
+    of = {name: found[0][f"float32.{name}"] for name in ("half", "wide", "exact", "half again")}
+    assert (of["half"].dtype, of["wide"].dtype) == (torch.float16, torch.float32)
+    torch.testing.assert_close(of["wide"], of["exact"], rtol=1e-5, atol=1e-5)
+    assert (of["half"].float() - of["exact"]).abs().max() > 1e-4
+    assert torch.equal(of["half again"], of["half"])
+
+
 @pytest.mark.parametrize("index", [0, 1, 2, 22, 23, 24])
 def test_stock_ddpm_on_our_schedule_equals_the_official_sampler(found: Found, index: int) -> None:
     vectors, metadata = load_vectors("diffbir_samplers")

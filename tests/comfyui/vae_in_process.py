@@ -30,7 +30,7 @@ sys.modules["bir_pack"] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(sys.modules["bir_pack"])
 
 from bir_pack.bir_core.benchmarks.measuring import peak_memory_of, seconds_of  # noqa: E402
-from bir_pack.nodes.vae import decode  # noqa: E402
+from bir_pack.nodes.host_vae import Tiling, decode  # noqa: E402
 
 CPU = torch.device("cpu")
 vae = comfy.sd.VAE(sd=comfy.utils.load_torch_file(str(file)))
@@ -38,7 +38,7 @@ generator = torch.Generator().manual_seed(0)
 latent = torch.randn(1, 4, height // 8, width // 8, generator=generator)
 ways = {
     "whole": lambda: vae.decode(latent),
-    "exact": lambda: decode(vae, latent, tile, dtype="float32"),
+    "exact": lambda: decode(vae, latent, Tiling(tile, parking_dtype="float32")),
     # The stock node's proportions: an overlap of an eighth of the tile.
     "stock": lambda: vae.decode_tiled(
         latent, tile_x=tile // 8, tile_y=tile // 8, overlap=max(1, tile // 64)
