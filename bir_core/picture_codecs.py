@@ -45,18 +45,22 @@ class Samples:
     exif: bytes | None
 
 
-def decode(path: Path) -> Samples:
+def decode(path: Path, content: bytes | None = None) -> Samples:
     """Read a PNG, JPEG, WebP or TIFF file; the content decides the format, not the name.
+
+    Args:
+        path: of the file; or what errors call it, if its content comes with it.
+        content: the file's bytes; None reads them from `path`.
 
     Raises:
         BIRError: it cannot be decoded, is cut off, or holds several pictures.
     """
-    with open(path, "rb") as file:
+    with open(path, "rb") if content is None else io.BytesIO(content) as file:
         start = file.read(25)
     sixteen_bit_png = start.startswith(PNG_START) and start[24:25] == b"\x10"
     if sixteen_bit_png or start.startswith(TIFF_STARTS):
-        return _decode_libvips(path)
-    return _decode_pillow(path)
+        return _decode_libvips(path, content)
+    return _decode_pillow(path, content)
 
 
 def encode(path: Path, samples: Samples, file_format: Format, quality: int) -> None:
@@ -106,12 +110,13 @@ def _matching_icc(icc: bytes | None, grey: bool) -> bytes | None:
     return icc if icc and icc[16:20] == (b"GRAY" if grey else b"RGB ") else None
 
 
-def _decode_pillow(path: Path) -> Samples:
+def _decode_pillow(path: Path, content: bytes | None) -> Samples:
     try:
         with warnings.catch_warnings():
             # Pillow warns at half the size where it refuses; such pictures are fine here.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image: Image.Image = Image.open(path, formats=PILLOW_FORMATS)
+            file = path if content is None else io.BytesIO(content)
+            image: Image.Image = Image.open(file, formats=PILLOW_FORMATS)
         with image:
             if image.format != "MPO":  # a photograph with previews, of which it is the first
                 _require_single(path, getattr(image, "n_frames", 1))
@@ -196,11 +201,14 @@ def _libvips() -> Any:
     return pyvips
 
 
-def _decode_libvips(path: Path) -> Samples:
+def _decode_libvips(path: Path, content: bytes | None) -> Samples:
     pyvips = _libvips()
     try:
-        # Not from libvips' cache, which does not notice that a file was written anew.
-        image = pyvips.Image.new_from_file(str(path), fail_on="error", revalidate=True)
+        if content is None:
+            # Not from libvips' cache, which does not notice that a file was written anew.
+            image = pyvips.Image.new_from_file(str(path), fail_on="error", revalidate=True)
+        else:
+            image = pyvips.Image.new_from_buffer(content, "", fail_on="error")
         fields = image.get_fields()
         pages = image.get("n-pages") if "n-pages" in fields else 1
         _require_single(path, pages)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from ..errors import BIRError
-from ..training.data import find_pairs
+from ..training.data import open_source
 from ..training.loop import Run, make_accelerator
 from ..training.methods import make_training
 from ..training.recipe import Recipe
@@ -55,8 +55,7 @@ def training_throughput(
         )
     training = make_training(recipe, files)
     accelerator = make_accelerator(device)
-    pairs = find_pairs(data, recipe.data, recipe.validation.held_out)
-    source = make_source(recipe, pairs, accelerator)
+    source = make_source(recipe, open_source(data, recipe.data), accelerator)
     clock = _Clock(accelerator.device)
     if source.degrade is not None:
         source.degrade = clock.around("degrading", source.degrade)

@@ -8,6 +8,7 @@ from .optimizers import OptimizerRecipe
 from .toml_tables import require
 
 Augmentation = Literal["none", "hflip", "dihedral"]
+Crop = Literal["window", "center", "resized"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,6 +18,24 @@ class PatchStage:
     patch: int
     batch: int
     iterations: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaptionRecipe:
+    """Which caption of a picture a training step sees; one stands in for the other if only one is
+    there.
+
+    Attributes:
+        long_probability: of the long caption instead of the short one.
+        drop_probability: of no caption at all, so that the network learns to go without.
+    """
+
+    long_probability: float = 0.2
+    drop_probability: float = 0.2
+
+    def __post_init__(self) -> None:
+        for probability in (self.long_probability, self.drop_probability):
+            require(0 <= probability <= 1, "probabilities of captions in [0, 1]", probability)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +50,10 @@ class DataRecipe:
             crop of `patch` follows. 0: the same as `patch`.
         batch: pairs per process and micro-batch.
         accumulate: micro-batches per iteration, whose gradients are averaged.
+        crop: which square of a picture is cut out. `window`: a random one of its pixels; `center`:
+            the middle of the picture after its short side is resized to the patch; `resized`: a
+            random window after the short side is resized to between 1 and 1/0.7 patches. The last
+            two are those of DiffBIR's CodeFormer-type degradation, and not for pairs.
         augmentation: `hflip` (probability 0.5), `dihedral` (the eight flips and turns, uniform;
             also what two flips and a transposition, each with probability 0.5, amount to) or
             `none`.
@@ -40,6 +63,10 @@ class DataRecipe:
             subset of each batch and one common random crop of it. The last stage stays.
         workers: processes that read pictures; 0 reads in the training process.
         cache: decode all pictures once and keep them in memory as 8-bit values.
+        shuffle_window: pictures of shards are shuffled among so many neighbours, after the shards
+            themselves, so that only a few shards are read at a time; 0: among all. Other data, and
+            no more pictures than this, are shuffled as a whole.
+        captions: which captions are seen; None: none, every caption is "".
     """
 
     degradation: str
@@ -47,11 +74,14 @@ class DataRecipe:
     source_patch: int = 0
     batch: int
     accumulate: int = 1
+    crop: Crop = "window"
     augmentation: Augmentation = "hflip"
     pool: int = 0
     progressive: tuple[PatchStage, ...] = ()
     workers: int = 0
     cache: bool = False
+    shuffle_window: int = 100_000
+    captions: CaptionRecipe | None = None
 
     def __post_init__(self) -> None:
         require(self.patch > 0, "a `patch` of at least 1 pixel", self.patch)
@@ -68,6 +98,12 @@ class DataRecipe:
             self.pool,
         )
         require(self.workers >= 0, "0 or more `workers`", self.workers)
+        require(self.shuffle_window >= 0, "a `shuffle_window` of 0 or more", self.shuffle_window)
+        require(
+            self.crop == "window" or self.degradation != "pairs",
+            'the crop "window" for pairs, which must not be resized',
+            self.crop,
+        )
         for stage in self.progressive:
             require(
                 0 < stage.patch <= self.patch

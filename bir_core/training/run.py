@@ -11,11 +11,11 @@ from ..degradations import degrade, get_preset, keeps_size
 from .data import (
     VALIDATION,
     BatchSource,
-    PictureDataset,
-    PicturePair,
-    find_pairs,
+    ExampleDataset,
+    ExampleSource,
     generator_for,
-    read_training_picture,
+    held_out_source,
+    open_source,
     to_float,
 )
 from .loop import ValidationSet, make_accelerator, train
@@ -26,6 +26,9 @@ from .toml_tables import require
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+
+# In the output folder: where the examples of shards begin.
+INDEX_FILE = "shards.safetensors"
 
 Degrade = Callable[[Tensor, torch.Generator], tuple[Tensor, Tensor]]
 
@@ -44,10 +47,10 @@ def run_recipe(
 
     Args:
         recipe: from `load_recipe`.
-        data: folder with pictures; with subfolders `lq` and `hq` if the recipe trains on pairs.
+        data: folder of pictures, list of files or shards; see `open_source`.
         output: folder for the model, the state and the logs.
-        validation: folder like `data` with held-out pictures; None takes those that the recipe
-            holds out of `data`, if it names any.
+        validation: held-out pictures, in any form of `data`; None takes those that the recipe
+            holds out of the folder `data`, if it names any.
         files: what the method starts from; None: nothing.
         resume: go on with the training in `output`.
         device: `auto`, `cpu` or `cuda`.
@@ -60,36 +63,33 @@ def run_recipe(
     """
     held_out = recipe.validation.held_out
     training = make_training(recipe, files or StartFiles())
-    pairs = find_pairs(data, recipe.data, held_out if validation is None else ())
-    accelerator = make_accelerator(device)
-    source = make_source(recipe, pairs, accelerator)
+    examples = open_source(
+        data,
+        recipe.data,
+        held_out=held_out if validation is None else (),
+        index=Path(output, INDEX_FILE),
+    )
+    tested = None
     if validation is not None:
-        tested = find_pairs(validation, recipe.data)
-    else:
-        tested = [pair for pair in find_pairs(data, recipe.data) if pair.hq.name in held_out]
+        tested = open_source(validation, recipe.data)
+    elif held_out:
+        tested = held_out_source(data, recipe.data, held_out)
+    accelerator = make_accelerator(device)
+    source = make_source(recipe, examples, accelerator)
     return train(
         recipe,
         training,
         source,
-        _validation_set(recipe, tested, source.degrade) if tested else None,
+        None if tested is None else _validation_set(recipe, tested, source.degrade),
         accelerator,
         output=Path(output),
         resume=resume,
     )
 
 
-def make_source(
-    recipe: Recipe, pairs: list[PicturePair], accelerator: "Accelerator"
-) -> BatchSource:
-    """The batches of this process, as a recipe wants them, from files."""
-    dataset = PictureDataset(
-        pairs,
-        patch=recipe.data.source_patch or recipe.data.patch,
-        scale=recipe.scale,
-        augmentation=recipe.data.augmentation,
-        seed=recipe.seed,
-        cache=recipe.data.cache,
-    )
+def make_source(recipe: Recipe, examples: ExampleSource, accelerator: "Accelerator") -> BatchSource:
+    """The batches of this process, as a recipe wants them, from examples."""
+    dataset = ExampleDataset(examples, recipe.data, scale=recipe.scale, seed=recipe.seed)
     return BatchSource(
         dataset,
         recipe.data,
@@ -121,14 +121,14 @@ def _degradation(recipe: Recipe) -> Degrade | None:
 
 
 def _validation_set(
-    recipe: Recipe, pairs: list[PicturePair], degrade_batch: Degrade | None
+    recipe: Recipe, examples: ExampleSource, degrade_batch: Degrade | None
 ) -> ValidationSet:
     def pair(index: int) -> tuple[Tensor, Tensor]:
-        chosen = pairs[index]
-        hq = to_float(read_training_picture(chosen.hq))[None]
-        if chosen.lq is not None:
-            return to_float(read_training_picture(chosen.lq))[None], hq
+        whole = examples.read(index)
+        hq = to_float(whole.hq)[None]
+        if whole.lq is not None:
+            return to_float(whole.lq)[None], hq
         assert degrade_batch is not None  # pairs without lq come with a degradation
         return degrade_batch(hq, generator_for(recipe.seed, VALIDATION, index))
 
-    return ValidationSet(len(pairs), pair, recipe.validation, recipe.size_multiple)
+    return ValidationSet(sum(examples.sizes), pair, recipe.validation, recipe.size_multiple)

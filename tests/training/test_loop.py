@@ -16,7 +16,7 @@ from training_pictures import write_pictures
 from bir_core import load_model
 from bir_core.errors import BIRError
 from bir_core.training import loop
-from bir_core.training.data import find_pairs
+from bir_core.training.data import open_source
 from bir_core.training.diffir import stage1_training
 from bir_core.training.methods import load_recipe
 from bir_core.training.run import make_source, run_recipe
@@ -290,7 +290,7 @@ def test_two_updates_change_only_their_own_networks_and_both_are_resumed(picture
 
     def run(iterations, output, resume=False):
         accelerator = loop.make_accelerator("cpu")
-        source = make_source(recipe, find_pairs(pictures, recipe.data), accelerator)
+        source = make_source(recipe, open_source(pictures, recipe.data), accelerator)
         brought = training()
         loop.train(
             replace(recipe, iterations=iterations),

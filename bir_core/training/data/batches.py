@@ -1,0 +1,151 @@
+"""Batches of one process.
+
+Random numbers are counted in global micro-batches: micro-batch `a` of process `rank` in an
+iteration is number `a * processes + rank`. Two processes thus see what one process sees with two
+accumulated micro-batches.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Sampler
+
+from ...errors import BIRError
+from ..recipe import DataRecipe
+from .cuts import paired_crop
+from .draws import DEGRADATION, NOISE, POOL, generator_for
+from .examples import Example, ExampleDataset
+from .pictures import to_float
+from .pool import PairPool
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a loss is computed of.
+
+    Attributes:
+        lq: (B, 3, h, w) float32 in [0, 1].
+        hq: (B, 3, h * scale, w * scale).
+        generator: for the draws of the loss itself, on the CPU.
+        captions: what each picture shows, "" where that is not known.
+        micro_batches: how many of these an iteration has, those of all processes; gradients are
+            averaged over them.
+        shared: what an update leaves for later ones on this micro-batch, by name.
+    """
+
+    lq: Tensor
+    hq: Tensor
+    generator: torch.Generator
+    captions: tuple[str, ...] = ()
+    micro_batches: int = 1
+    shared: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass
+class BatchSource:
+    """The batches of one process.
+
+    Attributes:
+        dataset: where examples come from.
+        data: the recipe's part about pairs.
+        degrade: (hq, generator) -> (lq, hq) for a batch on the device; None for pairs of files.
+        device: where batches go.
+        seed: of all draws.
+        rank, processes: of this process.
+        skipped: names of examples that could not be read so far.
+    """
+
+    dataset: ExampleDataset
+    data: DataRecipe
+    degrade: Callable[[Tensor, torch.Generator], tuple[Tensor, Tensor]] | None
+    device: torch.device
+    seed: int
+    rank: int = 0
+    processes: int = 1
+    skipped: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.pool = PairPool(self.data.pool)
+
+    def iterations(self, first: int, last: int) -> Iterator[list[Batch]]:
+        """The micro-batches of each of the iterations first..last, both included, from 1."""
+        numbers = MicroBatches(self, first, last)
+        loader = DataLoader(
+            self.dataset,
+            batch_sampler=numbers,
+            num_workers=self.data.workers,
+            collate_fn=list,
+            generator=torch.Generator(),  # keeps the loader off the global random state
+        )
+        examples = iter(loader)
+        for iteration in range(first, last + 1):
+            yield [
+                self._batch(_next(examples), iteration, self.micro_batch_number(iteration, part))
+                for part in range(self.data.accumulate)
+            ]
+
+    def micro_batch_number(self, iteration: int, part: int) -> int:
+        """Number of this process's micro-batch `part` of an iteration, among those of all."""
+        done = (iteration - 1) * self.data.accumulate
+        return (done + part) * self.processes + self.rank
+
+    def _batch(self, examples: list[Example], iteration: int, number: int) -> Batch:
+        for example in examples:
+            self.skipped.update(example.skipped)
+        hq = self._on_device([example.hq for example in examples])
+        generator = generator_for(self.seed, DEGRADATION, number)
+        if self.degrade is not None:
+            lq, hq = self.degrade(hq, generator)
+        else:
+            lq = self._on_device([example.lq for example in examples if example.lq is not None])
+        lq, hq = paired_crop(lq, hq, self.data.patch, generator)
+        captions = tuple(example.caption for example in examples)
+        if self.data.pool:
+            draws = generator_for(self.seed, POOL, number)
+            lq, hq, captions = self.pool.exchange(lq, hq, captions, draws)
+        stage = self.data.stage_at(iteration)
+        if stage is not None:
+            chosen = torch.randperm(len(lq), generator=generator)[: stage.batch].to(lq.device)
+            lq, hq = paired_crop(lq[chosen], hq[chosen], stage.patch, generator)
+            captions = tuple(captions[index] for index in chosen.tolist())
+        return Batch(
+            lq,
+            hq,
+            generator_for(self.seed, NOISE, number),
+            captions,
+            micro_batches=self.data.accumulate * self.processes,
+        )
+
+    def _on_device(self, images: list[Tensor]) -> Tensor:
+        """(B, 3, H, W) float in [0, 1]; 8-bit pictures are copied as such, which is faster."""
+        if any(image.is_floating_point() for image in images):
+            images = [to_float(image) for image in images]
+        return to_float(torch.stack(images).to(self.device))
+
+
+def _next(examples: Iterator[list[Example]]) -> list[Example]:
+    try:
+        return next(examples)
+    except BIRError as error:
+        # From a reading process the sentence comes as the last line of a traceback.
+        sentence = str(error).strip().splitlines()[-1]
+        raise BIRError(sentence.removeprefix(f"{BIRError.__module__}.BIRError: ")) from error
+
+
+class MicroBatches(Sampler[list[int]]):
+    """The positions of the examples of each of a process's micro-batches."""
+
+    def __init__(self, source: BatchSource, first: int, last: int) -> None:
+        self.source, self.first, self.last = source, first, last
+
+    def __iter__(self) -> Iterator[list[int]]:
+        size = self.source.data.batch
+        for iteration in range(self.first, self.last + 1):
+            for part in range(self.source.data.accumulate):
+                number = self.source.micro_batch_number(iteration, part)
+                yield list(range(number * size, (number + 1) * size))
+
+    def __len__(self) -> int:
+        return (self.last - self.first + 1) * self.source.data.accumulate

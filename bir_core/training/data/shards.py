@@ -1,0 +1,254 @@
+"""WebDataset shards: tar files in which the members of an example follow each other, as
+`000.jpg`, `000.txt`, `000.json`.
+
+Shards lie on a disk, or on one that is mounted. They are indexed once and then read by place, so
+any example can be read at any time: a training is resumed inside a shard, and shared among
+processes, as if the pictures were files. `ShuffledPasses` sees to it that only a few shards are
+read at a time.
+"""
+
+import io
+import json
+import logging
+import tarfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from tqdm import tqdm
+
+from ...atomic_files import complete_file
+from ...errors import BIRError
+from ...picture_files import SUFFIXES
+from .captions import Captions, captions_from
+from .pictures import WholeExample, read_training_picture
+
+logger = logging.getLogger(__name__)
+
+HQ_SUFFIXES = tuple(end for suffix in SUFFIXES for end in (f"hq{suffix}", suffix[1:]))
+LQ_SUFFIXES = tuple(f"lq{suffix}" for suffix in SUFFIXES)
+BLOCK = 512  # of a tar file
+
+
+def find_shards(path: Path) -> list[Path]:
+    """The shards that a path names: those of a folder, one `.tar` file, or all files of a pattern
+    as `shards-{000..099}.tar`; [] if it names something else.
+
+    Raises:
+        BIRError: a shard is missing; a folder holds pictures as well; the package is absent.
+    """
+    if path.is_dir():
+        shards = sorted(shard for shard in path.rglob("*.tar") if not shard.name.startswith("."))
+        picture = next((p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES), None)
+        if shards and picture:
+            raise BIRError(
+                f"Expected either pictures or shards in {path}, but it has both, {picture.name} "
+                f"and {shards[0].name}; give them a folder each."
+            )
+        return shards
+    if path.suffix != ".tar":
+        return []
+    try:
+        shards = [Path(name) for name in _webdataset().shardlists.expand_urls(str(path))]
+    except ValueError as error:
+        raise BIRError(
+            f"Expected a pattern as shards-{{000..099}}.tar, but {path} came; close each brace."
+        ) from error
+    for shard in shards:
+        if not shard.is_file():
+            raise BIRError(
+                f"Expected a shard at {shard}, but found nothing; get it, or leave it out of "
+                "the pattern."
+            )
+    return shards
+
+
+class ShardSource:
+    """The examples of shards.
+
+    An example's picture is its member `.jpg`, `.png`, ... (`.hq.png` and `.lq.png` in pairs), its
+    captions are `caption` and `long_caption` of its `.json`, or else its `.txt`.
+
+    Args:
+        shards: the files.
+        paired: a member lq is needed and read.
+        captions: captions are read.
+        index: file to keep the index in, or to take it from if the shards have not changed.
+
+    Raises:
+        BIRError: no example in them, one that is no tar file, an index that cannot be written.
+    """
+
+    def __init__(
+        self, shards: list[Path], *, paired: bool, captions: bool, index: Path | None = None
+    ) -> None:
+        self.shards, self.paired, self.captions = shards, paired, captions
+        self.bounds, counts = _load_or_make_index(shards, index)
+        self.sizes: tuple[int, ...] = tuple(counts.tolist())
+        self.ends = counts.cumsum(0)
+        if not sum(self.sizes):
+            raise BIRError(
+                f"Expected examples in {len(shards)} shards, {shards[0]} for example, but found "
+                "none; name the members of an example KEY.jpg, KEY.txt, KEY.json."
+            )
+
+    def read(self, index: int) -> WholeExample:
+        """See `ExampleSource`."""
+        shard, start, end = self._stretch(index)
+        members = _read_members(shard, start, end)
+        hq = _picture(shard, members, HQ_SUFFIXES)
+        lq = _picture(shard, members, LQ_SUFFIXES) if self.paired else None
+        return WholeExample(hq, lq, _captions(shard, members) if self.captions else Captions())
+
+    def name(self, index: int) -> str:
+        """The shard and the first member; or the place in the shard if that cannot be read."""
+        shard, start, _ = self._stretch(index)
+        try:
+            with open(shard, "rb") as file:
+                file.seek(start)
+                with tarfile.open(fileobj=file, mode="r:") as archive:
+                    return f"{shard.name}/{archive.getmembers()[0].name}"
+        except (OSError, tarfile.TarError):
+            return f"{shard.name} at byte {start}"
+
+    def _stretch(self, index: int) -> tuple[Path, int, int]:
+        """The shard of an example, and where it begins and ends."""
+        shard = int(torch.searchsorted(self.ends, index, right=True))
+        place = index + shard  # each shard before has one more bound than examples
+        start, end = self.bounds[place : place + 2].tolist()
+        return self.shards[shard], start, end
+
+
+def _webdataset() -> Any:
+    try:
+        import webdataset
+    except ModuleNotFoundError as error:
+        raise BIRError(
+            "Training on shards should find the package webdataset, but it is absent; install the "
+            "extra: pip install comfyui-bir[train]."
+        ) from error
+    return webdataset
+
+
+def _read_members(shard: Path, start: int, end: int) -> dict[str, tuple[str, bytes]]:
+    """Name and content of the members of an example, by suffix."""
+    split = _webdataset().tariterators.base_plus_ext
+    members: dict[str, tuple[str, bytes]] = {}
+    try:
+        with open(shard, "rb") as file:
+            file.seek(start)
+            content = io.BytesIO(file.read(end - start))
+        with tarfile.open(fileobj=content, mode="r:", ignore_zeros=True) as archive:
+            for member in archive:
+                suffix = split(member.name)[1]
+                file_in_shard = archive.extractfile(member)
+                if suffix and file_in_shard is not None:
+                    members[suffix.lower()] = member.name, file_in_shard.read()
+    except (OSError, tarfile.TarError) as error:
+        raise BIRError(
+            f"Expected an example at byte {start} of the shard {shard}, but it cannot be read "
+            f"({error}); get the shard again."
+        ) from error
+    return members
+
+
+def _picture(
+    shard: Path, members: dict[str, tuple[str, bytes]], suffixes: tuple[str, ...]
+) -> Tensor:
+    for suffix in suffixes:
+        if suffix in members:
+            name, content = members[suffix]
+            return read_training_picture(shard / name, content)
+    raise BIRError(
+        f"Expected a member .{suffixes[0]} or the like in an example of {shard}, but it has "
+        f"{', '.join(members) or 'none'}; make the shard again."
+    )
+
+
+def _captions(shard: Path, members: dict[str, tuple[str, bytes]]) -> Captions:
+    try:
+        fields = json.loads(members["json"][1]) if "json" in members else {}
+        text = members["txt"][1].decode() if "txt" in members else ""
+    except ValueError as error:
+        raise BIRError(
+            f"Expected captions as .txt or .json in the shard {shard}, but they cannot be read "
+            f"({error}); make the shard again."
+        ) from error
+    return captions_from(fields, text)
+
+
+def _load_or_make_index(shards: list[Path], index: Path | None) -> tuple[Tensor, Tensor]:
+    """Where the examples begin, with the end of the last one of each shard; and how many each shard
+    has. Both int64."""
+    states = [(str(shard), shard.stat()) for shard in shards]
+    about = json.dumps([[name, state.st_size, state.st_mtime_ns] for name, state in states])
+    if index is not None and index.is_file():
+        try:
+            with safe_open(index, "pt") as file:
+                if (file.metadata() or {}).get("shards") == about:
+                    return file.get_tensor("bounds"), file.get_tensor("counts")
+        except SafetensorError:
+            logger.warning("The index %s is damaged and is made again", index)
+    with ThreadPoolExecutor() as threads:  # on a mounted disk each header is a wait
+        found = list(
+            tqdm(
+                threads.map(example_bounds, shards),
+                "index",
+                len(shards),
+                unit="shard",
+                disable=None,
+            )
+        )
+    bounds = torch.tensor([place for places in found for place in places])
+    counts = torch.tensor([len(places) - 1 for places in found])
+    if index is not None:
+        try:
+            index.parent.mkdir(parents=True, exist_ok=True)
+            with complete_file(index) as temporary:
+                save_file({"bounds": bounds, "counts": counts}, temporary, {"shards": about})
+        except (OSError, SafetensorError) as error:
+            raise BIRError(
+                f"Expected to write the index of the shards to {index}, but it failed ({error}); "
+                "choose another output folder or make space."
+            ) from error
+    return bounds, counts
+
+
+def example_bounds(shard: Path) -> list[int]:
+    """The bytes at which the examples of a shard begin, and the one at which the last one ends.
+
+    Members with the same path up to the first dot of the file name are an example. Where a header
+    is damaged, the next good one is looked for; this, and a shard that is cut off, is logged.
+    """
+    split = _webdataset().tariterators.base_plus_ext
+    bounds: list[int] = []
+    last, end = None, 0
+    whole = True
+    try:
+        with open(shard, "rb") as file, tarfile.open(shard, "r:", ignore_zeros=True) as archive:
+            while (member := archive.next()) is not None:
+                whole = whole and (member.offset == end or _zeros_at(file, end))
+                end = archive.offset
+                key = split(member.name)[0]
+                if member.isreg() and key is not None and key != last:
+                    bounds.append(member.offset)
+                    last = key
+            whole = whole and _zeros_at(file, end)
+    except (OSError, tarfile.TarError):
+        whole = False
+    if not whole:
+        logger.warning(
+            "The shard %s is damaged or cut off; %d examples of it are known", shard, len(bounds)
+        )
+    return [*bounds, end]
+
+
+def _zeros_at(file: BinaryIO, place: int) -> bool:
+    """Whether an archive ends there."""
+    file.seek(place)
+    block = file.read(BLOCK)
+    return len(block) == BLOCK and not block.strip(b"\0")
