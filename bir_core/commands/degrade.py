@@ -1,7 +1,8 @@
 """Make low-quality pictures from good ones, by a named degradation.
 
 A folder gives a folder of PNG files, which keep the results exactly as they were made. The same
-seed gives the same result; each further picture of a folder has the next seed."""
+seed gives the same result; each further picture of a folder has the next seed. Presets that cut
+holes for inpainting write their masks with --mask, as `bir restore --mask` reads them."""
 
 import argparse
 import json
@@ -13,10 +14,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..atomic_files import complete_file
-from ..degradations import degrade, get_preset, preset_names
+from ..degradations import MaskDegradation, degrade, get_preset, preset_names
 from ..errors import BIRError
 from ..images import resize
-from ..picture_files import list_pictures, read_picture, require_free, write_picture
+from ..picture_files import Picture, list_pictures, read_picture, require_free, write_picture
 from .options import positive, seed, write_line
 
 
@@ -41,6 +42,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="how many times smaller, instead of the preset's own scale; for presets that return "
         "to the size of the input, how many times smaller in between",
     )
+    parser.add_argument(
+        "--mask",
+        metavar="PATH",
+        type=Path,
+        help="for presets that cut holes: where the masks go, white in the hole; file or existing "
+        "folder for a picture; folder, made if needed, for a folder",
+    )
     parser.add_argument("--seed", type=seed, default=0, help="of the first picture (default: 0)")
     parser.add_argument(
         "--draws", metavar="FILE", type=Path, help="also write every drawn value to this JSON file"
@@ -52,13 +60,18 @@ def run(options: argparse.Namespace) -> int:
     """Degrade one picture or a folder of them.
 
     Raises:
-        BIRError: an unknown preset, a bad seed or scale, no picture, or an output that exists.
+        BIRError: an unknown preset, a bad seed or scale, no picture, masks without a place or a
+            place without masks, or an output that exists.
     """
     preset = get_preset(options.preset)
+    cuts_holes = isinstance(preset, MaskDegradation)
+    _require_mask_if_needed(options, cuts_holes)
     jobs = _jobs(options.input, options.output)
-    _require_free_outputs(jobs, options.draws, overwrite=options.overwrite)
+    masks = [mask for _, mask in _jobs(options.input, options.mask)] if cuts_holes else []
+    _require_free_outputs(jobs, masks, options.draws, overwrite=options.overwrite)
     if options.input.is_dir():
-        _make_folder(options.output)
+        for folder in filter(None, (options.output, options.mask)):
+            _make_folder(folder)
     records = {}
     # `disable=None` shows the bar on a terminal only.
     bar = tqdm(jobs, unit="picture", disable=None if len(jobs) > 1 else True)
@@ -72,13 +85,17 @@ def run(options: argparse.Namespace) -> int:
             scale=options.scale,
         )
         height, width = degraded.lq.shape[-2:]
-        alpha = picture.alpha
+        # A test of inpainting shows another part at another size; its hole takes alpha's place.
+        alpha = None if cuts_holes else picture.alpha
         if alpha is not None:
             # The part of the picture that lq shows, at its size.
             alpha = alpha[..., : degraded.hq.shape[-2], : degraded.hq.shape[-1]]
             alpha = resize(alpha, height, width, "area")
-        lq = replace(picture, image=degraded.lq, alpha=alpha, bits=8)
+        lq = replace(picture, image=degraded.lq[:, :3], alpha=alpha, bits=8)
         write_picture(target, lq, overwrite=options.overwrite)
+        if cuts_holes:
+            hole = Picture(image=degraded.lq[:, 3:].expand(-1, 3, -1, -1), is_grey=True)
+            write_picture(masks[index], hole, overwrite=options.overwrite)
         write_line(
             f"{target}  {picture.image.shape[-1]}x{picture.image.shape[-2]} -> {width}x{height}"
         )
@@ -93,6 +110,19 @@ def run(options: argparse.Namespace) -> int:
             {"preset": options.preset, "scale": options.scale, "pictures": records},
         )
     return 0
+
+
+def _require_mask_if_needed(options: argparse.Namespace, cuts_holes: bool) -> None:
+    if cuts_holes and options.mask is None:
+        raise BIRError(
+            f"Expected a place for the masks of {options.preset}, but none came; give --mask with "
+            "a file, or with a folder for a folder of pictures."
+        )
+    if not cuts_holes and options.mask is not None:
+        raise BIRError(
+            f"Expected a preset that cuts holes for --mask, but {options.preset} makes none; "
+            "choose one of the masks presets or leave the option out."
+        )
 
 
 def _jobs(source: Path, target: Path) -> list[tuple[Path, Path]]:
@@ -113,12 +143,17 @@ def _jobs(source: Path, target: Path) -> list[tuple[Path, Path]]:
 
 
 def _require_free_outputs(
-    jobs: list[tuple[Path, Path]], draws: Path | None, *, overwrite: bool
+    jobs: list[tuple[Path, Path]], masks: list[Path], draws: Path | None, *, overwrite: bool
 ) -> None:
     """Raise BIRError before any work if a result would replace an input or a file to be kept."""
     # By file number: it is the same under another name or spelling of the same file.
     inputs = {_file_number(source) for source, _ in jobs if source.exists()}
-    targets = [target for _, target in jobs]
+    targets = [target for _, target in jobs] + masks
+    if len(set(targets)) < len(targets):
+        raise BIRError(
+            f"Expected a place of their own for the masks, but {masks[0]} is also a result; choose "
+            "another file or folder for --mask."
+        )
     if draws is not None and draws in targets:
         raise BIRError(
             f"The drawn values should have a file of their own, but {draws} is the picture; "

@@ -181,3 +181,36 @@ def test_bad_paths_are_answered_in_one_sentence(tmp_path):
         call(tmp_path / "pictures", source)
     with pytest.raises(BIRError, match="drawn values .* failed"):
         call(source, tmp_path / "c.png", "--draws", tmp_path / "no" / "draws.json")
+
+
+def test_holes_come_with_their_masks(tmp_path, folder):
+    out, masks = tmp_path / "out", tmp_path / "masks"
+    assert call(folder, out, "--preset", "masks_train", "--mask", masks, "--seed", "3") == 0
+    for index, name in enumerate("abc"):
+        source = next(folder.glob(f"{name}.*"))
+        image = read_picture(source).image
+        generator = torch.Generator().manual_seed(3 + index)
+        expected = degrade(image, get_preset("masks_train"), generator=generator).lq
+        mask = read_picture(masks / f"{name}.png")
+        assert mask.is_grey
+        assert torch.equal(mask.image[:, :1], expected[:, 3:])
+        result = read_picture(out / f"{name}.png").image
+        torch.testing.assert_close(result, expected[:, :3], atol=0.5 / 255, rtol=0)
+    test_mask = tmp_path / "m.png"
+    call(folder / "a.png", tmp_path / "t.png", "--preset", "masks_thin_256", "--mask", test_mask)
+    assert read_picture(test_mask).image.shape == (1, 3, 256, 256)
+    assert read_picture(tmp_path / "t.png").image.shape == (1, 3, 256, 256)
+
+
+def test_masks_without_a_place_and_places_without_masks_are_sentences(tmp_path):
+    source = make_picture(tmp_path / "a.png")
+    out = tmp_path / "b.png"
+    with pytest.raises(BIRError, match="place for the masks of masks_train, but none came"):
+        call(source, out, "--preset", "masks_train")
+    with pytest.raises(BIRError, match="cuts holes for --mask, but simple_x4 makes none"):
+        call(source, out, "--mask", tmp_path / "m.png")
+    with pytest.raises(BIRError, match="place of their own for the masks"):
+        call(source, out, "--preset", "masks_train", "--mask", out)
+    with pytest.raises(BIRError, match="a.png is both"):
+        call(source, out, "--preset", "masks_train", "--mask", source, "--overwrite")
+    assert not out.exists()
