@@ -1,5 +1,6 @@
 """PSNR and SSIM as the papers of this field measure them, computed in float64."""
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -65,35 +66,74 @@ def psnr(restored: Tensor, hq: Tensor, *, channel: Channel = "rgb", border: int 
     return -10 * torch.log10((restored - hq).square().mean(dim=(1, 2, 3)))
 
 
-def ssim(restored: Tensor, hq: Tensor, *, channel: Channel = "rgb", border: int = 0) -> Tensor:
+def ssim(
+    restored: Tensor,
+    hq: Tensor,
+    *,
+    channel: Channel = "rgb",
+    border: int = 0,
+    zero_padding: bool = False,
+) -> Tensor:
     """Structural similarity (Wang et al., "Image quality assessment", 2004): Gaussian window of 11
-    x 11 pixels and sigma 1.5, only where it lies inside the image, K1 = 0.01, K2 = 0.03; of RGB the
-    mean over the channels. Arguments, result and errors as `psnr`.
+    x 11 pixels and sigma 1.5, K1 = 0.01, K2 = 0.03; of RGB the mean over the channels. Arguments,
+    result and errors as `psnr`.
+
+    Args:
+        zero_padding: let the window reach over the edges, where pictures are continued by zeros, as
+            the papers on inpainting do; else it stays inside.
 
     Raises:
-        BIRError: also images smaller than the window.
+        BIRError: also images smaller than a window that stays inside.
     """
     restored, hq = _prepared(restored, hq, channel, border)
-    if min(hq.shape[-2:]) < SSIM_WINDOW:
+    if not zero_padding and min(hq.shape[-2:]) < SSIM_WINDOW:
         raise BIRError(
             f"SSIM expects at least {SSIM_WINDOW} x {SSIM_WINDOW} pixels inside the border, but "
             f"{hq.shape[-1]} x {hq.shape[-2]} came; use a larger picture."
         )
-    mean_a, mean_b = _window_mean(restored), _window_mean(hq)
-    var_a = _window_mean(restored.square()) - mean_a.square()
-    var_b = _window_mean(hq.square()) - mean_b.square()
-    covariance = _window_mean(restored * hq) - mean_a * mean_b
+    if zero_padding:
+        restored, hq = (F.pad(image, (SSIM_WINDOW // 2,) * 4) for image in (restored, hq))
+    return _similarity(restored, hq, _window_mean).mean(dim=(1, 2, 3))
+
+
+def ssim_volume(restored: Tensor, hq: Tensor, *, border: int = 0) -> Tensor:
+    """SSIM of RGB pictures as MATLAB's ssim computes it from H x W x 3 arrays, in the papers on
+    deblurring: the array is a volume, the Gaussian window has three dimensions, and the values at
+    its faces go on outside. Arguments, result and errors as `psnr`.
+    """
+    restored, hq = _prepared(restored, hq, "rgb", border)
+    radius = (SSIM_WINDOW // 2,) * 6
+    volumes = [F.pad(image[:, None], radius, mode="replicate") for image in (restored, hq)]
+    return _similarity(volumes[0], volumes[1], _volume_mean).mean(dim=(1, 2, 3, 4))
+
+
+def _similarity(a: Tensor, b: Tensor, mean: Callable[[Tensor], Tensor]) -> Tensor:
+    mean_a, mean_b = mean(a), mean(b)
+    var_a = mean(a.square()) - mean_a.square()
+    var_b = mean(b.square()) - mean_b.square()
+    covariance = mean(a * b) - mean_a * mean_b
     c1, c2 = 0.01**2, 0.03**2
     luminance = (2 * mean_a * mean_b + c1) / (mean_a.square() + mean_b.square() + c1)
     structure = (2 * covariance + c2) / (var_a + var_b + c2)
-    return (luminance * structure).mean(dim=(1, 2, 3))
+    return luminance * structure
+
+
+def _window(like: Tensor) -> Tensor:
+    offsets = torch.arange(SSIM_WINDOW, dtype=like.dtype, device=like.device) - SSIM_WINDOW // 2
+    window = torch.exp(-offsets.square() / (2 * SSIM_SIGMA**2))
+    return window / window.sum()
 
 
 def _window_mean(image: Tensor) -> Tensor:
-    offsets = torch.arange(SSIM_WINDOW, dtype=image.dtype, device=image.device) - SSIM_WINDOW // 2
-    window = torch.exp(-offsets.square() / (2 * SSIM_SIGMA**2))
-    window = window / window.sum()
+    window = _window(image)
     channels = image.shape[1]
     rows = window.view(1, 1, -1, 1).expand(channels, 1, -1, 1)
     columns = window.view(1, 1, 1, -1).expand(channels, 1, 1, -1)
     return F.conv2d(F.conv2d(image, rows, groups=channels), columns, groups=channels)
+
+
+def _volume_mean(volume: Tensor) -> Tensor:
+    window = _window(volume)
+    for shape in ((1, 1, -1, 1, 1), (1, 1, 1, -1, 1), (1, 1, 1, 1, -1)):
+        volume = F.conv3d(volume, window.view(shape))
+    return volume

@@ -1,48 +1,57 @@
-"""Measure models on pictures whose originals are at hand: PSNR and SSIM on luma and on RGB.
+"""Measure restored pictures: with and without originals, one by one and as sets.
 
-Pairs come from a folder of clean pictures and a degradation with a fixed seed for each picture,
-or from two folders. The baseline is the bicubic enlargement, or the input itself where the size
-stays."""
+  bir evaluate HQ --model FILE           restore degraded originals and measure
+  bir evaluate HQ --lq LQ --model FILE   restore the pictures of LQ and measure
+  bir evaluate HQ --results FOLDER       measure pictures that are restored already
+  bir evaluate --results FOLDER --protocol diffbir-real    without originals
+  bir evaluate --list                    the measures, their files, and the protocols
+
+FOLDER may be what `bir restore` wrote, with DiffBIR for example. A network that measures reads its
+weights from a folder laid out as torch's cache; nothing is downloaded."""
 
 import argparse
-import csv
-import io
-import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
 from tqdm import tqdm
 
-from ..atomic_files import complete_file
-from ..checkpoints import load_model
-from ..degradations import degrade, get_preset, preset_names
+from ..degradations import preset_names
 from ..errors import BIRError
-from ..images import resize
-from ..metrics import psnr, ssim
-from ..networks.diffir import DiffIRStage2
+from ..evaluation.listing import metrics_as_markdown, protocols_as_markdown
+from ..evaluation.measuring import Evaluation, Sample
+from ..evaluation.metrics import DEFAULT_METRICS, METRICS, Settings
+from ..evaluation.protocols import PROTOCOLS, Protocol
+from ..evaluation.samples import degraded_pairs, folder_pairs, load, model_samples, result_samples
+from ..evaluation.tables import as_markdown, require_table_name, write_table
+from ..evaluation.weight_files import usual_folder
 from ..picture_files import list_pictures, read_picture, require_free
-from ..restore import restore
 from ..weights import BUILTIN_NAMES, builtin_model_path
-from .options import DTYPES, add_device_arguments, choose_device, seed, write_line
+from .options import DTYPES, add_device_arguments, choose_device, positive, seed, write_line
 
-METRICS = ("psnr_y", "ssim_y", "psnr_rgb", "ssim_rgb")
+DEFAULT_MODEL = "builtin-x4"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `bir evaluate`."""
-    parser.add_argument("hq", metavar="HQ", type=Path, help="folder of clean pictures")
+    parser.add_argument("hq", metavar="HQ", nargs="?", type=Path, help="folder of originals")
     parser.add_argument(
         "--model",
         metavar="NAME|FILE",
         action="append",
         default=[],
-        help=f"{', '.join(BUILTIN_NAMES)} or a checkpoint file; may be repeated "
-        "(default: builtin-x4)",
+        help=f"{', '.join(BUILTIN_NAMES)} or a checkpoint file of DiffIR, SwinIR or what spandrel "
+        f"knows; may be repeated (default: {DEFAULT_MODEL})",
     )
     given = parser.add_mutually_exclusive_group()
+    given.add_argument(
+        "--results",
+        metavar="FOLDER",
+        type=Path,
+        action="append",
+        default=[],
+        help="restored pictures, named like those of HQ if it is given; may be repeated",
+    )
     given.add_argument(
         "--lq", metavar="FOLDER", type=Path, help="low-quality pictures named like those of HQ"
     )
@@ -58,10 +67,40 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of the first picture; the next has the next (default: 0)",
     )
     parser.add_argument(
+        "--protocol",
+        choices=tuple(PROTOCOLS),
+        help="measures, border and multiple as a paper has them; see --list",
+    )
+    parser.add_argument(
+        "--metric",
+        choices=tuple(METRICS),
+        action="append",
+        default=[],
+        help="may be repeated (default: those of the protocol, or "
+        f"{', '.join(DEFAULT_METRICS)}); see --list",
+    )
+    parser.add_argument(
         "--border",
         type=int,
-        default=0,
-        help="pixels to leave out on each side; the papers take 4 for x4 (default: 0)",
+        help="pixels that PSNR and SSIM leave out on each side; the papers take 4 for x4 (default: "
+        "the protocol's, or 0)",
+    )
+    parser.add_argument(
+        "--multiple",
+        type=positive,
+        help="cut originals to multiples of this size (default: the protocol's, or 1)",
+    )
+    parser.add_argument(
+        "--reference",
+        metavar="FOLDER",
+        type=Path,
+        help="set of pictures that FID compares the results with (default: HQ)",
+    )
+    parser.add_argument(
+        "--metric-weights",
+        metavar="FOLDER",
+        type=Path,
+        help=f"where the networks that measure have their weights (default: {usual_folder()})",
     )
     add_device_arguments(parser)
     parser.add_argument(
@@ -73,172 +112,91 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="also write the table to a file ending in .md, .csv or .json; may be repeated",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
-
-
-@dataclass(frozen=True)
-class Row:
-    """The measures of one restored picture."""
-
-    model: str
-    picture: str
-    values: dict[str, float]
+    parser.add_argument(
+        "--list", action="store_true", help="print the measures and the protocols, and end"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
     """Measure; the table goes to stdout as Markdown.
 
     Raises:
-        BIRError: no pictures, a picture without its partner, an unfit model or output.
+        BIRError: nothing to measure, a picture without its partner, an unfit model or output, a
+            measure without its originals, package or weights.
     """
+    weights = options.metric_weights or usual_folder()
+    if options.list:
+        write_line(metrics_as_markdown(weights) + "\n\n" + protocols_as_markdown())
+        return 0
+    _require_pictures(options)
     for path in options.output:
-        _require_table_name(path)
+        require_table_name(path)
         require_free(path, overwrite=options.overwrite)
-    pictures = list_pictures(options.hq)
-    if options.lq is not None:
-        list_pictures(options.lq)
+    protocol = _protocol(options)
+    metrics = [METRICS[name] for name in protocol.metrics]
     device = choose_device(options.device)
-    models = {}
-    for name in options.model or ["builtin-x4"]:
-        source = builtin_model_path(name) or name
-        model = load_model(
-            source, device=device, dtype=DTYPES[options.dtype], architecture="diffir_s2"
+    evaluation = Evaluation(
+        metrics,
+        Settings(protocol.border, weights, device),
+        has_originals=options.hq is not None,
+        has_reference=options.reference is not None,
+    )
+    if options.reference is not None:
+        for path in tqdm(list_pictures(options.reference), unit="picture", disable=None):
+            evaluation.add_reference(read_picture(path).image)
+    total = len(list_pictures(options.results[0] if options.results else options.hq))
+    samples = _samples(options, protocol.multiple, device)
+    for sample in tqdm(samples, total=total, unit="picture", disable=None):
+        evaluation.add(sample)
+    rows = evaluation.rows()
+    write_line(as_markdown(rows, metrics))
+    for path in options.output:
+        write_table(path, rows, metrics)
+    return 0
+
+
+def _require_pictures(options: argparse.Namespace) -> None:
+    if options.hq is None and not options.results:
+        raise BIRError(
+            "Expected a folder HQ of originals, or folders of results with --results, but neither "
+            "came; name one."
         )
-        models[str(name)] = _require_task(model, str(name))
-    scales = {model.config.scale for model in models.values()}
+    if options.results and options.model:
+        raise BIRError(
+            "Expected either --model or --results, but both came; measure the model's results in a "
+            "run of its own."
+        )
+
+
+def _protocol(options: argparse.Namespace) -> Protocol:
+    """The named protocol, or the default measures; single options change it."""
+    protocol = PROTOCOLS.get(options.protocol, Protocol("", DEFAULT_METRICS, ""))
+    return Protocol(
+        protocol.name,
+        tuple(dict.fromkeys(options.metric)) or protocol.metrics,
+        protocol.pictures,
+        border=protocol.border if options.border is None else options.border,
+        multiple=options.multiple or protocol.multiple,
+    )
+
+
+def _samples(options: argparse.Namespace, multiple: int, device: torch.device) -> Iterator[Sample]:
+    if options.results:
+        return result_samples(options.results, options.hq, multiple=multiple)
+    models = {
+        str(name): load(builtin_model_path(name) or name, device, DTYPES[options.dtype])
+        for name in options.model or [DEFAULT_MODEL]
+    }
+    scales = {model.scale for model in models.values()}
     if len(scales) > 1:
         raise BIRError(
             f"Expected models of one scale, but {sorted(scales)} came; evaluate them one by one."
         )
-    rows: list[Row] = []
-    bar = tqdm(pictures, unit="picture", disable=None)
-    for index, path in enumerate(bar):
-        rows += _measure(path, index, scales.copy().pop(), models, options, device)
-    rows = list(_with_means(rows))
-    write_line(as_markdown(rows))
-    for path in options.output:
-        _write(path, rows)
-    return 0
-
-
-def _require_task(model: nn.Module, name: str) -> DiffIRStage2:
-    assert isinstance(model, DiffIRStage2)  # load_model refuses every other architecture
-    if model.config.task == "inpainting":
-        raise BIRError(
-            f"Expected a model for super-resolution, cleaning or deblurring, but {name} is for "
-            "inpainting, which needs masks; choose another model."
-        )
-    return model
-
-
-def _measure(
-    path: Path,
-    index: int,
-    scale: int,
-    models: dict[str, DiffIRStage2],
-    options: argparse.Namespace,
-    device: torch.device,
-) -> list[Row]:
-    lq, hq = _pair(path, index, scale, options)
-    lq = lq.to(device)
-    enlarged = {"bicubic": resize(lq, *hq.shape[-2:]).clamp(0, 1)}
-    restored = {"input": lq} if scale == 1 else enlarged
-    for name, model in models.items():
-        restored[name] = restore(lq, model, seed=options.seed + index)
-    return [
-        Row(name, path.name, _values(image.cpu(), hq, options.border))
-        for name, image in restored.items()
-    ]
-
-
-def _values(restored: Tensor, hq: Tensor, border: int) -> dict[str, float]:
-    # What is measured is the picture that would be saved: 8 bits.
-    restored = (restored * 255).round() / 255
-    return {
-        "psnr_y": float(psnr(restored, hq, channel="y", border=border)),
-        "ssim_y": float(ssim(restored, hq, channel="y", border=border)),
-        "psnr_rgb": float(psnr(restored, hq, channel="rgb", border=border)),
-        "ssim_rgb": float(ssim(restored, hq, channel="rgb", border=border)),
-    }
-
-
-def _pair(path: Path, index: int, scale: int, options: argparse.Namespace) -> tuple[Tensor, Tensor]:
-    hq = read_picture(path).image
+    scale = scales.pop()
+    originals = list_pictures(options.hq)
     if options.lq is None:
-        preset = get_preset(options.degradation or f"simple_x{scale}")
-        generator = torch.Generator().manual_seed(options.seed + index)
-        degraded = degrade(hq, preset, generator=generator, scale=scale)
-        return degraded.lq, degraded.hq
-    found = [other for other in list_pictures(options.lq) if other.stem == path.stem]
-    if len(found) != 1:
-        raise BIRError(
-            f"Expected one picture named {path.stem} in {options.lq}, but found {len(found)}; "
-            "give both pictures of a pair the same name."
-        )
-    lq = read_picture(found[0]).image
-    height, width = lq.shape[-2] * scale, lq.shape[-1] * scale
-    if tuple(hq.shape[-2:]) != (height, width):
-        raise BIRError(
-            f"Expected {path} to be {width}x{height}, {scale} times {found[0].name}, but it is "
-            f"{hq.shape[-1]}x{hq.shape[-2]}; choose a model of another scale or cut the picture."
-        )
-    return lq, hq
-
-
-def _with_means(rows: list[Row]) -> Iterator[Row]:
-    yield from rows
-    for model in dict.fromkeys(row.model for row in rows):
-        own = [row.values for row in rows if row.model == model]
-        yield Row(model, "mean", {key: sum(v[key] for v in own) / len(own) for key in METRICS})
-
-
-def as_markdown(rows: list[Row]) -> str:
-    """A table with a line for each picture and model, means last; PSNR in dB."""
-    lines = [
-        "| picture | model | PSNR Y | SSIM Y | PSNR RGB | SSIM RGB |",
-        "|---|---|---|---|---|---|",
-    ]
-    for row in rows:
-        v = row.values
-        lines.append(
-            f"| {row.picture} | {row.model} | {v['psnr_y']:.2f} | {v['ssim_y']:.4f} "
-            f"| {v['psnr_rgb']:.2f} | {v['ssim_rgb']:.4f} |"
-        )
-    return "\n".join(lines)
-
-
-def as_csv(rows: list[Row]) -> str:
-    """The same with all digits, comma-separated."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["picture", "model", *METRICS])
-    for row in rows:
-        writer.writerow([row.picture, row.model, *(repr(row.values[key]) for key in METRICS)])
-    return text.getvalue()
-
-
-def as_json(rows: list[Row]) -> str:
-    """The same as a list of objects."""
-    records = [{"picture": row.picture, "model": row.model, **row.values} for row in rows]
-    return json.dumps(records, indent=2) + "\n"
-
-
-_WRITERS = {".md": lambda rows: as_markdown(rows) + "\n", ".csv": as_csv, ".json": as_json}
-
-
-def _require_table_name(path: Path) -> None:
-    if path.suffix.lower() not in _WRITERS:
-        raise BIRError(
-            f"Expected a table name that ends in {', '.join(_WRITERS)}, but {path} came; "
-            "change the ending."
-        )
-
-
-def _write(path: Path, rows: list[Row]) -> None:
-    try:
-        with complete_file(path) as temporary:
-            temporary.write_text(_WRITERS[path.suffix.lower()](rows), encoding="utf-8")
-    except OSError as error:
-        raise BIRError(
-            f"Expected to write the table {path}, but it failed ({error.strerror or error}); "
-            "check the folder and the free space."
-        ) from error
+        preset = options.degradation or f"simple_x{scale}"
+        pairs = degraded_pairs(originals, preset, scale=scale, seed=options.seed)
+    else:
+        pairs = folder_pairs(originals, options.lq, scale=scale, multiple=multiple)
+    return model_samples(pairs, models, device=device, seed=options.seed)

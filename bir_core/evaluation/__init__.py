@@ -1,0 +1,1 @@
+"""Measuring restored pictures: the measures, the papers' protocols, and the tables."""

@@ -1,0 +1,182 @@
+"""Where pictures to measure come from: a model run on pairs, or folders of results."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..checkpoints import load_model, read_checkpoint
+from ..checkpoints.architectures import ARCHITECTURES
+from ..checkpoints.keys import unwrap
+from ..degradations import degrade, get_preset
+from ..errors import BIRError
+from ..images import resize
+from ..networks.diffir import DiffIRStage2
+from ..picture_files import list_pictures, read_picture
+from ..restoration_modules import load_restoration_module
+from ..restore import restore
+from .measuring import Sample
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network to measure.
+
+    Attributes:
+        restore: (low-quality picture (1, 3, h, w) in [0, 1], seed) -> (1, 3, h scale, w scale).
+    """
+
+    restore: Callable[[Tensor, int], Tensor]
+    scale: int
+
+
+def load(source: str | Path, device: torch.device, dtype: torch.dtype) -> Model:
+    """Load a DiffIR, or in float32 any other network that stage 1 of DiffBIR can be.
+
+    Raises:
+        BIRError: unreadable, of another kind, for inpainting, or another format than float32 for a
+            network that is no DiffIR.
+    """
+    tensors = unwrap(read_checkpoint(source))
+    if not any(
+        row.name == "diffir_s2" and row.holds(row.canonical(tensors)) for row in ARCHITECTURES
+    ):
+        module = load_restoration_module(source, device=device)
+        if dtype != torch.float32:
+            raise BIRError(
+                f"Expected float32 for {source}, which is no DiffIR, but {dtype} came; leave "
+                "--dtype out."
+            )
+        return Model(lambda lq, seed: module.restore(lq), module.scale)
+    network = load_model(tensors, architecture="diffir_s2", device=device, dtype=dtype)
+    assert isinstance(network, DiffIRStage2)  # load_model refuses every other architecture
+    if network.config.task == "inpainting":
+        raise BIRError(
+            f"Expected a model for super-resolution, cleaning or deblurring, but {source} is for "
+            "inpainting, which needs masks; restore with it and measure its folder by --results."
+        )
+    return Model(lambda lq, seed: restore(lq, network, seed=seed), network.config.scale)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A low-quality picture (1, 3, h, w) and its original (1, 3, h scale, w scale), in [0, 1]."""
+
+    name: str
+    lq: Tensor
+    hq: Tensor
+
+
+def degraded_pairs(
+    originals: Sequence[Path], preset: str, *, scale: int, seed: int
+) -> Iterator[Pair]:
+    """Degrade originals; picture i is drawn with seed + i.
+
+    Raises:
+        BIRError: an unknown preset, or as `read_picture`.
+    """
+    parameters = get_preset(preset)
+    for index, path in enumerate(originals):
+        generator = torch.Generator().manual_seed(seed + index)
+        degraded = degrade(read_picture(path).image, parameters, generator=generator, scale=scale)
+        yield Pair(path.name, degraded.lq, degraded.hq)
+
+
+def folder_pairs(
+    originals: Sequence[Path], lq_folder: Path, *, scale: int, multiple: int
+) -> Iterator[Pair]:
+    """Find low-quality pictures named like the originals, which are cut to multiples of `multiple`.
+
+    Raises:
+        BIRError: a picture without its partner, or sizes that do not fit.
+    """
+    low = _by_stem(lq_folder)
+    for path in originals:
+        lq_path = _partner(path, low, lq_folder)
+        lq = read_picture(lq_path).image
+        hq = _cut(read_picture(path).image, multiple)
+        height, width = lq.shape[-2] * scale, lq.shape[-1] * scale
+        if tuple(hq.shape[-2:]) != (height, width):
+            raise BIRError(
+                f"Expected {path} to be {width}x{height}, {scale} times {lq_path.name}, but it is "
+                f"{_size(hq)}; choose a model of another scale or cut it by --multiple."
+            )
+        yield Pair(path.name, lq, hq)
+
+
+def model_samples(
+    pairs: Iterator[Pair], models: dict[str, Model], *, device: torch.device, seed: int
+) -> Iterator[Sample]:
+    """Restore pairs with models of one scale; picture i with seed + i. The baseline is the bicubic
+    enlargement, or the input itself where the size stays."""
+    for index, pair in enumerate(pairs):
+        lq = pair.lq.to(device)
+        restored = {"input": lq}
+        if lq.shape != pair.hq.shape:
+            restored = {"bicubic": resize(lq, *pair.hq.shape[-2:])}
+        for name, model in models.items():
+            restored[name] = model.restore(lq, seed + index)
+        yield Sample(pair.name, restored, pair.hq)
+
+
+def result_samples(
+    folders: Sequence[Path], hq_folder: Path | None, *, multiple: int
+) -> Iterator[Sample]:
+    """Read results, from one or more folders, and the originals of the same names, cut to multiples
+    of `multiple`. All folders hold the same pictures.
+
+    Raises:
+        BIRError: a picture without its partner in another folder, or of another size.
+    """
+    results = {folder: _by_stem(folder) for folder in folders}
+    every = {**results, **({} if hq_folder is None else {hq_folder: _by_stem(hq_folder)})}
+    for pictures in every.values():
+        for folder, others in every.items():
+            for path in pictures.values():
+                _partner(path, others, folder)
+    for stem in next(iter(results.values())):
+        hq = None
+        if hq_folder is not None:
+            hq = _cut(read_picture(every[hq_folder][stem]).image, multiple)
+        restored = {}
+        for folder, pictures in results.items():
+            image = read_picture(pictures[stem]).image
+            if hq is not None and image.shape != hq.shape:
+                raise BIRError(
+                    f"Expected {pictures[stem]} to be {_size(hq)} as its original, but it is "
+                    f"{_size(image)}; cut the original by --multiple or restore at its size."
+                )
+            restored[str(folder)] = image
+        yield Sample(next(iter(results.values()))[stem].name, restored, hq)
+
+
+def _by_stem(folder: Path) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for path in list_pictures(folder):
+        if path.stem in found:
+            raise BIRError(
+                f"Expected one picture named {path.stem} in {folder}, but found "
+                f"{found[path.stem].name} and {path.name}; remove one."
+            )
+        found[path.stem] = path
+    return found
+
+
+def _partner(path: Path, pictures: dict[str, Path], folder: Path) -> Path:
+    if path.stem not in pictures:
+        raise BIRError(
+            f"Expected a picture named {path.stem} in {folder}, but found none; give all pictures "
+            f"that belong to {path} the same name."
+        )
+    return pictures[path.stem]
+
+
+def _cut(image: Tensor, multiple: int) -> Tensor:
+    height, width = image.shape[-2:]
+    return image[..., : height - height % multiple, : width - width % multiple]
+
+
+def _size(image: Tensor) -> str:
+    return f"{image.shape[-1]}x{image.shape[-2]}"
