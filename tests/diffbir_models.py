@@ -50,6 +50,21 @@ def text_tower_weights(base, width=32, layers=3):
     return state.weights, check
 
 
+def save_base(path):
+    """The tiny networks as a Stable Diffusion checkpoint; returns them."""
+    networks = tiny_networks()
+    prefixes = {"sd_unet": "model.diffusion_model.", "sd_vae": "first_stage_model."}
+    base = {
+        prefix + key: value
+        for name, prefix in prefixes.items()
+        for key, value in networks[name].state_dict().items()
+    }
+    tower, _ = text_tower_weights(4000)
+    base |= {f"cond_stage_model.{key}": value for key, value in tower.items()}
+    torch.save({"state_dict": base}, path)
+    return networks
+
+
 def text_encoder(weights, heads=4):
     """The tower with another number of heads than its width says."""
     width = weights["model.positional_embedding"].shape[1]

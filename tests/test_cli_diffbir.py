@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 from command_line import run_here, save_small_model
-from diffbir_models import TINY_SWINIR, Weights, filled, text_tower_weights, tiny_networks
+from diffbir_models import TINY_SWINIR, Weights, filled, save_base, text_tower_weights
 from parity import fill_by_rule_w, load_vectors
 from safetensors.torch import save_file
 
@@ -24,16 +24,8 @@ QUICK = ("--steps", 2, "--short-side", 0, "--upscale", 2)
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("diffbir")
-    networks = tiny_networks()
-    prefixes = {"sd_unet": "model.diffusion_model.", "sd_vae": "first_stage_model."}
-    base = {
-        prefix + key: value
-        for name, prefix in prefixes.items()
-        for key, value in networks[name].state_dict().items()
-    }
+    networks = save_base(folder / "base.ckpt")
     tower, _ = text_tower_weights(4000)
-    base |= {f"cond_stage_model.{key}": value for key, value in tower.items()}
-    torch.save({"state_dict": base}, folder / "base.ckpt")
     save_checkpoint(networks["ir_controlnet"], folder / "control.safetensors")
     save_checkpoint(filled(SwinIR(TINY_SWINIR), 5000), folder / "swinir.safetensors")
     save_checkpoint(networks["sd_unet"], folder / "unet.safetensors")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import BIRError
-from . import diffir, swinir
+from . import diffir, ir_controlnet, swinir
 from .loop import Training
 from .recipe import Recipe
 from .start_files import StartFiles, require_files
@@ -36,6 +36,12 @@ METHODS = {
     "diffir_s1": Method(diffir.Stage1Recipe, diffir.stage1_training),
     "diffir_s2": Method(diffir.Stage2Recipe, diffir.stage2_training, needed=("stage1",)),
     "swinir": Method(swinir.SwinIRRecipe, swinir.swinir_training, optional=("start",)),
+    "ir_controlnet": Method(
+        ir_controlnet.IRControlNetRecipe,
+        ir_controlnet.ir_controlnet_training,
+        needed=("base", "restoration_module"),
+        optional=("start",),
+    ),
 }
 
 
