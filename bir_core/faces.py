@@ -32,6 +32,7 @@ TEMPLATE = torch.tensor(
 # What a face shows where it reaches beyond the picture: red, green, blue.
 BORDER_COLOR = torch.tensor([135.0, 133.0, 132.0]) / 255
 LEAST_EYE_DISTANCE = 5.0
+BORDER_REPEATS = 2
 # Factor of a warp below which bilinear interpolation would skip pixels of its source.
 LEAST_WARP_SCALE = 0.5
 # Classes of ParseNet that belong to the face; of its 19 the others are background, ear rings,
@@ -176,10 +177,16 @@ def align_face(image: Tensor, matrix: Tensor) -> Tensor:
         matrix: of `face_matrix`.
 
     Returns:
-        (1, 3, 512, 512); beyond the picture lies the grey of `BORDER_COLOR`.
+        (1, 3, 512, 512); beyond the picture lies the grey of `BORDER_COLOR`. The picture's
+        outermost pixels come three times, unlike in the official code, so that no grey mixes into
+        them when the face is pasted back.
     """
     color = BORDER_COLOR.to(image)[:, None, None]
-    return warp(image - color, matrix, FACE_SIZE, FACE_SIZE) + color
+    padded = F.pad(image - color, (BORDER_REPEATS,) * 4, mode="replicate")
+    shift = torch.tensor([BORDER_REPEATS, BORDER_REPEATS], dtype=torch.float64)
+    origin = matrix[:, 2] - matrix[:, :2] @ shift
+    matrix = torch.cat([matrix[:, :2], origin[:, None]], dim=1)
+    return warp(padded, matrix, FACE_SIZE, FACE_SIZE) + color
 
 
 def parsing_mask(labels: Tensor) -> Tensor:
@@ -206,7 +213,7 @@ def paste_face(
 ) -> Tensor:
     """Put a face back into a picture.
 
-    The edge of its square is faded out over some 3/20 of its side, but not where the picture ends.
+    The edge of its square is faded out over a tenth of its side, but not where the picture ends.
     The result is mask * face + (1 - mask) * image; the official code multiplies the face with the
     mask of its outermost pixels once more, which can only darken them.
 
