@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from collections.abc import Callable
 
 import torch
 from tqdm import tqdm
@@ -32,6 +33,13 @@ def _whole(text: str) -> int:
         return int(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"expected a whole number, but {text} came") from error
+
+
+def option_names(add_arguments: Callable[[argparse.ArgumentParser], None]) -> list[str]:
+    """The attributes of the options that `add_arguments` adds."""
+    parser = argparse.ArgumentParser(add_help=False)
+    add_arguments(parser)
+    return list(vars(parser.parse_args([])))
 
 
 def add_device_arguments(parser: argparse.ArgumentParser) -> None:

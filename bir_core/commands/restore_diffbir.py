@@ -130,13 +130,6 @@ def _assignment(text: str) -> tuple[str, float]:
         ) from error
 
 
-def option_names() -> list[str]:
-    """Attributes that `add_arguments` makes."""
-    parser = argparse.ArgumentParser(add_help=False)
-    add_arguments(parser)
-    return list(vars(parser.parse_args([])))
-
-
 def prepare(
     options: argparse.Namespace, device: torch.device
 ) -> Callable[[Tensor, Callback], Tensor]:

@@ -1,0 +1,146 @@
+"""One picture of `bir restore`, from file to file. All engines restore through this."""
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from ..errors import BIRError
+from ..images import resize
+from ..memory import is_out_of_memory
+from ..picture_files import Picture, read_picture, require_format, write_picture
+from . import restore_diffbir, restore_diffir
+from .options import choose_device
+from .restore_jobs import Job
+
+MASK_THRESHOLD = 0.5
+
+# (image (1, 3, H, W) in [0, 1], mask or None, progress bar) -> restored image
+RestoreImage = Callable[[Tensor, Tensor | None, "tqdm[Any]"], Tensor]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a picture.
+
+    Attributes:
+        source: the picture's path.
+        text: a line for the user.
+        is_restored: False if the picture could not be read; `text` says why.
+    """
+
+    source: Path
+    text: str
+    is_restored: bool
+
+
+def prepare(options: argparse.Namespace) -> Callable[[Job, bool], Outcome]:
+    """Load the model that the options name.
+
+    Returns:
+        A function that restores the picture of a job; its second argument allows to replace an
+        output that exists. It raises BIRError where going on has no sense: no memory, no space.
+
+    Raises:
+        BIRError: a device, model or setting that does not exist or does not fit.
+    """
+    device = choose_device(options.device)
+    prepare_method = _prepare_diffbir if options.method == "diffbir" else _prepare_diffir
+    restore_image = prepare_method(options, device)
+
+    def restore_job(job: Job, overwrite: bool) -> Outcome:
+        try:
+            picture = _read(job.source, options.bits)
+            require_format(job.target, picture)
+            mask = None if job.mask is None else _read_mask(job.mask, picture, job.source)
+        except BIRError as error:
+            return Outcome(job.source, str(error), is_restored=False)
+        restored = _restore(picture, mask, restore_image, device, job.source.name)
+        job.target.parent.mkdir(parents=True, exist_ok=True)
+        write_picture(job.target, restored, overwrite=overwrite, quality=options.quality)
+        text = f"{job.target}  {_size(picture)} -> {_size(restored)}"
+        return Outcome(job.source, text, is_restored=True)
+
+    return restore_job
+
+
+def _prepare_diffir(options: argparse.Namespace, device: torch.device) -> RestoreImage:
+    restore_image = restore_diffir.prepare(options, device)
+
+    def run(image: Tensor, mask: Tensor | None, bar: "tqdm[Any]") -> Tensor:
+        return restore_image(image, mask, _progress(bar))
+
+    return run
+
+
+def _prepare_diffbir(options: argparse.Namespace, device: torch.device) -> RestoreImage:
+    restore_image = restore_diffbir.prepare(options, device)
+
+    def run(image: Tensor, mask: Tensor | None, bar: "tqdm[Any]") -> Tensor:
+        show = _progress(bar)
+
+        def report(stage: str, done: int, total: int) -> None:
+            bar.set_postfix_str(stage, refresh=False)
+            show(done, total)
+
+        return restore_image(image, report)
+
+    return run
+
+
+def _progress(bar: "tqdm[Any]") -> Callable[[int, int], None]:
+    def show(done: int, total: int) -> None:
+        bar.total = total
+        bar.update(done - bar.n)
+
+    return show
+
+
+def _read(path: Path, bits: int | None) -> Picture:
+    picture = read_picture(path)
+    return picture if bits is None else replace(picture, bits=bits)  # type: ignore[arg-type]
+
+
+def _read_mask(path: Path, picture: Picture, source: Path) -> Tensor:
+    mask = read_picture(path).image.mean(1, keepdim=True)
+    if mask.shape[-2:] != picture.image.shape[-2:]:
+        height, width = mask.shape[-2:]
+        raise BIRError(
+            f"Expected a mask of {_size(picture)} pixels for {source}, but {path} has "
+            f"{width}x{height}; make it of the same size."
+        )
+    return (mask >= MASK_THRESHOLD).float()
+
+
+def _restore(
+    picture: Picture,
+    mask: Tensor | None,
+    restore_image: RestoreImage,
+    device: torch.device,
+    name: str,
+) -> Picture:
+    with tqdm(desc=name, unit="step", leave=False, disable=None) as bar:
+        try:
+            image = restore_image(picture.image.to(device), mask, bar)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise BIRError(
+                f"Expected enough memory on {device} for {name}, but it ran out; "
+                "give a smaller --strip or --tile, or --device cpu."
+            ) from error
+    image = image.cpu()
+    alpha = picture.alpha
+    if alpha is not None:
+        alpha = resize(alpha, image.shape[-2], image.shape[-1]).clamp(0, 1)
+    return replace(picture, image=image, alpha=alpha)
+
+
+def _size(picture: Picture) -> str:
+    height, width = picture.image.shape[-2:]
+    return f"{width}x{height}"
