@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from .errors import BIRError
 
-PadMode = Literal["reflect", "symmetric", "black"]
+PadMode = Literal["reflect", "symmetric", "edge", "black"]
 
 
 def from_channels_last(image: Tensor) -> Tensor:
@@ -28,8 +28,8 @@ def to_channels_last(image: Tensor) -> Tensor:
 def _mirrored_indices(length: int, padded: int, mode: PadMode) -> Tensor:
     """Source index of each position of an axis of `length` that is continued to `padded`."""
     position = torch.arange(padded)
-    if length == 1:
-        return torch.zeros_like(position)
+    if length == 1 or mode == "edge":
+        return position.clamp(max=length - 1)
     period = 2 * length if mode == "symmetric" else 2 * (length - 1)
     position = position % period
     mirrored = period - 1 - position if mode == "symmetric" else period - position
@@ -44,8 +44,8 @@ def pad_to_multiple(image: Tensor, multiple: int, mode: PadMode = "reflect") -> 
         multiple: pixels.
         mode: "reflect" mirrors about the centre of the last pixel (torch's "reflect"), "symmetric"
             about its outer edge (numpy's "symmetric"). Both go on mirroring when the padding is
-            larger than the image, where torch would fail; one pixel is repeated. "black" adds
-            zeros.
+            larger than the image, where torch would fail; one pixel is repeated. "edge" repeats
+            the last pixel, "black" adds zeros.
 
     Returns:
         (B, C, H', W'), the same tensor if nothing is to be added. Crop with `crop` afterwards.

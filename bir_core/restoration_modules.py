@@ -14,6 +14,7 @@ from .checkpoints.keys import unwrap
 from .errors import BIRError
 from .networks.swinir import SwinIR
 from .restore import restore
+from .stage1 import with_published_padding
 
 IMAGE_TO_IMAGE = ("swinir", "diffir_s2")
 
@@ -26,11 +27,14 @@ class RestorationModule:
         restore: (B, 3, h, w) in [0, 1] -> (B, 3, h scale, w scale).
         scale: output side divided by input side.
         name: of the architecture.
+        network: what holds the weights, to be moved between devices and to plan the memory for;
+            None if nothing does.
     """
 
     restore: Callable[[Tensor], Tensor]
     scale: int
     name: str
+    network: nn.Module | None = None
 
 
 def load_restoration_module(
@@ -48,7 +52,7 @@ def load_restoration_module(
     if ours is not None:
         model = load_model(tensors, architecture=ours.name, device=device)
         if isinstance(model, SwinIR):
-            return RestorationModule(model, model.config.scale, ours.name)
+            return RestorationModule(model, model.config.scale, ours.name, model)
         return _of_diffir(model)
     if held:
         raise BIRError(
@@ -80,7 +84,9 @@ def load_restoration_module(
         )
     descriptor.eval()
     descriptor.model.requires_grad_(False)
-    return RestorationModule(descriptor, descriptor.scale, descriptor.architecture.name)
+    name = descriptor.architecture.name
+    network = with_published_padding(descriptor, name)
+    return RestorationModule(network, descriptor.scale, name, descriptor.model)
 
 
 def _of_diffir(model: nn.Module) -> RestorationModule:
@@ -91,4 +97,4 @@ def _of_diffir(model: nn.Module) -> RestorationModule:
             "choose one for super-resolution or deblurring."
         )
     scale: int = info.scale  # type: ignore[union-attr,assignment]
-    return RestorationModule(lambda image: restore(image, model), scale, "diffir_s2")
+    return RestorationModule(lambda image: restore(image, model), scale, "diffir_s2", model)

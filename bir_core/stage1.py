@@ -128,6 +128,26 @@ def automatic_overlap(tile: int) -> int:
     return tile // 4
 
 
+def with_published_padding(
+    network: Callable[[Tensor], Tensor], architecture: str
+) -> Callable[[Tensor], Tensor]:
+    """A network of spandrel's that pads its input inside as the published one does: SCUNet repeats
+    the last pixels up to a multiple of 64, where spandrel mirrors the picture.
+
+    Args:
+        network: restores (B, 3, h, w) at its own size.
+        architecture: spandrel's name of it; all but SCUNet come back as they are.
+    """
+    if architecture != "SCUNet":
+        return network
+
+    def restored(image: Tensor) -> Tensor:
+        padded = pad_to_multiple(image, PADDED_MULTIPLE, "edge")
+        return crop(network(padded), *image.shape[-2:])
+
+    return restored
+
+
 def restore_stage1(
     image: Tensor,
     network: Callable[[Tensor], Tensor],

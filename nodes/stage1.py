@@ -27,6 +27,7 @@ from ..bir_core.stage1 import (
     restore_stage1,
     stage1_memory,
     stage1_sizes,
+    with_published_padding,
 )
 from . import host
 from .control import PICTURE_SIZE
@@ -161,6 +162,7 @@ class BIRRestorationModule(io.ComfyNode):
         order = official_order(task, version)
         sizes = stage1_sizes(*colours.shape[-2:], order, upscale_by, short_side)
         scale = upscale_model.scale
+        network = with_published_padding(upscale_model, upscale_model.architecture.name)
         model = host.ManagedModel(upscale_model.patcher)
         model.load(stage1_memory(sizes.network, scale))
         # DiffIR goes through a picture of any size in strips, with one prior for the whole.
@@ -171,7 +173,7 @@ class BIRRestorationModule(io.ComfyNode):
         restored = [
             restore_stage1(
                 colours[index : index + 1].to(model.device),
-                upscale_model,
+                network,
                 order,
                 sizes,
                 scale=scale,

@@ -21,7 +21,9 @@ from bir_core.images import (
 sides = st.integers(1, 40)
 
 
-@given(sides, sides, st.sampled_from([1, 3, 8, 32]), st.sampled_from(["reflect", "symmetric"]))
+@given(
+    sides, sides, st.sampled_from([1, 3, 8, 32]), st.sampled_from(["reflect", "symmetric", "edge"])
+)
 def test_padding_continues_as_numpy_does(height, width, multiple, mode):
     image = torch.arange(height * width, dtype=torch.float32).reshape(1, 1, height, width)
     padded = pad_to_multiple(image, multiple, mode)

@@ -4,10 +4,12 @@ import sys
 
 import pytest
 import rrdbnet
+import scunet
 import torch
 from command_line import save_small_model
 from diffbir_models import TINY_SWINIR, Weights, filled, tiny_networks
 from parity import fill_by_rule_w, load_vectors
+from torch.nn import functional as F
 
 from bir_core.checkpoints import load_model, save_checkpoint
 from bir_core.errors import BIRError
@@ -55,6 +57,24 @@ def test_rrdbnet_through_spandrel(tmp_path):
     module = load_restoration_module(tmp_path / "BSRNet.pth")
     assert (module.scale, module.name) == (4, "ESRGAN")
     assert module.restore(IMAGE).shape == (1, 3, 256, 256)
+
+
+@torch.no_grad()
+def test_scunet_is_padded_as_published(tmp_path):
+    """Not as spandrel would: its own padding mirrors the picture."""
+    spandrel = pytest.importorskip("spandrel")
+    state = Weights(scunet.shapes(blocks=2))
+    fill_by_rule_w(state, 0)
+    state.weights["m_tail.0.weight"] *= 0.001
+    torch.save(state.weights, tmp_path / "scunet.pth")
+    module = load_restoration_module(tmp_path / "scunet.pth")
+    assert (module.scale, module.name) == (1, "SCUNet")
+    image = IMAGE[:, :, :50, :40]
+    plain = spandrel.ModelLoader().load_from_file(tmp_path / "scunet.pth")
+    repeated = F.pad(image, (0, 24, 0, 14), mode="replicate")
+    ours = module.restore(image)
+    torch.testing.assert_close(ours, plain(repeated)[..., :50, :40])
+    assert (ours - plain(image)).abs().max() > 0.01
 
 
 def test_without_spandrel(tmp_path, monkeypatch):
