@@ -6,29 +6,24 @@ them all.
 """
 
 import logging
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
 from .conditioning import PADDED_MULTIPLE
 from .diffbir_settings import COLOR_FIXES, DiffBIRSettings, official_settings
-from .diffusion.denoisers import discrete_denoiser, rescaled_cfg_scale, with_cfg, with_tiles
-from .diffusion.guidance import (
-    LATENT_FACTOR,
-    RestorationGuidance,
-    weight_map,
-    with_guidance,
-)
 from .diffusion.noise import Draws, NoiseSource, require_brownian_noise
-from .diffusion.samplers import Step, scale_noise, unscale
-from .diffusion.sampling import SAMPLERS, named_sampler
-from .diffusion.schedules import q_sample, sampling_schedule, sd_alphas_cumprod
+from .diffusion.sampling import SAMPLERS
+from .diffusion.schedules import sd_alphas_cumprod
 from .errors import BIRError
 from .exact_tiled_vae import decode_tiled, encode_tiled
+from .fallbacks import dtype_of, finite, in_fitting_tiles, whole_or_in_tiles
 from .images import crop, pad_to_multiple, require_finite, resize
-from .memory import is_out_of_memory
+from .memory_plan import TILES, DiffBIRNetworks, MemoryPlan, plan_diffbir, weight_bytes
+from .restoration_modules import RestorationModule
+from .restore import free_memory
 from .stage1 import (
     Stage1Sizes,
     Task,
@@ -37,9 +32,10 @@ from .stage1 import (
     restore_stage1,
     stage1_sizes,
 )
+from .stage2 import LATENT_SCALE as LATENT_SCALE
+from .stage2 import Stage2
 
-LATENT_SCALE = 0.18215
-SMALLEST_TILE = 64
+CPU = torch.device("cpu")
 
 # (name of the stage, steps done, steps in all); may raise to cancel
 Callback = Callable[[str, int, int], None]
@@ -49,18 +45,22 @@ logger = logging.getLogger(__name__)
 class DiffBIR:
     """The two stages with their networks.
 
-    The work is done where `sd_unet` lies; the other networks belong on the same device. UNet and
-    IRControlNet may be of half precision, the arithmetic of the samplers is float32. A stage that
-    gives NaN or infinity in half precision is repeated in float32.
+    The networks belong on one device. UNet and IRControlNet may be of half precision, the
+    arithmetic of the samplers is float32. A stage that gives NaN or infinity in half precision is
+    repeated in float32.
 
     Args:
         sd_unet: (x, timesteps, context, control) -> eps, or v for v2.1, as `SDUNet`.
         ir_controlnet: (x, hint, timesteps, context) -> list of residuals, as `IRControlNet`.
         sd_vae: as `SDVAE`.
-        stage1: restores (B, 3, h, w) to (B, 3, h stage1_scale, w stage1_scale), both in [0, 1];
-            None takes the picture as it is, for input that another program has cleaned.
-        stage1_scale: enlargement by `stage1`.
+        stage1: as from `load_restoration_module`, or a function that restores (B, 3, h, w) to
+            (B, 3, h stage1_scale, w stage1_scale), both in [0, 1]; None takes the picture as it is,
+            for input that another program has cleaned.
+        stage1_scale: enlargement by `stage1` if that is a function.
         version: v1 and v2 want the base of SD 2.1 (eps, plain schedule), v2.1 the zero-SNR base.
+        device: where the work is done; None for where `sd_unet` lies.
+        offload: only the networks of the stage at work lie on the device, the others wait in the
+            host's memory.
 
     Raises:
         BIRError: an unknown version, or an IRControlNet with other sizes than the UNet.
@@ -72,9 +72,11 @@ class DiffBIR:
         sd_unet: nn.Module,
         ir_controlnet: nn.Module,
         sd_vae: nn.Module,
-        stage1: Callable[[Tensor], Tensor] | None = None,
+        stage1: RestorationModule | Callable[[Tensor], Tensor] | None = None,
         stage1_scale: int = 1,
         version: Version = "v2.1",
+        device: torch.device | str | None = None,
+        offload: bool = False,
     ) -> None:
         if version not in ("v1", "v2", "v2.1"):
             raise BIRError(
@@ -86,14 +88,86 @@ class DiffBIR:
                 f"IRControlNet should have the sizes of the base, {configs[0]}, but {configs[1]} "
                 "came; choose files that belong together."
             )
-        self.sd_unet, self.ir_controlnet, self.sd_vae = sd_unet, ir_controlnet, sd_vae
-        self.stage1, self.stage1_scale, self.version = stage1, stage1_scale, version
+        if stage1 is not None and not isinstance(stage1, RestorationModule):
+            network = stage1 if isinstance(stage1, nn.Module) else None
+            stage1 = RestorationModule(stage1, stage1_scale, "custom", network)
+        self.networks = DiffBIRNetworks(
+            sd_unet=sd_unet, ir_controlnet=ir_controlnet, sd_vae=sd_vae, stage1=stage1
+        )
+        self.version: Version = version
         self.alphas_cumprod = sd_alphas_cumprod(zero_snr=version == "v2.1")
+        self.device = torch.device(device or next(sd_unet.parameters()).device)
+        self.offload = offload
+        for each in self.networks.modules:
+            each.to(CPU if offload else self.device)
 
-    @property
-    def device(self) -> torch.device:
-        """Where the work is done."""
-        return next(self.sd_unet.parameters()).device
+    def with_stage1(self, stage1: RestorationModule | None) -> "DiffBIR":
+        """The same with another stage 1; the other networks are shared."""
+        networks = self.networks
+        return type(self)(
+            sd_unet=networks.sd_unet,
+            ir_controlnet=networks.ir_controlnet,
+            sd_vae=networks.sd_vae,
+            stage1=stage1,
+            version=self.version,
+            device=self.device,
+            offload=self.offload,
+        )
+
+    @contextmanager
+    def _present(self, *networks: nn.Module | None) -> Iterator[None]:
+        """Networks on the device for as long as a stage works."""
+        moved = [network for network in networks if network is not None and self.offload]
+        try:
+            for network in moved:
+                network.to(self.device)
+            yield
+        finally:
+            for network in moved:
+                network.to(CPU)
+            if moved:
+                _empty_cache(self.device)
+
+    def plan(
+        self,
+        height: int,
+        width: int,
+        *,
+        task: Task = "sr",
+        upscale_by: float = 4.0,
+        settings: DiffBIRSettings | None = None,
+        images: int = 1,
+        memory: int | None = None,
+        host_memory: int | None = None,
+    ) -> MemoryPlan:
+        """What a call with these arguments takes of the memory, and in which pieces.
+
+        Args:
+            height, width: of the pictures that come in.
+            task, upscale_by, settings: as in a call.
+            images: in the batch.
+            memory, host_memory: bytes of device and host to plan for; None takes what is free now.
+
+        Raises:
+            BIRError: as for impossible sizes in a call.
+        """
+        settings = settings or official_settings(self.version)
+        order = official_order(task, self.version)
+        networks = self.networks
+        if memory is None:
+            lying = weight_bytes(*networks.modules, on=self.device)
+            memory = free_memory(self.device) + lying
+        return plan_diffbir(
+            networks,
+            stage1_sizes(height, width, order, upscale_by, settings.short_side),
+            order,
+            settings,
+            device=self.device,
+            memory=memory,
+            host_memory=free_memory(CPU) if host_memory is None else host_memory,
+            images=images,
+            offload=self.offload,
+        )
 
     @torch.no_grad()
     def __call__(
@@ -131,18 +205,64 @@ class DiffBIR:
             BIRError: wrong shapes or settings, no memory, numbers that are not finite, or an SDE
                 sampler without the package torchsde.
         """
-        if image.ndim != 4 or image.shape[1] != 3 or not image.is_floating_point():
+        rgb = image.ndim == 4 and image.shape[1] == 3 and image.numel() > 0
+        if not rgb or not image.is_floating_point():
             raise BIRError(
                 "The image should be a tensor (B, 3, H, W) of floating-point numbers in [0, 1], "
                 f"but {tuple(image.shape)} of {image.dtype} came; convert it first."
             )
         require_finite(image, "The image")
         settings = settings or official_settings(self.version)
+        _require_prompts(prompt, negative, len(image), settings)
         if noise is None and SAMPLERS[settings.sampler].brownian:
             require_brownian_noise()
         tell = callback or (lambda stage, done, total: None)
-        order = official_order(task, self.version)
         height, width = image.shape[-2:]
+        plan = self.plan(
+            height,
+            width,
+            task=task,
+            upscale_by=upscale_by,
+            settings=settings,
+            images=len(image),
+        )
+        logger.info("Memory plan: %s", plan)
+        if not plan.fits:
+            logger.warning("%s may not have the memory: %s", self.device, plan)
+        settings = plan.settled(settings)
+        # A source of noise knows nothing of parts of the batch.
+        together = plan.images if noise is None else len(image)
+        parts = [
+            self._restore(
+                image[start : start + together],
+                _rows(prompt, start, together),
+                None if negative is None else _rows(negative, start, together),
+                task,
+                upscale_by,
+                settings,
+                seed + start,
+                noise,
+                tell,
+            )
+            for start in range(0, len(image), together)
+        ]
+        return torch.cat(parts)
+
+    def _restore(
+        self,
+        image: Tensor,
+        prompt: Tensor,
+        negative: Tensor | None,
+        task: Task,
+        upscale_by: float,
+        settings: DiffBIRSettings,
+        seed: int,
+        noise: NoiseSource | None,
+        tell: Callback,
+    ) -> Tensor:
+        """A call on pictures that are restored at a time."""
+        height, width = image.shape[-2:]
+        order = official_order(task, self.version)
         sizes = stage1_sizes(height, width, order, upscale_by, settings.short_side)
         condition = self.remove_degradation(
             image.to(self.device, torch.float32), task, sizes, settings, callback=tell
@@ -159,6 +279,7 @@ class DiffBIR:
             noise=noise,
             callback=tell,
         )
+        del padded, latent
         decoded = self.decode(sampled, settings.vae_tile, callback=tell)
         restored = crop(decoded, *sizes.condition)
         if settings.color_fix != "none":
@@ -178,48 +299,59 @@ class DiffBIR:
     ) -> Tensor:
         """Stage 1: (B, 3, H, W) in [0, 1] to (B, 3, *sizes.condition), not clamped."""
         order = official_order(task, self.version)
-        network, scale = self.stage1, self.stage1_scale
-        if network is None:
+        module = self.networks.stage1
+        if module is None:
             # There is nothing to run at another size than that of the result.
-            network, scale, order = (lambda x: x), 1, "enlarge_first"
+            module, order = RestorationModule(lambda x: x, 1, "none"), "enlarge_first"
             sizes = Stage1Sizes(sizes.condition, sizes.condition, sizes.output)
-        return restore_stage1(
-            image,
-            network,
-            order,
-            sizes,
-            scale=scale,
-            tile=settings.stage1_tile,
-            overlap=settings.stage1_overlap,
-            padding=settings.padding,
-            callback=lambda done, total: callback("stage 1", done, total),
-        ).float()
+        with self._present(module.network):
+            return restore_stage1(
+                image,
+                module.restore,
+                order,
+                sizes,
+                scale=module.scale,
+                tile=settings.stage1_tile or 0,
+                overlap=settings.stage1_overlap,
+                padding=settings.padding,
+                callback=lambda done, total: callback("stage 1", done, total),
+            ).float()
 
-    def encode(self, image: Tensor, tile: int, *, callback: Callback) -> Tensor:
+    def encode(self, image: Tensor, tile: int | None = None, *, callback: Callback) -> Tensor:
         """The condition latent: mode of the VAE for (B, 3, H, W) in [0, 1], sides dividing by 64;
         (B, 4, H / 8, W / 8) float32 times the latent scale."""
+        vae, first = self.networks.sd_vae, TILES[0] if tile is None else tile
 
         def run() -> Tensor:
-            x = (2 * image - 1).to(_dtype(self.sd_vae))
-            if not tile:
-                return self.sd_vae.encode(x).float()  # type: ignore[operator]
+            x = (2 * image - 1).to(dtype_of(vae))
             report = _reporter(callback, "encoding")
-            return encode_tiled(self.sd_vae, x, tile=tile, callback=report).float()
+            return whole_or_in_tiles(
+                first,
+                lambda: vae.encode(x),  # type: ignore[operator]
+                lambda side: encode_tiled(vae, x, tile=side, callback=report),
+                TILES[0],
+            ).float()
 
-        return LATENT_SCALE * _finite("The condition latent", run, [self.sd_vae])
+        with self._present(vae):
+            return LATENT_SCALE * finite("The condition latent", run, [vae])
 
-    def decode(self, latent: Tensor, tile: int, *, callback: Callback) -> Tensor:
+    def decode(self, latent: Tensor, tile: int | None = None, *, callback: Callback) -> Tensor:
         """A latent times the latent scale, (B, 4, h, w), to pictures (B, 3, 8 h, 8 w), float32,
         not clamped to [0, 1]."""
+        vae, first = self.networks.sd_vae, TILES[0] if tile is None else tile
 
         def run() -> Tensor:
-            x = (latent / LATENT_SCALE).to(_dtype(self.sd_vae))
-            if not tile:
-                return self.sd_vae.decode(x).float()  # type: ignore[operator]
+            x = (latent / LATENT_SCALE).to(dtype_of(vae))
             report = _reporter(callback, "decoding")
-            return decode_tiled(self.sd_vae, x, tile=tile, callback=report).float()
+            return whole_or_in_tiles(
+                first,
+                lambda: vae.decode(x),  # type: ignore[operator]
+                lambda side: decode_tiled(vae, x, tile=side, callback=report),
+                TILES[0],
+            ).float()
 
-        return (_finite("The decoded picture", run, [self.sd_vae]) + 1) / 2
+        with self._present(vae):
+            return (finite("The decoded picture", run, [vae]) + 1) / 2
 
     def sample(
         self,
@@ -243,167 +375,77 @@ class DiffBIR:
         Returns:
             (B, 4, h, w) float32, times the latent scale.
         """
-        context = _context(prompt, condition)
-        uncond = None if negative is None else _context(negative, condition)
-        if uncond is None and (settings.cfg != 1 or settings.rescale_cfg):
-            raise BIRError(
-                f"A cfg of {settings.cfg:g} should have a negative prompt, but none came; give the "
-                "embedding of the empty prompt, or set cfg to 1."
+        batch = len(condition)
+        _require_prompts(prompt, negative, batch, settings)
+        context = prompt.to(condition).expand(batch, -1, -1)
+        uncond = None if negative is None else negative.to(condition).expand(batch, -1, -1)
+        networks = self.networks
+        stage2 = Stage2(
+            sd_unet=networks.sd_unet,
+            ir_controlnet=networks.ir_controlnet,
+            sd_vae=networks.sd_vae,
+            alphas_cumprod=self.alphas_cumprod,
+            parameterization="v" if self.version == "v2.1" else "eps",
+        )
+        draws = Draws(seed, batch, noise)
+
+        def sample(tile: int, tile_batch: int) -> Tensor:
+            draws.rewind()
+            return stage2.sample(
+                condition,
+                image,
+                context,
+                uncond,
+                settings,
+                tile=tile,
+                tile_batch=tile_batch,
+                draws=draws,
+                callback=_reporter(callback, "sampling"),
             )
-        draws = Draws(seed, len(condition), noise)
-        tile = settings.tile
 
         def run() -> Tensor:
-            nonlocal tile
-            while True:
-                draws.rewind()
-                try:
-                    return self._sample(
-                        condition, image, context, uncond, settings, tile, draws, callback
-                    )
-                except (RuntimeError, MemoryError) as error:
-                    if not is_out_of_memory(error):
-                        raise
-                    side = tile or max(image.shape[-2:])
-                    if side <= SMALLEST_TILE:
-                        raise BIRError(
-                            f"The sampling should have memory for a tile of {SMALLEST_TILE} "
-                            "pixels, but even that did not fit; close other programs or use half "
-                            "precision."
-                        ) from error
-                # Outside of the except block, which would keep the tensors of the failure alive.
-                tile = max(SMALLEST_TILE, side // 2 // SMALLEST_TILE * SMALLEST_TILE)
-                logger.warning("Out of memory: sampling again with tiles of %d pixels", tile)
-
-        return _finite("The sampled latent", run, [self.sd_unet, self.ir_controlnet])
-
-    def _network(
-        self, x: Tensor, timesteps: Tensor, /, *, hint: Tensor, context: Tensor, strength: float
-    ) -> Tensor:
-        """eps or v from UNet and IRControlNet, in the type of their weights."""
-        dtype = _dtype(self.sd_unet)
-        half_x, half_context = x.to(dtype), context.to(dtype)
-        control = None
-        if strength:
-            residuals = self.ir_controlnet(half_x, hint.to(dtype), timesteps, half_context)
-            control = [residual * strength for residual in residuals]
-        output: Tensor = self.sd_unet(half_x, timesteps, half_context, control)
-        return output.float()
-
-    def _sample(
-        self,
-        condition: Tensor,
-        image: Tensor,
-        context: Tensor,
-        uncond: Tensor | None,
-        settings: DiffBIRSettings,
-        tile: int,
-        draws: Draws,
-        callback: Callback,
-    ) -> Tensor:
-        sampler = named_sampler(settings.sampler, settings.sampler_options)
-        schedule = sampling_schedule(sampler.plan, self.alphas_cumprod, settings.steps)
-        x = draws(condition)
-        if settings.start == "condition":
-            x = q_sample(condition, x, self.alphas_cumprod[-1])
-        hint = condition
-        if settings.noise_aug:
-            hint = q_sample(hint, draws(hint), self.alphas_cumprod[settings.noise_aug])
-
-        def network(x: Tensor, timesteps: Tensor, /, **cond: Tensor) -> Tensor:
-            return self._network(x, timesteps, strength=settings.strength, **cond)
-
-        if tile:
-            overlap = min(settings.overlap, tile // 2)
-            network = with_tiles(
-                network,
-                tile // LATENT_FACTOR,
-                overlap // LATENT_FACTOR,
-                weights=settings.tile_weights,
-                tile_batch=settings.tile_batch,
+            return in_fitting_tiles(
+                sample,
+                max(image.shape[-2:]),
+                TILES[0] if settings.tile is None else settings.tile,
+                settings.tile_batch or 1,
             )
-        cfg = settings.cfg
-        guided = with_cfg(
-            network,
-            {"hint": hint, "context": context},
-            None if uncond is None else {"hint": hint, "context": uncond},
-            (lambda t: rescaled_cfg_scale(cfg, t)) if settings.rescale_cfg else cfg,
-        )
-        parameterization: Literal["eps", "v"] = "v" if self.version == "v2.1" else "eps"
-        denoiser = discrete_denoiser(guided, schedule, parameterization)
-        if settings.guidance:
-            pull = self._guidance(condition, image, settings)
-            denoiser = with_guidance(denoiser, pull, schedule)
 
-        def report(step: Step) -> None:
-            callback("sampling", step.index + 1, step.steps)
-
-        latent = sampler.run(
-            denoiser,
-            scale_noise(x, schedule.sigmas[0]),
-            schedule.sigmas,
-            noise_sampler=draws.of_sampler(condition, schedule.sigmas, sampler.brownian),
-            options=settings.sampler_options,
-            callback=report,
-        )
-        return unscale(latent, schedule.sigmas[-1])
-
-    def _guidance(
-        self, condition: Tensor, image: Tensor, settings: DiffBIRSettings
-    ) -> RestorationGuidance:
-        in_pixels = settings.guidance_space == "rgb"
-        space, loss = settings.guidance_space, settings.guidance_loss
-        weight = weight_map(image, space, loss) if loss == "w_mse" else None
-
-        def decode(latent: Tensor) -> Tensor:
-            pixels = self.sd_vae.decode(  # type: ignore[operator]
-                (latent / LATENT_SCALE).to(_dtype(self.sd_vae))
-            )
-            return pixels.float()
-
-        return RestorationGuidance(
-            latent=condition,
-            scale=settings.guidance,
-            weight=weight,
-            image=2 * image - 1 if in_pixels else None,
-            decode=decode if in_pixels else None,
-            start=settings.guidance_start,
-            stop=settings.guidance_stop,
-            repeats=settings.guidance_repeats,
-        )
-
-
-def _dtype(network: nn.Module) -> torch.dtype:
-    return next(network.parameters()).dtype
+        used = [networks.sd_unet, networks.ir_controlnet]
+        if settings.guidance and settings.guidance_space == "rgb":
+            used.append(networks.sd_vae)
+        with self._present(*used):
+            return finite("The sampled latent", run, used[:2])
 
 
 def _reporter(callback: Callback, stage: str) -> Callable[[int, int], None]:
     return lambda done, total: callback(stage, done, total)
 
 
-def _context(embedding: Tensor, latent: Tensor) -> Tensor:
-    """One embedding for each image, where the latent lies."""
-    if embedding.ndim != 3 or embedding.shape[0] not in (1, len(latent)):
+def _require_prompts(
+    prompt: Tensor, negative: Tensor | None, batch: int, settings: DiffBIRSettings
+) -> None:
+    for embedding in (prompt,) if negative is None else (prompt, negative):
+        if embedding.ndim != 3 or embedding.shape[0] not in (1, batch):
+            raise BIRError(
+                f"The embedding of a prompt should have the shape (1 or {batch}, 77, 1024), but "
+                f"{tuple(embedding.shape)} came; give one for all images, or one for each."
+            )
+    if negative is None and (settings.cfg != 1 or settings.rescale_cfg):
         raise BIRError(
-            f"The embedding of a prompt should have the shape (1 or {len(latent)}, 77, 1024), but "
-            f"{tuple(embedding.shape)} came; give one for all images, or one for each."
+            f"A cfg of {settings.cfg:g} should have a negative prompt, but none came; give the "
+            "embedding of the empty prompt, or set cfg to 1."
         )
-    return embedding.to(latent).expand(len(latent), -1, -1)
 
 
-def _finite(name: str, run: Callable[[], Tensor], networks: list[nn.Module]) -> Tensor:
-    """What a stage gives, repeated in float32 if half precision overflows in it."""
-    result = run()
-    dtypes = [_dtype(network) for network in networks]
-    if not bool(torch.isfinite(result).all()) and set(dtypes) != {torch.float32}:
-        logger.warning("%s is not finite in %s: repeating in float32", name, dtypes[0])
-        try:
-            for network in networks:
-                network.float()
-            result = run()
-        finally:
-            # Widening loses nothing, so these are the weights from before.
-            for network, dtype in zip(networks, dtypes, strict=True):
-                network.to(dtype)
-    require_finite(result, name)
-    return result
+def _rows(embedding: Tensor, start: int, count: int) -> Tensor:
+    """The embeddings of a part of the batch; a single one serves all."""
+    return embedding if len(embedding) == 1 else embedding[start : start + count]
+
+
+def _empty_cache(device: torch.device) -> None:
+    """Give the memory of networks that have left a device to the stages that follow."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()

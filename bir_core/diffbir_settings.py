@@ -11,7 +11,7 @@ from .diffusion.sampling import named_sampler
 from .diffusion.schedules import TRAINED_STEPS, sampling_schedule, sd_alphas_cumprod
 from .errors import BIRError
 from .images import PadMode
-from .stage1 import SHORT_SIDE, Version
+from .stage1 import SHORT_SIDE, SMALLEST_TILE, Version
 from .tiling import TileWeights, tile_starts
 
 COLOR_FIXES = {"wavelet": wavelet_color_fix, "adain": adain_color_fix}
@@ -45,11 +45,13 @@ class DiffBIRSettings:
         guidance_repeats: pulls at each step.
         tile, overlap: in pixels, multiples of 64 and of 8: the sampling works on tiles of this side
             where the picture is larger, with at most half a tile of overlap; 0 for the whole
-            picture.
-        tile_weights, tile_batch: see `tiling.tiled_apply`.
+            picture; None for 512, or less where the memory asks for it (see `memory_plan`).
+        tile_weights, tile_batch: see `tiling.tiled_apply`; a tile_batch of None is chosen by the
+            memory.
         vae_tile: side in pixels of the pieces of the VAE, which change memory and not the result;
-            0 for the whole picture at once.
-        stage1_tile, stage1_overlap: see `stage1.restore_stage1`.
+            0 for the whole picture at once, None is chosen by the memory.
+        stage1_tile, stage1_overlap: see `stage1.restore_stage1`; a tile of None is the whole
+            picture, or the largest that fits.
         color_fix: "wavelet", "adain" or "none".
         padding: how the picture is continued to multiples of 64 pixels, in both stages; "black" as
             in the official code.
@@ -70,12 +72,12 @@ class DiffBIRSettings:
     guidance_start: float = 1001.0
     guidance_stop: float = -1.0
     guidance_repeats: int = 1
-    tile: int = 512
+    tile: int | None = None
     overlap: int = 256
     tile_weights: TileWeights = "gaussian"
-    tile_batch: int = 1
-    vae_tile: int = 512
-    stage1_tile: int = 0
+    tile_batch: int | None = None
+    vae_tile: int | None = None
+    stage1_tile: int | None = None
     stage1_overlap: int = 0
     color_fix: Literal["wavelet", "adain", "none"] = "wavelet"
     padding: PadMode = "reflect"
@@ -95,14 +97,31 @@ class DiffBIRSettings:
                 f"The noise on the condition should be a timestep from 0 to {TRAINED_STEPS - 1}, "
                 f"but {self.noise_aug} came; choose one in this range."
             )
-        if self.tile:
-            if self.tile % PADDED_MULTIPLE or self.overlap % LATENT_FACTOR:
+        if (self.stage1_tile or 0) % SMALLEST_TILE:
+            raise BIRError(
+                f"A tile of stage 1 should be a multiple of {SMALLEST_TILE} pixels, but "
+                f"{self.stage1_tile} came; choose another number, or 0 for none."
+            )
+        if self.vae_tile and self.vae_tile < SMALLEST_TILE:
+            raise BIRError(
+                f"A tile of the VAE should be at least {SMALLEST_TILE} pixels wide, but "
+                f"{self.vae_tile} came; choose a larger one, or 0 for none."
+            )
+        if self.tile_batch is not None and self.tile_batch < 1:
+            raise BIRError(
+                f"At least one tile should be in a batch of tiles, but {self.tile_batch} came; "
+                "choose 1 or more."
+            )
+        if self.tile != 0:
+            # What the memory chooses are such tiles, with an overlap that the user chose.
+            tile = SMALLEST_TILE if self.tile is None else self.tile
+            if tile % PADDED_MULTIPLE or self.overlap % LATENT_FACTOR:
                 raise BIRError(
                     f"A tile of the sampling should be a multiple of {PADDED_MULTIPLE} pixels and "
-                    f"its overlap of {LATENT_FACTOR}, but {self.tile} and {self.overlap} came; "
+                    f"its overlap of {LATENT_FACTOR}, but {tile} and {self.overlap} came; "
                     "choose other numbers, or the tile 0 for none."
                 )
-            tile_starts(self.tile, self.tile, min(self.overlap, self.tile // 2))
+            tile_starts(tile, tile, min(self.overlap, tile // 2))
 
 
 def official_settings(version: Version) -> DiffBIRSettings:

@@ -67,10 +67,17 @@ def required_memory(
     """
     height, width = (-side % config.size_multiple + side for side in (height, width))
     rows, columns = height // config.unshuffle, width // config.unshuffle
-    whole, per_row, head = _numbers_in_memory(config, height, width, batch=1)
     strip = _fastest_strip(rows, columns, device_type)
-    numbers = whole + head + (strip + 1) * max(per_row, head / 8)
-    return int(numbers * dtype.itemsize / USABLE)
+    return int(strip_memory(config, height, width, strip + 1, dtype) / USABLE)
+
+
+def strip_memory(
+    config: DiffIRConfig, height: int, width: int, strip: int, dtype: torch.dtype
+) -> int:
+    """Bytes that `restore` takes for one padded image in strips of so many rows. Arguments as in
+    `plan_strip`."""
+    whole, per_row, head = _numbers_in_memory(config, height, width, batch=1)
+    return int((whole + head + strip * max(per_row, head / 8)) * dtype.itemsize)
 
 
 def _fastest_strip(rows: int, columns: int, device_type: str) -> int:

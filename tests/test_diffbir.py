@@ -419,6 +419,8 @@ def test_official_settings():
         ({"sampler": "ddim", "steps": 3}, "divides 1000"),
         ({"steps": 0}, "between 1 and 1000"),
         ({"stage1_tile": 100}, "multiple of 64"),
+        ({"vae_tile": 32}, "at least 64 pixels"),
+        ({"tile_batch": 0}, "At least one tile"),
     ],
 )
 def test_bad_settings(pipeline, settings, sentence):

@@ -89,18 +89,10 @@ def load_face_networks(
 
 def photo_restorer(background: DiffBIR, networks: FaceNetworks) -> Callable[..., Tensor]:
     """`restore_photo` with all of its networks."""
-    faces = DiffBIR(
-        sd_unet=background.sd_unet,
-        ir_controlnet=background.ir_controlnet,
-        sd_vae=background.sd_vae,
-        stage1=networks.stage1.restore,
-        stage1_scale=networks.stage1.scale,
-        version=background.version,
-    )
     return partial(
         restore_photo,
         background=background,
-        faces=faces,
+        faces=background.with_stage1(networks.stage1),
         detect=networks.detect,
         parse=networks.parse,
     )

@@ -1,6 +1,7 @@
 """The options of `bir restore --method diffbir`, and what they make of a picture."""
 
 import argparse
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -10,10 +11,12 @@ from typing import Any, cast, get_args
 import torch
 from torch import Tensor
 
+from .. import diffbir
 from ..checkpoints import load_model
 from ..checkpoints.diffusers import network_file
 from ..diffbir import Callback, DiffBIR
 from ..diffbir_settings import CHOICES, DiffBIRSettings, official_settings
+from ..diffusion.noise import require_brownian_noise
 from ..diffusion.sampling import SAMPLERS
 from ..errors import BIRError
 from ..networks.text_encoder import TextEncoder
@@ -104,6 +107,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="let cfg grow from 1 to 1 + cfg along the sampling",
     )
     group.add_argument(
+        "--offload",
+        action="store_true",
+        default=None,
+        help="keep the networks of other stages in the host's memory, for GPUs of little memory",
+    )
+    group.add_argument(
         "--sampler-option",
         metavar="NAME=NUMBER",
         type=_assignment,
@@ -115,6 +124,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _defaults(name: str) -> str:
     """What a setting is in each version, in words."""
     values = {version: getattr(official_settings(version), name) for version in get_args(Version)}
+    if values["v2.1"] is None:
+        return "from the free memory"
     if len(set(values.values())) == 1:
         return str(values["v2.1"])
     return ", ".join(f"{value} for {version}" for version, value in values.items())
@@ -147,27 +158,39 @@ def prepare(
                 f"Expected --{name} for --method diffbir, but none came; give the file"
                 + (f", or {NO_STAGE1}." if name == "stage1" else ".")
             )
+    if options.offload and device.type == "cpu":
+        raise BIRError(
+            "Expected a GPU for --offload, but the CPU computes, which has no memory of its own; "
+            "leave the option out or choose another --device."
+        )
+    # The tiles that were chosen, one line for each picture.
+    logging.getLogger(diffbir.__name__).setLevel(logging.INFO)
     version: Version = options.version or "v2.1"
     settings = _settings(options, version)
+    if SAMPLERS[settings.sampler].brownian:
+        require_brownian_noise()
     needs_negative = settings.cfg != 1 or settings.rescale_cfg
     faces = face_options.load_face_networks(options, version, device)
     prompts = _embeddings(options, version, device, needs_negative)
     dtype = DTYPES[options.dtype]
-    module = _stage1(options.stage1, device)
+    # Of networks that wait on the host, none need be on the device at first.
+    place = torch.device("cpu") if options.offload else device
+    module = _stage1(options.stage1, place)
     pipeline = DiffBIR(
         sd_unet=load_model(
-            _part(options.base, "sd_unet"), architecture="sd_unet", device=device, dtype=dtype
+            _part(options.base, "sd_unet"), architecture="sd_unet", device=place, dtype=dtype
         ),
         ir_controlnet=load_model(
-            options.controlnet, architecture="ir_controlnet", device=device, dtype=dtype
+            options.controlnet, architecture="ir_controlnet", device=place, dtype=dtype
         ),
         # As in the official code these stay in float32.
         sd_vae=load_model(
-            options.vae or _part(options.base, "sd_vae"), architecture="sd_vae", device=device
+            options.vae or _part(options.base, "sd_vae"), architecture="sd_vae", device=place
         ),
-        stage1=None if module is None else module.restore,
-        stage1_scale=1 if module is None else module.scale,
+        stage1=module,
         version=version,
+        device=device,
+        offload=bool(options.offload),
     )
     if faces is None:
         restorer: Callable[..., Tensor] = partial(pipeline, task=options.task or "sr")
