@@ -1,12 +1,15 @@
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import ndimage
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from bir_core.errors import BIRError
-from bir_core.metrics import psnr, rgb_to_y, ssim
+from bir_core.metrics import psnr, rgb_to_y, ssim, ssim_volume
 
 
 def pair(seed, height=40, width=53):
@@ -86,3 +89,52 @@ def test_unfit_shapes(restored, hq, border):
 def test_too_small_for_the_window():
     with pytest.raises(BIRError, match="11 x 11"):
         ssim(torch.zeros(1, 3, 12, 12), torch.zeros(1, 3, 12, 12), border=1)
+
+
+@pytest.mark.parametrize("border", [0, 4])
+def test_values_are_those_of_pyiqa(border):
+    """Of pictures of 8 bits. On luma pyiqa is told to take YCbCr, for its own choice, YIQ, has
+    another range, and it rounds luma to whole steps, as the papers' code does not: hence the two
+    tolerances."""
+    reason = "pyiqa is not installed"
+    psnr_of_pyiqa = pytest.importorskip("pyiqa.archs.psnr_arch", reason=reason).PSNR
+    ssim_of_pyiqa = pytest.importorskip("pyiqa.archs.ssim_arch", reason=reason).SSIM
+    restored, hq = ((image * 255).round() / 255 for image in pair(5))
+    for channel, psnr_tolerance, ssim_tolerance in (("rgb", 1e-4, 1e-5), ("y", 0.01, 1e-3)):
+        settings = {"test_y_channel": channel == "y", "crop_border": border}
+        luma = {"color_space": "ycbcr"}
+        expected = psnr_of_pyiqa(**settings, **luma)(restored, hq).flatten().double()
+        ours = psnr(restored, hq, channel=channel, border=border)
+        torch.testing.assert_close(ours, expected, rtol=0, atol=psnr_tolerance)
+        expected = ssim_of_pyiqa(**settings, **luma)(restored, hq).flatten().double()
+        ours = ssim(restored, hq, channel=channel, border=border)
+        torch.testing.assert_close(ours, expected, rtol=0, atol=ssim_tolerance)
+
+
+def smoothed(array, axes, mode):
+    """Gaussian mean along some axes by scipy, with the window of SSIM."""
+    window = np.exp(-(np.arange(-5, 6) ** 2) / (2 * 1.5**2))
+    for axis in axes:
+        array = ndimage.correlate1d(array, window / window.sum(), axis=axis, mode=mode)
+    return array
+
+
+def similarity_by_scipy(a, b, axes, mode):
+    mean_a, mean_b = smoothed(a, axes, mode), smoothed(b, axes, mode)
+    var_a = smoothed(a * a, axes, mode) - mean_a**2
+    var_b = smoothed(b * b, axes, mode) - mean_b**2
+    covariance = smoothed(a * b, axes, mode) - mean_a * mean_b
+    c1, c2 = 1e-4, 9e-4
+    top = (2 * mean_a * mean_b + c1) * (2 * covariance + c2)
+    return (top / ((mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2))).mean()
+
+
+@pytest.mark.parametrize(
+    ("measure", "axes", "mode"),
+    [(ssim_volume, (0, 1, 2), "nearest"), (partial(ssim, zero_padding=True), (0, 1), "constant")],
+)
+def test_the_other_windows_of_ssim(measure, axes, mode):
+    restored, hq = pair(7, height=9)  # smaller than the window
+    for index in range(2):
+        expected = similarity_by_scipy(as_numpy(restored[index]), as_numpy(hq[index]), axes, mode)
+        assert float(measure(restored, hq)[index]) == pytest.approx(expected, abs=1e-9)

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import dataclass
@@ -82,6 +83,9 @@ def local_files_only(folder: Path) -> Iterator[None]:
     usual, reading = torch.hub.get_dir(), os.environ.get(_SAFE_READING)
     with ExitStack() as stack:
         stack.enter_context(redirect_stdout(sys.stderr))
+        # pyiqa calls torchvision and torch in ways that they call deprecated.
+        stack.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("ignore")
         stack.enter_context(_replaced(downloads, "DEFAULT_CACHE_DIR", str(folder / "pyiqa")))
         stack.enter_context(_replaced(downloads, "download_url_to_file", _refuse_download))
         stack.enter_context(_replaced(torch.hub, "download_url_to_file", _refuse_download))

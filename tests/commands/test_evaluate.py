@@ -1,6 +1,7 @@
 import csv
 import json
 
+import metric_weights
 import numpy as np
 import pytest
 import torch
@@ -10,7 +11,7 @@ from training_pictures import write_pictures
 
 from bir_core import load_model
 from bir_core.degradations import degrade, get_preset
-from bir_core.metrics import psnr, ssim
+from bir_core.metrics import psnr, ssim, ssim_volume
 from bir_core.picture_files import read_picture
 from bir_core.restore import restore
 
@@ -96,6 +97,93 @@ def test_built_in_models_gain_where_noise_dominates(tmp_path):
         rows, _ = evaluated(tmp_path, tmp_path / "hq", "--model", name)
         gain = rows["mean", name]["psnr_y"] - rows["mean", baseline]["psnr_y"]
         assert gain > 1.5, f"{name}: {gain:.2f} dB"
+
+
+def save_results(folder, pictures, amount=9):
+    """The pictures, disturbed."""
+    folder.mkdir()
+    for index, path in enumerate(pictures):
+        image = np.asarray(Image.open(path)).astype(int)
+        noise = np.random.default_rng(index).integers(-amount, amount + 1, image.shape)
+        Image.fromarray((image + noise).clip(0, 255).astype(np.uint8)).save(folder / path.name)
+    return folder
+
+
+def test_results_with_originals_by_a_protocol(pictures, tmp_path):
+    near = save_results(tmp_path / "near", pictures)
+    far = save_results(tmp_path / "far", pictures, amount=60)
+    rows, _ = evaluated(
+        tmp_path,
+        *(tmp_path / "hq", "--results", near, "--results", far),
+        *("--protocol", "diffir-realsr", "--metric", "psnr_y", "--metric", "ssim_volume"),
+    )
+    for path in pictures:
+        hq = read_picture(path).image
+        for folder in (near, far):
+            image = read_picture(folder / path.name).image
+            row = rows[path.name, str(folder)]
+            expected = float(psnr(image, hq, channel="y", border=4))
+            assert row["psnr_y"] == pytest.approx(expected, rel=1e-9)
+            expected = float(ssim_volume(image, hq, border=4))
+            assert row["ssim_volume"] == pytest.approx(expected, rel=1e-9)
+    assert rows["mean", str(near)]["psnr_y"] > rows["mean", str(far)]["psnr_y"]
+    rows, _ = evaluated(tmp_path, tmp_path / "hq", "--results", near, "--protocol", "diffir-deblur")
+    assert list(rows["mean", str(near)]) == ["picture", "model", "psnr_rgb", "ssim_volume"]
+
+
+def test_results_alone_and_as_a_set(tmp_path):
+    pytest.importorskip("pyiqa", reason="pyiqa is not installed")
+    pictures = write_pictures(tmp_path / "hq", count=3, size=(100, 200))
+    results = save_results(tmp_path / "results", pictures)
+    weights = tmp_path / "weights"
+    metric_weights.write_niqe(weights)
+    metric_weights.write_inception(weights)
+    rows, text = evaluated(
+        tmp_path,
+        *("--results", results, "--reference", tmp_path / "hq"),
+        *("--metric", "niqe", "--metric", "fid", "--metric-weights", weights),
+        *("--output", tmp_path / "table.csv"),
+    )
+    mean = rows["mean", str(results)]
+    single = [rows[path.name, str(results)] for path in pictures]
+    assert mean["niqe"] == pytest.approx(sum(row["niqe"] for row in single) / 3)
+    assert [row["fid"] for row in single] == [None, None, None]
+    assert mean["fid"] > 0
+    lines = text.strip().splitlines()
+    assert lines[0] == "| picture | model | NIQE | FID |"
+    assert lines[2] == f"| {pictures[0].name} | {results} | {single[0]['niqe']:.3f} |  |"
+    with open(tmp_path / "table.csv", encoding="utf-8", newline="") as file:
+        table = list(csv.DictReader(file))
+    assert (table[0]["fid"], float(table[-1]["fid"])) == ("", mean["fid"])
+    originals, _ = evaluated(
+        tmp_path,
+        *(tmp_path / "hq", "--results", results, "--metric", "fid", "--metric-weights", weights),
+    )
+    assert originals["mean", str(results)]["fid"] == pytest.approx(mean["fid"])
+
+
+def test_the_list_needs_no_pictures():
+    finished = run_here("evaluate", "--list")
+    assert finished.returncode == 0
+    assert "| diffir-srgan |" in finished.stdout and "| musiq |" in finished.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "neither came"),
+        (["--results", "HQ"], "originals for psnr_y"),
+        (["--results", "HQ", "--metric", "fid"], "--reference or HQ"),
+        (["HQ", "--results", "HQ", "--model", "builtin-x1"], "both came"),
+        (["--results", "HQ", "--protocol", "diffbir-real", "--metric-weights", "HQ"], "RN50.pt"),
+    ],
+)
+def test_measures_without_what_they_need(pictures, tmp_path, arguments, said):
+    line = [tmp_path / "hq" if part == "HQ" else part for part in arguments]
+    finished = run_here("evaluate", *line, "--device", "cpu")
+    assert finished.returncode == 2
+    assert said in finished.stderr
+    assert len(finished.stderr.strip().splitlines()) == 1
 
 
 @pytest.mark.parametrize(
