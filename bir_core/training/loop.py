@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 LOG_EVERY = 50
+SKIPPED_SHOWN = 10  # names in one line of the log
 
 
 @dataclass(frozen=True)
@@ -214,7 +215,7 @@ class Run:
         self.optimizers: list[torch.optim.Optimizer] = []
         self.losses: list[nn.Module] = []
         self.best: float | None = None
-        self.skipped = 0  # pictures that were reported as unreadable
+        self.skipped: set[str] = set()  # names that were reported as unreadable
         for network in training.networks().values():
             network.to(accelerator.device)
         training.model.train()
@@ -331,6 +332,7 @@ class Run:
             for name, value in shown.items()
         }
         _require_finite(means, iteration)
+        self._report_skipped(iteration, writer)
         if writer is None:
             return
         text = {name: f"{value:.4f}" for name, value in means.items()}
@@ -342,12 +344,23 @@ class Run:
             writer.add_scalar(name, value, iteration)
         for update, optimizer in zip(self._updates(), self.optimizers, strict=True):
             writer.add_scalar(f"{update.name}/rate", optimizer.param_groups[0]["lr"], iteration)
-        skipped = sorted(self.source.skipped)
-        writer.add_scalar("data/skipped", len(skipped), iteration)
-        if len(skipped) > self.skipped:
-            self.skipped = len(skipped)
+
+    def _report_skipped(self, iteration: int, writer: Any) -> None:
+        """Count the pictures that no process can read, and name the latest of them."""
+        from accelerate.utils import gather_object
+
+        new = set(gather_object(sorted(self.source.skipped - self.skipped))) - self.skipped
+        self.skipped |= new
+        if writer is None:
+            return
+        writer.add_scalar("data/skipped", len(self.skipped), iteration)
+        if new:
+            names = ", ".join(sorted(new)[:SKIPPED_SHOWN])
             logger.warning(
-                "%d pictures cannot be read and are skipped: %s", len(skipped), ", ".join(skipped)
+                "%d pictures cannot be read and are skipped: %s%s",
+                len(self.skipped),
+                names,
+                ", ..." if len(new) > SKIPPED_SHOWN else "",
             )
 
     @torch.no_grad()

@@ -18,19 +18,23 @@ class Captions:
     long: str = ""
 
 
-def captions_from(fields: Mapping[str, Any], text: str = "") -> Captions:
-    """Captions out of JSON fields `caption` and `long_caption`.
+def captions_from(fields: Any, text: str = "") -> Captions:
+    """Captions out of a JSON object with `caption` and `long_caption`.
 
     Args:
         text: the caption if the field is absent or null.
 
     Raises:
-        BIRError: a field that is no text.
+        BIRError: no object, or a field that is no text.
     """
+    if not isinstance(fields, Mapping):
+        raise BIRError(
+            f"Expected a JSON object with captions, but {fields!r:.80} came; correct it."
+        )
     short, long = fields.get("caption"), fields.get("long_caption")
     for value in (short, long):
         if not isinstance(value, str | None):
-            raise BIRError(f"Expected a caption to be a text, but {value!r} came; correct it.")
+            raise BIRError(f"Expected a caption to be a text, but {value!r:.80} came; correct it.")
     return Captions((short if short is not None else text).strip(), (long or "").strip())
 
 

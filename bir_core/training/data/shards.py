@@ -11,6 +11,7 @@ import io
 import json
 import logging
 import tarfile
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -43,8 +44,8 @@ def find_shards(path: Path) -> list[Path]:
     """
     if path.is_dir():
         shards = sorted(shard for shard in path.rglob("*.tar") if not shard.name.startswith("."))
-        picture = next((p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES), None)
-        if shards and picture:
+        picture = next(_pictures(path), None) if shards else None
+        if picture:
             raise BIRError(
                 f"Expected either pictures or shards in {path}, but it has both, {picture.name} "
                 f"and {shards[0].name}; give them a folder each."
@@ -65,6 +66,14 @@ def find_shards(path: Path) -> list[Path]:
                 "the pattern."
             )
     return shards
+
+
+def _pictures(folder: Path) -> Iterator[Path]:
+    return (
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+    )
 
 
 class ShardSource:
@@ -111,9 +120,10 @@ class ShardSource:
             with open(shard, "rb") as file:
                 file.seek(start)
                 with tarfile.open(fileobj=file, mode="r:") as archive:
-                    return f"{shard.name}/{archive.getmembers()[0].name}"
+                    member = archive.next()
         except (OSError, tarfile.TarError):
-            return f"{shard.name} at byte {start}"
+            member = None
+        return f"{shard.name} at byte {start}" if member is None else f"{shard.name}/{member.name}"
 
     def _stretch(self, index: int) -> tuple[Path, int, int]:
         """The shard of an example, and where it begins and ends."""
@@ -141,13 +151,13 @@ def _read_members(shard: Path, start: int, end: int) -> dict[str, tuple[str, byt
     try:
         with open(shard, "rb") as file:
             file.seek(start)
-            content = io.BytesIO(file.read(end - start))
-        with tarfile.open(fileobj=content, mode="r:", ignore_zeros=True) as archive:
-            for member in archive:
+            content = file.read(end - start)
+        with tarfile.open(fileobj=io.BytesIO(content), mode="r:", ignore_zeros=True) as archive:
+            for member in _walk(archive, len(content)):
                 suffix = split(member.name)[1]
-                file_in_shard = archive.extractfile(member)
-                if suffix and file_in_shard is not None:
-                    members[suffix.lower()] = member.name, file_in_shard.read()
+                body = archive.extractfile(member) if member.isreg() else None
+                if suffix and body is not None:
+                    members[suffix.lower()] = member.name, body.read()
     except (OSError, tarfile.TarError) as error:
         raise BIRError(
             f"Expected an example at byte {start} of the shard {shard}, but it cannot be read "
@@ -230,7 +240,7 @@ def example_bounds(shard: Path) -> list[int]:
     whole = True
     try:
         with open(shard, "rb") as file, tarfile.open(shard, "r:", ignore_zeros=True) as archive:
-            while (member := archive.next()) is not None:
+            for member in _walk(archive, shard.stat().st_size):
                 whole = whole and (member.offset == end or _zeros_at(file, end))
                 end = archive.offset
                 key = split(member.name)[0]
@@ -245,6 +255,22 @@ def example_bounds(shard: Path) -> list[int]:
             "The shard %s is damaged or cut off; %d examples of it are known", shard, len(bounds)
         )
     return [*bounds, end]
+
+
+def _walk(archive: tarfile.TarFile, size: int) -> Iterator[tarfile.TarInfo]:
+    """The members of an archive of `size` bytes. With `ignore_zeros`, tarfile looks for the next
+    good header where one is damaged; but not behind an extended one, where it gives up."""
+    while True:
+        try:
+            member = archive.next()
+        except tarfile.ReadError:
+            if archive.offset >= size:
+                return
+            archive.offset += BLOCK
+            continue
+        if member is None:
+            return
+        yield member
 
 
 def _zeros_at(file: BinaryIO, place: int) -> bool:

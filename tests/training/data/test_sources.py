@@ -1,0 +1,184 @@
+"""Folders and lists of files."""
+
+import json
+import pickle
+
+import pytest
+import torch
+from training_pictures import write_pictures
+
+from bir_core.errors import BIRError
+from bir_core.training.data import ExampleDataset, held_out_source, open_source
+from bir_core.training.data.captions import Captions
+from bir_core.training.recipe import CaptionRecipe, DataRecipe
+
+
+def recipe(**changes):
+    return DataRecipe(**{"degradation": "simple_x4", "patch": 32, "batch": 2, **changes})
+
+
+def examples(path, data):
+    return ExampleDataset(open_source(path, data), data, scale=4, seed=0)
+
+
+def assert_same_training(one, other):
+    """The same sequence of examples, over two passes and a bit."""
+    assert len(one) == len(other)
+    for position in range(2 * len(one) + 1):
+        ours, theirs = one[position], other[position]
+        assert torch.equal(ours.hq, theirs.hq)
+        assert (ours.lq is None) == (theirs.lq is None)
+        assert ours.lq is None or torch.equal(ours.lq, theirs.lq)
+        assert ours.caption == theirs.caption
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Four pictures, all but the last with a caption beside it."""
+    paths = write_pictures(tmp_path / "pictures" / "of" / "waves")
+    for number, path in enumerate(paths[:-1]):
+        path.with_suffix(".txt").write_text(f"Wellen größer als {number}\n", encoding="utf-8")
+    return tmp_path / "pictures"
+
+
+CAPTIONED = recipe(captions=CaptionRecipe(drop_probability=0.3))
+
+
+def test_a_list_trains_as_the_folder_does(folder, tmp_path):
+    paths = sorted(folder.rglob("*.png"))
+    plain, objects = tmp_path / "list.txt", tmp_path / "list.jsonl"
+    plain.write_text("\n\n".join(str(path.relative_to(tmp_path)) for path in paths))
+    lines = []
+    for path in paths:
+        text = path.with_suffix(".txt")
+        caption = {"caption": text.read_text(encoding="utf-8")} if text.exists() else {}
+        lines.append(json.dumps({"picture": str(path), **caption}))
+    objects.write_text("\r\n".join(lines) + "\r\n")
+    whole = examples(folder, CAPTIONED)
+    assert {whole[k].caption for k in range(12)} > {"", "Wellen größer als 1"}
+    assert_same_training(whole, examples(plain, CAPTIONED))
+    assert_same_training(whole, examples(objects, CAPTIONED))
+
+
+def test_a_list_of_pairs_trains_as_the_folder_does(tmp_path):
+    hq = write_pictures(tmp_path / "hq", size=(80, 100))
+    lq = write_pictures(tmp_path / "lq", size=(20, 25))
+    rows = [{"picture": f"hq/{a.name}", "lq": f"lq/{b.name}"} for a, b in zip(hq, lq, strict=True)]
+    (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    data = recipe(degradation="pairs")
+    assert_same_training(examples(tmp_path, data), examples(tmp_path / "pairs.jsonl", data))
+
+
+def test_captions_of_a_list(folder, tmp_path):
+    """Those of the line go before the text beside the picture."""
+    names = [str(path) for path in sorted(folder.rglob("*.png"))]
+    rows = [
+        {"picture": names[0], "caption": "line", "long_caption": "a long line"},
+        {"picture": names[1], "long_caption": "long only"},
+        {"picture": names[2]},
+        {"picture": names[3]},
+    ]
+    path = tmp_path / "list.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    source = open_source(path, CAPTIONED)
+    assert [source.read(index).captions for index in range(4)] == [
+        Captions("line", "a long line"),
+        Captions("Wellen größer als 1", "long only"),
+        Captions("Wellen größer als 2"),
+        Captions(),
+    ]
+    without = open_source(path, recipe())
+    assert without.read(0).captions == Captions()
+
+
+def test_what_a_line_may_lack(tmp_path):
+    write_pictures(tmp_path, count=2)
+    path = tmp_path / "list.jsonl"
+    lines = [
+        "picture_0.png",
+        "absent.png",
+        '{"picture": "picture_1.png", "caption": 3}',
+        '{"picture": ',
+        '{"caption": "no picture"}',
+        "picture_1.png",
+    ]
+    path.write_text("\n".join(lines))
+    dataset = examples(path, CAPTIONED)
+    skipped = {name for position in range(6) for name in dataset[position].skipped}
+    assert skipped == {
+        "absent.png",
+        "picture_1.png",
+        "example 4 of list.jsonl",
+        "example 5 of list.jsonl",
+    }
+
+
+@pytest.mark.parametrize(
+    ("content", "match"),
+    [
+        (b"", "is empty"),
+        (b"\n \n", "is empty"),
+        (b"\xff\xfe\n", "line 1 of"),
+        (b'{"picture": 3}', "`picture`"),
+        (b'{"path": "a.png"}', "`picture`"),
+    ],
+)
+def test_no_list(tmp_path, content, match):
+    path = tmp_path / "list.txt"
+    path.write_bytes(content)
+    with pytest.raises(BIRError, match=match):
+        open_source(path, recipe())
+
+
+def test_a_list_without_lq_for_pairs(tmp_path):
+    path = tmp_path / "list.txt"
+    path.write_text("a.png")
+    with pytest.raises(BIRError, match="`lq`.*JSON lines with picture and lq"):
+        open_source(path, recipe(degradation="pairs"))
+
+
+def test_nothing_there(tmp_path):
+    with pytest.raises(BIRError, match="found nothing"):
+        open_source(tmp_path / "absent", recipe())
+
+
+def test_held_out_pictures_are_left_out(folder):
+    source = open_source(folder, recipe(), held_out=("picture_0.png",))
+    assert [source.name(index) for index in range(3)] == [f"picture_{k}.png" for k in (1, 2, 3)]
+    kept_out = held_out_source(folder, recipe(), ("picture_0.png",))
+    assert (kept_out.sizes, kept_out.name(0)) == ((1,), "picture_0.png")
+    with pytest.raises(BIRError, match="other.png"):
+        open_source(folder, recipe(), held_out=("other.png",))
+    with pytest.raises(BIRError, match="held out"):
+        open_source(folder, recipe(), held_out=tuple(f"picture_{k}.png" for k in range(4)))
+
+
+def test_only_a_folder_can_hold_pictures_out(tmp_path):
+    path = tmp_path / "list.txt"
+    path.write_text("a.png")
+    with pytest.raises(BIRError, match="--val"):
+        open_source(path, recipe(), held_out=("a.png",))
+
+
+def test_a_caption_that_cannot_be_read_skips_its_picture(folder):
+    text = folder / "of" / "waves" / "picture_0.txt"
+    text.write_bytes(b"\xff\xfe")
+    dataset = examples(folder, CAPTIONED)
+    assert {n for k in range(4) for n in dataset[k].skipped} == {"picture_0.png"}
+    assert not any(examples(folder, recipe())[k].skipped for k in range(4))
+
+
+def test_many_unreadable_pictures_in_a_row_are_an_error(tmp_path):
+    path = tmp_path / "list.txt"
+    path.write_text("\n".join(f"{number}.png" for number in range(1500)))
+    with pytest.raises(BIRError, match="none of 1000 can be used;.*No such file"):
+        examples(path, recipe())[0]
+
+
+def test_data_sets_go_to_spawned_reading_processes(folder, tmp_path):
+    path = tmp_path / "list.txt"
+    path.write_text("\n".join(str(picture) for picture in folder.rglob("*.png")))
+    for place in (folder, path):
+        dataset = examples(place, recipe())
+        example = dataset[3]
+        assert torch.equal(pickle.loads(pickle.dumps(dataset))[3].hq, example.hq)
