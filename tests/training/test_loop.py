@@ -12,6 +12,7 @@ import pytest
 import torch
 from command_line import command, environment, run_here
 from training_pictures import write_pictures
+from webdataset import ShardWriter
 
 from bir_core import load_model
 from bir_core.errors import BIRError
@@ -33,6 +34,18 @@ SHORT = ("data.batch=2", "save_every=10", "iterations=40")
 def pictures(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pictures")
     write_pictures(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def shards(pictures, tmp_path_factory):
+    """The pictures in two shards, with captions, and one that cannot be read."""
+    folder = tmp_path_factory.mktemp("shards")
+    contents = [path.read_bytes() for path in sorted(pictures.iterdir())]
+    contents.insert(1, b"no picture")
+    with ShardWriter(str(folder / "%d.tar"), maxcount=3, verbose=0) as writer:
+        for number, content in enumerate(contents):
+            writer.write({"__key__": f"{number}", "png": content, "txt": f"Bild größer {number}"})
     return folder
 
 
@@ -158,19 +171,27 @@ def kill_in_the_middle(line, output, after):
     return read_state(state).iteration
 
 
+READ_AHEAD = ("data.workers=1", "data.shuffle_window=2", "data.captions.drop_probability=0.5")
+
+
 @pytest.mark.parametrize(
-    ("recipe", "changes"),
+    ("recipe", "kind", "changes"),
     [
-        ("smoke_s1", ("data.pool=4", "data.accumulate=2", "optimizer.clip=0.1")),
-        ("smoke_s2", ("data.workers=1", "precision=bf16", "validation.every=15")),
+        ("smoke_s1", "pictures", ("data.pool=4", "data.accumulate=2", "optimizer.clip=0.1")),
+        (
+            "smoke_s2",
+            "shards",
+            ("data.pool=4", "precision=bf16", "validation.every=15", *READ_AHEAD),
+        ),
     ],
 )
 def test_a_killed_training_goes_on_to_the_same_bytes(
-    pictures, stage1_file, one_thread, tmp_path, recipe, changes
+    pictures, shards, stage1_file, one_thread, tmp_path, recipe, kind, changes
 ):
     changes = (*SHORT, *changes)
+    data = shards if kind == "shards" else pictures
     options = {
-        "data": pictures,
+        "data": data,
         "device": "cpu",
         "files": StartFiles(stage1=stage1_file if "s2" in recipe else None),
     }
@@ -179,11 +200,11 @@ def test_a_killed_training_goes_on_to_the_same_bytes(
     more = ["--stage1", stage1_file, "--val", pictures] if "s2" in recipe else []
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     run_recipe(load_recipe(recipe, changes), output=whole, **options)
-    line = arguments(recipe, pictures, cut, *more, changes=changes)
+    line = arguments(recipe, data, cut, *more, changes=changes)
     done = kill_in_the_middle(line, cut, after=10)
     assert done < 40, "the training was over before it was killed"
     run_recipe(load_recipe(recipe, changes), output=cut, resume=True, **options)
-    for name in ("model.safetensors", "state.safetensors"):
+    for name in ("model.safetensors", "state.safetensors", "pool_40_0.safetensors"):
         assert (cut / name).read_bytes() == (whole / name).read_bytes()
 
 
@@ -414,9 +435,9 @@ def test_initialisation_at_order_one_starts_as_the_skip_connection():
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="torch for Windows lacks torchrun's libuv")
-def test_two_processes_train_as_one_with_two_micro_batches(pictures, one_thread, tmp_path):
+def test_two_processes_train_as_one_with_two_micro_batches(shards, one_thread, tmp_path):
     changes = ("data.batch=2", "iterations=5")
-    line = arguments("smoke_s1", pictures, tmp_path / "two", changes=changes)
+    line = arguments("smoke_s1", shards, tmp_path / "two", changes=changes)
     launch = [
         "torch.distributed.run",
         "--standalone",
@@ -433,9 +454,10 @@ def test_two_processes_train_as_one_with_two_micro_batches(pictures, one_thread,
         timeout=300,
     )
     recipe = load_recipe("smoke_s1", (*changes, "data.accumulate=2"))
-    run_recipe(recipe, data=pictures, output=tmp_path / "one", device="cpu")
+    run_recipe(recipe, data=shards, output=tmp_path / "one", device="cpu")
     one, two = (read_state(tmp_path / name / "state.safetensors") for name in ("one", "two"))
     assert (one.processes, two.processes) == (1, 2)
+    assert [losses(tmp_path / name, "data/skipped") for name in ("one", "two")] == [[1], [1]]
     assert one.tensors.keys() == two.tensors.keys()
     for name, value in one.tensors.items():
         # The mean over processes may be summed in another order than that over micro-batches.
