@@ -196,7 +196,7 @@ def _samples(options: argparse.Namespace, multiple: int, device: torch.device) -
     originals = list_pictures(options.hq)
     if options.lq is None:
         preset = options.degradation or f"simple_x{scale}"
-        pairs = degraded_pairs(originals, preset, scale=scale, seed=options.seed)
+        pairs = degraded_pairs(originals, preset, scale=scale, multiple=multiple, seed=options.seed)
     else:
         pairs = folder_pairs(originals, options.lq, scale=scale, multiple=multiple)
     return model_samples(pairs, models, device=device, seed=options.seed)

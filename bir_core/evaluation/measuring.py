@@ -40,7 +40,8 @@ class Evaluation:
             measures of sets compare with; else that set is the originals.
 
     Raises:
-        BIRError: a metric without what it compares with, or without its package or its weights.
+        BIRError: a metric without what it compares with, its package or its weights; or a set that
+            no metric compares with.
     """
 
     def __init__(
@@ -51,6 +52,11 @@ class Evaluation:
         has_originals: bool,
         has_reference: bool,
     ) -> None:
+        if has_reference and all(metric.compares != "others" for metric in metrics):
+            raise BIRError(
+                "Expected a measure that compares with the set --reference, but none came; leave "
+                "--reference out or add --metric fid."
+            )
         for metric in metrics:
             _require_what_it_compares(metric, has_originals, has_reference)
         require_weights((file for metric in metrics for file in metric.files), settings.weights)

@@ -40,15 +40,14 @@ def load(source: str | Path, device: torch.device, dtype: torch.dtype) -> Model:
             network that is no DiffIR.
     """
     tensors = unwrap(read_checkpoint(source))
-    if not any(
-        row.name == "diffir_s2" and row.holds(row.canonical(tensors)) for row in ARCHITECTURES
-    ):
-        module = load_restoration_module(source, device=device)
+    held = {row.name for row in ARCHITECTURES if row.holds(row.canonical(tensors))}
+    if "diffir_s2" not in held:
         if dtype != torch.float32:
             raise BIRError(
                 f"Expected float32 for {source}, which is no DiffIR, but {dtype} came; leave "
                 "--dtype out."
             )
+        module = load_restoration_module(source, device=device)
         return Model(lambda lq, seed: module.restore(lq), module.scale)
     network = load_model(tensors, architecture="diffir_s2", device=device, dtype=dtype)
     assert isinstance(network, DiffIRStage2)  # load_model refuses every other architecture
@@ -70,9 +69,9 @@ class Pair:
 
 
 def degraded_pairs(
-    originals: Sequence[Path], preset: str, *, scale: int, seed: int
+    originals: Sequence[Path], preset: str, *, scale: int, multiple: int, seed: int
 ) -> Iterator[Pair]:
-    """Degrade originals; picture i is drawn with seed + i.
+    """Degrade originals, cut to multiples of `multiple`; picture i is drawn with seed + i.
 
     Raises:
         BIRError: an unknown preset, or as `read_picture`.
@@ -80,7 +79,8 @@ def degraded_pairs(
     parameters = get_preset(preset)
     for index, path in enumerate(originals):
         generator = torch.Generator().manual_seed(seed + index)
-        degraded = degrade(read_picture(path).image, parameters, generator=generator, scale=scale)
+        hq = _cut(read_picture(path).image, multiple)
+        degraded = degrade(hq, parameters, generator=generator, scale=scale)
         yield Pair(path.name, degraded.lq, degraded.hq)
 
 

@@ -174,6 +174,7 @@ def test_the_list_needs_no_pictures():
         ([], "neither came"),
         (["--results", "HQ"], "originals for psnr_y"),
         (["--results", "HQ", "--metric", "fid"], "--reference or HQ"),
+        (["HQ", "--reference", "HQ"], "leave --reference out"),
         (["HQ", "--results", "HQ", "--model", "builtin-x1"], "both came"),
         (["--results", "HQ", "--protocol", "diffbir-real", "--metric-weights", "HQ"], "RN50.pt"),
     ],

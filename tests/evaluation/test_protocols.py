@@ -53,7 +53,8 @@ def evaluation(tmp_path, **changes):
     }
     assert set(given) <= {field.name for field in fields(Metric)}
     metric = Metric(**{**given, **changes})
-    return Evaluation([metric], settings, has_originals=False, has_reference=True)
+    compares_sets = metric.compares == "others"
+    return Evaluation([metric], settings, has_originals=False, has_reference=compares_sets)
 
 
 def test_what_is_measured_is_the_saved_picture(tmp_path):

@@ -87,7 +87,9 @@ def test_a_swinir_is_measured_too(hq, tmp_path):
     network = SwinIR(config).eval()
     save_checkpoint(network, tmp_path / "swinir.safetensors")
     model = load(tmp_path / "swinir.safetensors", CPU, torch.float32)
-    pair = next(degraded_pairs(sorted(hq.iterdir()), "simple_x1", scale=model.scale, seed=3))
+    originals = sorted(hq.iterdir())
+    pair = next(degraded_pairs(originals, "simple_x1", scale=1, multiple=4, seed=3))
+    assert pair.lq.shape[-2:] == (40, 56)
     with torch.no_grad():
         assert torch.equal(model.restore(pair.lq, 0), network(pair.lq))
     with pytest.raises(BIRError, match="float32"):
