@@ -9,30 +9,21 @@ read at a time.
 
 import io
 import json
-import logging
 import tarfile
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, BinaryIO
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
-from tqdm import tqdm
 
-from ...atomic_files import complete_file
 from ...errors import BIRError
 from ...picture_files import SUFFIXES
 from .captions import Captions, captions_from
 from .pictures import WholeExample, read_training_picture
-
-logger = logging.getLogger(__name__)
+from .shard_index import load_or_make_index, walk, webdataset_package
 
 HQ_SUFFIXES = tuple(end for suffix in SUFFIXES for end in (f"hq{suffix}", suffix[1:]))
 LQ_SUFFIXES = tuple(f"lq{suffix}" for suffix in SUFFIXES)
-BLOCK = 512  # of a tar file
 
 
 def find_shards(path: Path) -> list[Path]:
@@ -54,7 +45,7 @@ def find_shards(path: Path) -> list[Path]:
     if path.suffix != ".tar":
         return []
     try:
-        shards = [Path(name) for name in _webdataset().shardlists.expand_urls(str(path))]
+        shards = [Path(name) for name in webdataset_package().shardlists.expand_urls(str(path))]
     except ValueError as error:
         raise BIRError(
             f"Expected a pattern as shards-{{000..099}}.tar, but {path} came; close each brace."
@@ -86,6 +77,7 @@ class ShardSource:
         shards: the files.
         paired: a member lq is needed and read.
         captions: captions are read.
+        workers: processes that make the index; 0 makes it in this one.
         index: file to keep the index in, or to take it from if the shards have not changed.
 
     Raises:
@@ -93,10 +85,16 @@ class ShardSource:
     """
 
     def __init__(
-        self, shards: list[Path], *, paired: bool, captions: bool, index: Path | None = None
+        self,
+        shards: list[Path],
+        *,
+        paired: bool,
+        captions: bool,
+        workers: int = 0,
+        index: Path | None = None,
     ) -> None:
         self.shards, self.paired, self.captions = shards, paired, captions
-        self.bounds, counts = _load_or_make_index(shards, index)
+        self.bounds, counts = load_or_make_index(shards, workers, index)
         self.sizes: tuple[int, ...] = tuple(counts.tolist())
         self.ends = counts.cumsum(0)
         if not sum(self.sizes):
@@ -133,27 +131,16 @@ class ShardSource:
         return self.shards[shard], start, end
 
 
-def _webdataset() -> Any:
-    try:
-        import webdataset
-    except ModuleNotFoundError as error:
-        raise BIRError(
-            "Training on shards should find the package webdataset, but it is absent; install the "
-            "extra: pip install comfyui-bir[train]."
-        ) from error
-    return webdataset
-
-
 def _read_members(shard: Path, start: int, end: int) -> dict[str, tuple[str, bytes]]:
     """Name and content of the members of an example, by suffix."""
-    split = _webdataset().tariterators.base_plus_ext
+    split = webdataset_package().tariterators.base_plus_ext
     members: dict[str, tuple[str, bytes]] = {}
     try:
         with open(shard, "rb") as file:
             file.seek(start)
             content = file.read(end - start)
         with tarfile.open(fileobj=io.BytesIO(content), mode="r:", ignore_zeros=True) as archive:
-            for member in _walk(archive, len(content)):
+            for member in walk(archive, len(content)):
                 suffix = split(member.name)[1]
                 body = archive.extractfile(member) if member.isreg() else None
                 if suffix and body is not None:
@@ -189,92 +176,3 @@ def _captions(shard: Path, members: dict[str, tuple[str, bytes]]) -> Captions:
             f"({error}); make the shard again."
         ) from error
     return captions_from(fields, text)
-
-
-def _load_or_make_index(shards: list[Path], index: Path | None) -> tuple[Tensor, Tensor]:
-    """Where the examples begin, with the end of the last one of each shard; and how many each shard
-    has. Both int64."""
-    states = [(str(shard), shard.stat()) for shard in shards]
-    about = json.dumps([[name, state.st_size, state.st_mtime_ns] for name, state in states])
-    if index is not None and index.is_file():
-        try:
-            with safe_open(index, "pt") as file:
-                if (file.metadata() or {}).get("shards") == about:
-                    return file.get_tensor("bounds"), file.get_tensor("counts")
-        except SafetensorError:
-            logger.warning("The index %s is damaged and is made again", index)
-    with ThreadPoolExecutor() as threads:  # on a mounted disk each header is a wait
-        found = list(
-            tqdm(
-                threads.map(example_bounds, shards),
-                "index",
-                len(shards),
-                unit="shard",
-                disable=None,
-            )
-        )
-    bounds = torch.tensor([place for places in found for place in places])
-    counts = torch.tensor([len(places) - 1 for places in found])
-    if index is not None:
-        try:
-            index.parent.mkdir(parents=True, exist_ok=True)
-            with complete_file(index) as temporary:
-                save_file({"bounds": bounds, "counts": counts}, temporary, {"shards": about})
-        except (OSError, SafetensorError) as error:
-            raise BIRError(
-                f"Expected to write the index of the shards to {index}, but it failed ({error}); "
-                "choose another output folder or make space."
-            ) from error
-    return bounds, counts
-
-
-def example_bounds(shard: Path) -> list[int]:
-    """The bytes at which the examples of a shard begin, and the one at which the last one ends.
-
-    Members with the same path up to the first dot of the file name are an example. Where a header
-    is damaged, the next good one is looked for; this, and a shard that is cut off, is logged.
-    """
-    split = _webdataset().tariterators.base_plus_ext
-    bounds: list[int] = []
-    last, end = None, 0
-    whole = True
-    try:
-        with open(shard, "rb") as file, tarfile.open(shard, "r:", ignore_zeros=True) as archive:
-            for member in _walk(archive, shard.stat().st_size):
-                whole = whole and (member.offset == end or _zeros_at(file, end))
-                end = archive.offset
-                key = split(member.name)[0]
-                if member.isreg() and key is not None and key != last:
-                    bounds.append(member.offset)
-                    last = key
-            whole = whole and _zeros_at(file, end)
-    except (OSError, tarfile.TarError):
-        whole = False
-    if not whole:
-        logger.warning(
-            "The shard %s is damaged or cut off; %d examples of it are known", shard, len(bounds)
-        )
-    return [*bounds, end]
-
-
-def _walk(archive: tarfile.TarFile, size: int) -> Iterator[tarfile.TarInfo]:
-    """The members of an archive of `size` bytes. With `ignore_zeros`, tarfile looks for the next
-    good header where one is damaged; but not behind an extended one, where it gives up."""
-    while True:
-        try:
-            member = archive.next()
-        except tarfile.ReadError:
-            if archive.offset >= size:
-                return
-            archive.offset += BLOCK
-            continue
-        if member is None:
-            return
-        yield member
-
-
-def _zeros_at(file: BinaryIO, place: int) -> bool:
-    """Whether an archive ends there."""
-    file.seek(place)
-    block = file.read(BLOCK)
-    return len(block) == BLOCK and not block.strip(b"\0")

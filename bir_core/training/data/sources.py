@@ -61,7 +61,9 @@ def open_source(
             "validation pictures of their own with --val."
         )
     if shards:
-        return ShardSource(shards, paired=paired, captions=captions, index=index)
+        return ShardSource(
+            shards, paired=paired, captions=captions, workers=data.workers, index=index
+        )
     if path.is_file():
         return FileList(path, paired=paired, captions=captions)
     return FolderSource(find_pairs(path, paired=paired, exclude=held_out), captions=captions)

@@ -13,7 +13,7 @@ from PIL import Image
 from training_pictures import write_pictures
 
 from bir_core.errors import BIRError
-from bir_core.training.data import BatchSource, ExampleDataset, open_source, shards
+from bir_core.training.data import BatchSource, ExampleDataset, open_source, shard_index
 from bir_core.training.data.captions import Captions
 from bir_core.training.recipe import CaptionRecipe, DataRecipe
 
@@ -262,8 +262,10 @@ def test_the_index_is_kept_and_made_again_when_shards_change(tmp_path, monkeypat
     files = write_shards(tmp_path / "shards", [{"png": grey(value)} for value in range(6)])
     index = tmp_path / "output" / "index.safetensors"
     scanned = []
-    scan = shards.example_bounds
-    monkeypatch.setattr(shards, "example_bounds", lambda path: scanned.append(path) or scan(path))
+    scan = shard_index.example_bounds
+    monkeypatch.setattr(
+        shard_index, "example_bounds", lambda path: scanned.append(path) or scan(path)
+    )
 
     def opened():
         scanned.clear()
@@ -280,6 +282,12 @@ def test_the_index_is_kept_and_made_again_when_shards_change(tmp_path, monkeypat
     index.write_bytes(b"half")
     assert sorted(opened()) == list(range(10, 17))
     assert len(scanned) == 3
+
+
+def test_reading_processes_make_the_same_index(forty):
+    one, other = (open_source(forty, recipe(workers=workers)) for workers in (0, 2))
+    assert one.sizes == other.sizes == (7, 7, 7, 7, 7, 5)
+    assert torch.equal(one.bounds, other.bounds)
 
 
 def test_data_sets_go_to_spawned_reading_processes(tmp_path):
