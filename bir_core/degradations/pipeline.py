@@ -46,11 +46,13 @@ class Degraded:
         hq: (B, 3, H, W) float32 in [0, 1], the target that belongs to lq.
         draws: every value that was drawn, by the name of its step: a number, text or bool for the
             whole batch, a (B,) tensor, or a list with one entry for each image.
+        sharpened_from: hq before the preset sharpened it; None where it did not.
     """
 
     lq: Tensor
     hq: Tensor
     draws: Draws
+    sharpened_from: Tensor | None = None
 
 
 def _round_8bit(image: Tensor) -> Tensor:
@@ -295,6 +297,8 @@ def degrade(
         return Degraded(lq=_degrade_fixed(hq, preset, generator, draws), hq=hq, draws=draws)
     if not isinstance(preset.scale, tuple) and not preset.restore_size:
         hq = _cut_to_scale(hq, int(preset.scale))
+    before = hq if preset.sharpen_hq else None
     if preset.sharpen_hq:
         hq = sharpen(hq)
-    return Degraded(lq=_degrade_real_esrgan(hq, preset, generator, draws), hq=hq, draws=draws)
+    lq = _degrade_real_esrgan(hq, preset, generator, draws)
+    return Degraded(lq=lq, hq=hq, draws=draws, sharpened_from=before)

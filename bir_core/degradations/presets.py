@@ -92,6 +92,9 @@ _PRESETS: dict[str, Degradation] = {
     "realesrgan_x4": _REAL_ESRGAN,
     "realesrgan_x2": dataclasses.replace(_REAL_ESRGAN, scale=2),
     "realesrgan_x1": dataclasses.replace(_REAL_ESRGAN, scale=1),
+    "realesrgan_x4_usm": dataclasses.replace(_REAL_ESRGAN, sharpen_hq=True),
+    "realesrgan_x2_usm": dataclasses.replace(_REAL_ESRGAN, scale=2, sharpen_hq=True),
+    "realesrgan_x1_usm": dataclasses.replace(_REAL_ESRGAN, scale=1, sharpen_hq=True),
     "diffbir_v1": dataclasses.replace(_REAL_ESRGAN, restore_size=True),
     "diffbir_v2.1": dataclasses.replace(_REAL_ESRGAN, restore_size=True, sharpen_hq=True),
     "codeformer": CodeFormerDegradation(
@@ -134,7 +137,8 @@ def get_preset(name: str) -> Degradation:
 
     Args:
         name: "realesrgan_x4", "realesrgan_x2", "realesrgan_x1": the training of DiffIR's RealSR
-            models. "diffbir_v1", "diffbir_v2.1", "codeformer" (DiffBIR v2), "codeformer_face"
+            models; with "_usm" at the end the picture is sharpened first, as for version 2 of its
+            GAN stage. "diffbir_v1", "diffbir_v2.1", "codeformer" (DiffBIR v2), "codeformer_face"
             (DiffBIR v1, faces): the training of DiffBIR; the result has the size of the input.
             "simple_x4", "simple_x1": the training of the built-in small models. "masks_train": the
             training of inpainting. "masks_thick_256" and alike, also medium and thin, and 512: the

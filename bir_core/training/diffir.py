@@ -1,12 +1,14 @@
 """Training of DiffIR: stage 1, and stage 2 in its two phases (DiffIR section 3.3)."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from ..checkpoints import load_model
+from ..degradations import MaskDegradation, get_preset
 from ..errors import BIRError
 from ..networks.diffir import (
     LEAKY_SLOPE,
@@ -38,6 +40,16 @@ class DiffIRRecipe(Recipe):
 
     network: DiffIRConfig
     initialisation: Literal["torch", "he"] = "torch"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        name = self.data.degradation
+        cuts_holes = name != "pairs" and isinstance(get_preset(name), MaskDegradation)
+        require(
+            cuts_holes == (self.network.task == "inpainting"),
+            "a `degradation` that cuts holes for inpainting, and for nothing else",
+            name,
+        )
 
     @property
     def scale(self) -> int:
@@ -90,20 +102,13 @@ class Stage1Loss(nn.Module):
         return {"total": loss}
 
 
-class PriorLoss(nn.Module):
-    """First phase of stage 2: the mean absolute error of the prior that the four reverse steps
-    give, against that of stage 1."""
+class PriorEstimation(nn.Module):
+    """What all losses of stage 2 begin with."""
 
     def __init__(self, model: DiffIRStage2, stage1: DiffIRStage1) -> None:
         super().__init__()
         self.model = model
         self.stage1 = stage1
-
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """`total` is what is optimised; the others are shown."""
-        z, z_stage1 = self.estimate(batch)
-        loss = prior_l1(z, z_stage1)
-        return {"total": loss, "prior_kl": prior_kl(z, z_stage1).detach()}
 
     def estimate(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The estimated IPR and stage 1's, (B, 256) each, from one draw of noise."""
@@ -115,7 +120,18 @@ class PriorLoss(nn.Module):
         return z, z_stage1
 
 
-class JointLoss(PriorLoss):
+class PriorLoss(PriorEstimation):
+    """First phase of stage 2: the mean absolute error of the prior that the four reverse steps
+    give, against that of stage 1."""
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """`total` is what is optimised; the others are shown."""
+        z, z_stage1 = self.estimate(batch)
+        loss = prior_l1(z, z_stage1)
+        return {"total": loss, "prior_kl": prior_kl(z, z_stage1).detach()}
+
+
+class JointLoss(PriorEstimation):
     """Second phase: L1 of the restored picture plus the error of the prior; gradients reach all of
     the network, through all steps of the diffusion."""
 
@@ -153,11 +169,7 @@ def draw_at_order_one(model: nn.Module) -> None:
 
 def stage1_training(recipe: Stage1Recipe, files: StartFiles) -> Training:
     """Stage 1: DIRformer and CPEN together, L1. It starts from no file."""
-    with torch.random.fork_rng():
-        torch.manual_seed(recipe.seed)
-        model = DiffIRStage1(recipe.network)
-        if recipe.initialisation == "he":
-            draw_at_order_one(model)
+    model = new_stage1(recipe)
     update = Update("network", Stage1Loss(model), list(model.parameters()), recipe.optimizer)
     return Training(
         model=model,
@@ -165,6 +177,27 @@ def stage1_training(recipe: Stage1Recipe, files: StartFiles) -> Training:
         restore=lambda network, lq, hq: network(lq, hq),
         blocks=transformer_blocks(model),
     )
+
+
+def new_stage1(recipe: DiffIRRecipe) -> DiffIRStage1:
+    """With weights from the recipe's seed."""
+    with torch.random.fork_rng():
+        torch.manual_seed(recipe.seed)
+        model = DiffIRStage1(recipe.network)
+        if recipe.initialisation == "he":
+            draw_at_order_one(model)
+    return model
+
+
+def new_stage2(recipe: DiffIRRecipe, stage1: DiffIRStage1) -> DiffIRStage2:
+    """G from stage 1; condition and denoiser from the recipe's seed."""
+    with torch.random.fork_rng():
+        torch.manual_seed(recipe.seed)
+        model = DiffIRStage2(recipe.network)
+        if recipe.initialisation == "he":
+            draw_at_order_one(model)
+    model.G.load_state_dict(stage1.G.state_dict())
+    return model
 
 
 def transformer_blocks(model: DiffIRStage1 | DiffIRStage2) -> tuple[nn.Module, ...]:
@@ -183,21 +216,8 @@ def stage2_training(recipe: Stage2Recipe, files: StartFiles) -> Training:
         BIRError: no such checkpoint, or one of other sizes.
     """
     assert files.stage1 is not None  # the table of methods names it as needed
-    stage1 = load_model(files.stage1, architecture="diffir_s1")
-    assert isinstance(stage1, DiffIRStage1)  # load_model refuses every other architecture
-    with torch.random.fork_rng():
-        torch.manual_seed(recipe.seed)
-        model = DiffIRStage2(recipe.network)
-        if recipe.initialisation == "he":
-            draw_at_order_one(model)
-    own = {name: value.shape for name, value in model.G.state_dict().items()}
-    given = {name: value.shape for name, value in stage1.G.state_dict().items()}
-    if own != given or stage1.config.n_encoder_res != recipe.network.n_encoder_res:
-        raise BIRError(
-            f"Expected a stage 1 of the recipe's network ({recipe.network}) in {files.stage1}, but "
-            f"it holds {stage1.config}; train stage 1 with the matching recipe first."
-        )
-    model.G.load_state_dict(stage1.G.state_dict())
+    stage1 = read_stage1(files.stage1, recipe.network)
+    model = new_stage2(recipe, stage1)
     phases: tuple[Phase, ...] = ()
     first = 1
     if recipe.encoder_optimizer is not None:
@@ -210,11 +230,45 @@ def stage2_training(recipe: Stage2Recipe, files: StartFiles) -> Training:
     return Training(
         model=model,
         phases=(*phases, Phase(first, (update,))),
-        restore=_restore_stage2,
+        restore=restore_stage2,
         blocks=transformer_blocks(model),
     )
 
 
-def _restore_stage2(network: nn.Module, lq: Tensor, hq: Tensor) -> Tensor:
+def read_stage1(path: Path, config: DiffIRConfig) -> DiffIRStage1:
+    """A frozen stage 1 of these sizes. Raises BIRError for any other file."""
+    model = load_model(path, architecture="diffir_s1")
+    assert isinstance(model, DiffIRStage1)  # load_model refuses every other architecture
+    with torch.device("meta"):
+        wanted = DiffIRStage1(config)
+    if _shapes(model) != _shapes(wanted):
+        raise BIRError(
+            f"Expected a stage 1 of the recipe's network ({config}) in {path}, but it holds "
+            f"{model.config}; train stage 1 with the matching recipe first."
+        )
+    return model
+
+
+def read_stage2(path: Path, config: DiffIRConfig) -> DiffIRStage2:
+    """A frozen stage 2 of these sizes. Raises BIRError for any other file."""
+    model = load_model(path, architecture="diffir_s2")
+    assert isinstance(model, DiffIRStage2)  # load_model refuses every other architecture
+    with torch.device("meta"):
+        wanted = DiffIRStage2(config)
+    same = _shapes(model) == _shapes(wanted)
+    if not same or not torch.allclose(model.diffusion.betas, wanted.diffusion.betas, atol=1e-5):
+        raise BIRError(
+            f"Expected a stage 2 of the recipe's network ({config}) in {path}, but it holds "
+            f"{model.config}; train stage 2 with the matching recipe first."
+        )
+    return model
+
+
+def _shapes(model: nn.Module) -> dict[str, torch.Size]:
+    return {name: value.shape for name, value in model.state_dict().items()}
+
+
+def restore_stage2(network: nn.Module, lq: Tensor, hq: Tensor) -> Tensor:
+    """Restore from a fixed noise; hq is not looked at."""
     restored: Tensor = network(lq, draw_noise(lq.shape[0], 0))
     return restored

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import BIRError
-from . import diffir, ir_controlnet, swinir
+from . import diffir, diffir_gan, diffir_inpainting, ir_controlnet, swinir
 from .loop import Training
 from .recipe import Recipe
 from .start_files import StartFiles, require_files
@@ -35,6 +35,23 @@ class Method:
 METHODS = {
     "diffir_s1": Method(diffir.Stage1Recipe, diffir.stage1_training),
     "diffir_s2": Method(diffir.Stage2Recipe, diffir.stage2_training, needed=("stage1",)),
+    "diffir_gan": Method(
+        diffir_gan.GANRecipe,
+        diffir_gan.gan_training,
+        needed=("stage1", "start"),
+        optional=("perceptual",),
+    ),
+    "diffir_inpainting_s1": Method(
+        diffir_inpainting.InpaintingRecipe,
+        diffir_inpainting.inpainting_stage1_training,
+        optional=("perceptual",),
+    ),
+    "diffir_inpainting_s2": Method(
+        diffir_inpainting.InpaintingRecipe,
+        diffir_inpainting.inpainting_stage2_training,
+        needed=("stage1",),
+        optional=("perceptual",),
+    ),
     "swinir": Method(swinir.SwinIRRecipe, swinir.swinir_training, optional=("start",)),
     "ir_controlnet": Method(
         ir_controlnet.IRControlNetRecipe,

@@ -142,3 +142,12 @@ def _read_into(network: Network, path: Path, what: str, needless: str) -> Networ
         )
     network.load_state_dict({name: weights[name].float() for name in wanted}, strict=False)
     return network
+
+
+def refuse_needless(path: Path | None) -> None:
+    """Raise BIRError if a file came for a perceptual loss of weight 0."""
+    if path is not None:
+        raise BIRError(
+            f"A recipe whose perceptual weight is 0 takes no --perceptual, but the file {path} "
+            "came; leave it out, or set the weight."
+        )

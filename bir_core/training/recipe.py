@@ -192,6 +192,12 @@ class Recipe(ABC):
             )
 
     @property
+    def keeps_unsharpened(self) -> bool:
+        """Whether a batch's hq also has the picture as it was before the degradation sharpened it,
+        as its last three channels."""
+        return False
+
+    @property
     @abstractmethod
     def scale(self) -> int:
         """Side of hq divided by side of lq."""

@@ -115,7 +115,10 @@ def _degradation(recipe: Recipe) -> Degrade | None:
 
     def degrade_batch(hq: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         degraded = degrade(hq, preset, generator=generator, scale=scale)
-        return degraded.lq, degraded.hq
+        hq = degraded.hq
+        if recipe.keeps_unsharpened and degraded.sharpened_from is not None:
+            hq = torch.cat([hq, degraded.sharpened_from], dim=1)
+        return degraded.lq, hq
 
     return degrade_batch
 
@@ -129,6 +132,7 @@ def _validation_set(
         if whole.lq is not None:
             return to_float(whole.lq)[None], hq
         assert degrade_batch is not None  # pairs without lq come with a degradation
-        return degrade_batch(hq, generator_for(recipe.seed, VALIDATION, index))
+        lq, hq = degrade_batch(hq, generator_for(recipe.seed, VALIDATION, index))
+        return lq, hq[:, :3]
 
     return ValidationSet(sum(examples.sizes), pair, recipe.validation, recipe.size_multiple)

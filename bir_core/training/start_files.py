@@ -22,6 +22,14 @@ class StartFiles:
         default=None, metadata={"help": "stage 1 of DiffBIR, which cleans what stage 2 sees"}
     )
 
+    perceptual: Path | None = field(
+        default=None,
+        metadata={
+            "help": "weights of a perceptual loss: VGG19 for the GAN stage (default: "
+            "torch.hub's copy), the ADE20k encoder for inpainting"
+        },
+    )
+
     def given(self) -> dict[str, Path]:
         """Those that came, by name."""
         values = {each.name: getattr(self, each.name) for each in fields(self)}

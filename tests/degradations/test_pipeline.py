@@ -271,6 +271,7 @@ def test_the_sharpened_image_is_the_target():
     hq = random_images(2, 64, 64)
     result = degrade(hq, get_preset("diffbir_v2.1"), generator=seeded(0))
     assert torch.equal(result.hq, sharpen(hq))
+    assert torch.equal(result.sharpened_from, hq)
     assert not torch.equal(result.hq, hq)
     plain = degrade(hq, get_preset("diffbir_v1"), generator=seeded(0))
     assert torch.equal(plain.hq, hq)

@@ -20,8 +20,11 @@ def test_the_presets_have_these_names():
         "masks_thin_512",
         "masks_train",
         "realesrgan_x1",
+        "realesrgan_x1_usm",
         "realesrgan_x2",
+        "realesrgan_x2_usm",
         "realesrgan_x4",
+        "realesrgan_x4_usm",
         "simple_x1",
         "simple_x4",
     )
@@ -36,10 +39,12 @@ def test_presets_cannot_be_changed(name):
 
 
 @pytest.mark.parametrize("scale", [1, 2, 4])
-def test_scales_are_in_the_name(scale):
+def test_scale_and_sharpening_are_in_the_name(scale):
     preset = get_preset(f"realesrgan_x{scale}")
     assert preset.scale == scale
     assert not preset.restore_size and not preset.sharpen_hq
+    sharpened = get_preset(f"realesrgan_x{scale}_usm")
+    assert sharpened == dataclasses.replace(preset, sharpen_hq=True)
 
 
 def test_diffbir_has_the_recipe_of_real_esrgan_at_full_size():
