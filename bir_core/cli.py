@@ -15,6 +15,7 @@ COMMANDS = {
     "train": "train a model by a recipe",
     "evaluate": "measure a model on pictures whose originals are at hand",
     "embed": "write the embedding of a prompt to a file",
+    "plan": "say what a restoration would take of the memory",
     "bench": "measure time and memory of the networks",
 }
 EXIT_FAILURE = 2

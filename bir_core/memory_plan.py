@@ -49,7 +49,7 @@ MOST_TILES = 8
 STAGE2_MAPS = 33
 # In numbers per pixel and channel of the widest grid: the whole VAE, and the decoder with what its
 # gradient needs.
-VAE_MAPS = 6
+VAE_MAPS = 6.1
 VAE_GRADIENT_MAPS = 46
 # In numbers per latent pixel: noise, estimates and memory of a sampler, weights of the tiles.
 LATENT_MAPS = 64
@@ -218,7 +218,7 @@ class _Planner:
         pictures = images * RGB * (size[0] * size[1] * (3 + 3 * scale**2) + self.pixels)
         if module is None:
             return StagePlan("stage 1", 0, weights, pictures)
-        free = self.room(weights) - pictures
+        free = max(0.0, self.room(weights) - pictures)
         if isinstance(module.network, DiffIRStage2):
             # It goes through a picture of any size in strips, as long as the memory takes.
             config, kind = module.network.config, self.device.type
@@ -242,11 +242,11 @@ class _Planner:
         held = images * RGB * pictures * self.pixels
         chosen = self.settings.vae_tile
         if chosen == 0:
-            whole = VAE_MAPS * base_channels(operations) * self.pixels * dtype.itemsize
-            return StagePlan(name, 0, weights, held + images * whole)
+            numbers = VAE_MAPS * base_channels(operations) * self.pixels * images
+            return StagePlan(name, 0, weights, held + int(numbers * dtype.itemsize))
         plan = None
         for tile in TILES if chosen is None else (chosen,):
-            working = working_bytes(operations, tile, dtype)
+            working = working_bytes(operations, min(tile, max(self.padded)), dtype)
             try:
                 parking = choose_parking(
                     operations,

@@ -2,7 +2,7 @@
 
 import argparse
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -92,14 +92,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             type=Path,
             help="instead of the text: its embedding, made by bir embed",
         )
-    for name, (kind, choices, text) in SETTINGS.items():
-        group.add_argument(
-            "--" + name.replace("_", "-"),
-            type=cast(Any, kind),
-            choices=choices,
-            metavar=None if choices else "NUMBER",
-            help=f"{text} (default: {_defaults(name)})",
-        )
+    add_settings(group, SETTINGS)
     group.add_argument(
         "--rescale-cfg",
         action="store_true",
@@ -119,6 +112,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         help="eta, s_noise, s_churn, s_tmin or s_tmax of the sampler; may be repeated",
     )
+
+
+def add_settings(group: argparse._ArgumentGroup, names: Iterable[str]) -> None:
+    """The options of these settings; those that were not given stay None."""
+    for name in names:
+        kind, choices, text = SETTINGS[name]
+        group.add_argument(
+            "--" + name.replace("_", "-"),
+            type=cast(Any, kind),
+            choices=choices,
+            metavar=None if choices else "NUMBER",
+            help=f"{text} (default: {_defaults(name)})",
+        )
 
 
 def _defaults(name: str) -> str:

@@ -1,0 +1,92 @@
+"""`bir plan`: what it says of sizes, pictures and devices."""
+
+import pytest
+import torch
+
+from bir_core.cli import main
+from bir_core.picture_files import Picture, write_picture
+
+
+def plan(capsys, *arguments):
+    assert main(["plan", *map(str, arguments)]) == 0
+    return capsys.readouterr().out
+
+
+def stages(text):
+    """Cells of the tables' rows by the name of the stage."""
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()]
+    return {cells[0]: cells[1:] for cells in rows if cells and cells[0] not in ("stage", "---")}
+
+
+def test_both_methods_on_a_card(capsys):
+    text = plan(capsys, "512x384", "--memory", "6GB", "--dtype", "float16")
+    assert "DiffIR builtin-x4, 512x384 -> 2048x1536, float16" in text
+    assert "DiffBIR v2.1 sr, 512x384 -> 2048x1536, float16" in text
+    found = stages(text)
+    assert list(found) == ["restoring", "stage 1", "encoding", "sampling", "decoding"]
+    assert found["sampling"][0].startswith("tiles of 512")
+    # UNet and IRControlNet in float16, VAE and SwinIR in float32.
+    assert float(found["sampling"][1]) == pytest.approx(
+        (2 * (865.9e6 + 363.2e6) + 4 * (83.7e6 + 15.9e6)) / 1e9, abs=0.03
+    )
+    assert text.count("fits:") == 2
+    assert "of the 6.0 GB memory of the GPU" in text
+
+
+def test_offloading(capsys):
+    arguments = ("1024x768", "--memory", "6GB", "--method", "diffbir")
+    assert "does not fit: " in plan(capsys, *arguments)
+    text = plan(capsys, *arguments, "--offload", "--dtype", "float16")
+    assert "\nfits: " in text and "float16, offloaded" in text
+    assert float(stages(text)["decoding"][1]) == pytest.approx(4 * 83.7e6 / 1e9, abs=0.02)
+
+
+def test_size_of_a_file_and_the_free_memory(capsys, tmp_path):
+    write_picture(tmp_path / "lq.png", Picture(image=torch.rand(1, 3, 40, 70)))
+    text = plan(capsys, tmp_path / "lq.png", "32x16", "--device", "cpu", "--method", "diffir")
+    assert "70x40 -> 280x160" in text and "32x16 -> 128x64" in text
+    assert "GPU" not in text
+
+
+@pytest.mark.parametrize(
+    ("more", "stage", "cell"),
+    [
+        (("--tile", "0"), "sampling", "whole"),
+        (("--tile", "256", "--tile-batch", "2"), "sampling", "tiles of 256, 2 at a time"),
+        (("--vae-tile", "128"), "decoding", "tiles of 128"),
+        (("--stage1-tile", "64"), "stage 1", "tiles of 64"),
+        (("--version", "v2", "--task", "denoise"), "stage 1", "whole"),
+    ],
+)
+def test_settings(capsys, more, stage, cell):
+    text = plan(capsys, "600x700", "--memory", "200GB", "--method", "diffbir", *more)
+    assert stages(text)[stage][0] == cell
+
+
+def test_stage1_of_v2_sees_the_small_picture(capsys):
+    arguments = ("600x700", "--memory", "200GB", "--method", "diffbir", "--version")
+    work = [float(stages(plan(capsys, *arguments, v))["stage 1"][2]) for v in ("v2", "v2.1")]
+    assert work[0] < work[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("0x5",), "at least 1x1 pixels"),
+        (("absent.png",), "found nothing"),
+        (("8x8", "--upscale", "0.01"), "choose a larger factor"),
+        (("8x8", "--tile", "100"), "multiple of 64"),
+        (("8x8", "--model", "absent.pth"), "found nothing"),
+    ],
+)
+def test_bad_input(capsys, arguments, sentence):
+    assert main(["plan", *arguments, "--memory", "6GB"]) == 2
+    error = capsys.readouterr().err
+    assert sentence in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("memory", ["6", "lots", "-1GB"])
+def test_bad_memory(capsys, memory):
+    with pytest.raises(SystemExit, match="2"):
+        main(["plan", "8x8", f"--memory={memory}"])
+    assert "such as 6GB" in capsys.readouterr().err
