@@ -19,12 +19,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--data",
         required=True,
         type=Path,
-        help="folder of clean pictures; with subfolders lq and hq if the recipe trains on pairs",
+        help="folder of clean pictures (with subfolders lq and hq if the recipe trains on pairs), "
+        "list of files, or WebDataset shards as a folder or a pattern shards-{000..099}.tar",
     )
     parser.add_argument(
         "--val",
         type=Path,
-        help="folder of held-out pictures; default: those that the recipe names, if any",
+        help="held-out pictures, in any form of --data; default: those of the folder that the recipe "
+        "names, if any",
     )
     parser.add_argument(
         "--output", required=True, type=Path, help="folder for the model, the state and the logs"
@@ -73,9 +75,8 @@ def run(args: argparse.Namespace) -> int:
     from ..training.methods import load_recipe
     from ..training.run import run_recipe
 
-    logging.getLogger("bir_core").setLevel(
-        logging.INFO
-    )  # validation, and losses without a terminal
+    # Validation, and losses without a terminal.
+    logging.getLogger("bir_core.training").setLevel(logging.INFO)
     changes = [*args.changes, *([] if args.seed is None else [f"seed={args.seed}"])]
     recipe = load_recipe(args.recipe, tuple(changes))
     model = run_recipe(

@@ -200,6 +200,7 @@ def ir_controlnet_training(recipe: IRControlNetRecipe, files: StartFiles) -> Tra
         cfg=1.0,
         tile=0,
         vae_tile=0,
+        stage1_tile=0,
         color_fix="none",
         short_side=0,
     )

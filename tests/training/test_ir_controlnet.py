@@ -7,6 +7,7 @@ import pytest
 import torch
 from command_line import run_here
 from diffbir_models import TINY_SWINIR, TINY_UNET, filled, save_base, text_tower_weights
+from safetensors.torch import save_file
 from torch import nn
 from training_pictures import write_pictures
 
@@ -42,7 +43,8 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("diffbir")
     save_base(folder / "base.ckpt")
     save_checkpoint(filled(SwinIR(TINY_SWINIR), 5000), folder / "swinir.safetensors")
-    write_pictures(folder / "pictures")
+    for index, path in enumerate(write_pictures(folder / "pictures")):
+        path.with_suffix(".txt").write_text(f"waves of kind {index}", encoding="utf-8")
     for seed, name in enumerate(("lq", "hq")):
         write_pictures(folder / "pair" / name, count=1, size=(64, 64), seed=seed)
     return folder
@@ -233,11 +235,14 @@ def test_validation_is_the_pipeline_of_the_package(files):
     "changes",
     [
         ("parameterization=v", "checkpointing=true", "data.pool=4"),
-        ("data.accumulate=2", "precision=bf16", "ema=0.9", "validation.every=3"),
+        ("data.accumulate=2", "precision=bf16", "ema=0.9"),
+        ("data.captions.drop_probability=0.3", "data.pool=4"),
     ],
 )
 def test_a_cut_training_goes_on_to_the_same_bytes(folder, files, tmp_path, changes):
-    changes = (*changes, "save_every=2")
+    if any("captions" in change for change in changes):
+        pytest.importorskip("open_clip")
+    changes = ("validation.every=2", *changes, "save_every=2")
     before = torch.get_rng_state()
     more = {"validation": folder / "pictures"}
     train(folder, files, (*changes, "iterations=5"), tmp_path / "whole", **more)
@@ -279,6 +284,20 @@ def test_the_memory_of_a_frozen_network_is_halved_at_the_same_numbers(files):
     assert all(map(torch.equal, *results))
 
 
+def test_captions_of_the_data_reach_the_networks(folder, files, tmp_path):
+    pytest.importorskip("open_clip")
+    save_checkpoint(filled(IRControlNet(TINY_UNET), 2000), tmp_path / "start.safetensors")
+    start = replace(files, start=tmp_path / "start.safetensors")
+    totals = []
+    for drop in (None, 1, 0):
+        changes = () if drop is None else (f"data.captions.drop_probability={drop}",)
+        changes = (*changes, "iterations=1", "validation.every=0")
+        output = tmp_path / str(drop)
+        train(folder, start, changes, output)
+        totals += shown(output, "network/total")
+    assert totals[0] == totals[1] != totals[2]
+
+
 def test_captions_need_words_to_be_encoded_once(files):
     encoder = load_model(files.base, architecture="text_encoder")
     calls = []
@@ -314,6 +333,27 @@ def test_a_base_of_the_other_parameterization_is_noticed(caplog):
         assert not caplog.records
         check_parameterization(picture_like, None, "eps", "zsnr.ckpt")
     assert "zsnr.ckpt does not predict the noise" in caplog.text
+
+
+def test_a_base_in_a_folder_of_diffusers(files, tmp_path):
+    places = {
+        "sd_unet": "unet/diffusion_pytorch_model",
+        "sd_vae": "vae/diffusion_pytorch_model",
+        "text_encoder": "text_encoder/model",
+    }
+    for name, place in places.items():
+        (tmp_path / place).parent.mkdir()
+        network = load_model(files.base, architecture=name)
+        tensors = network.state_dict()
+        if name == "text_encoder":  # the published layout has a last block that does not run
+            tensors = text_tower_weights(4000)[0]
+        save_file(tensors, tmp_path / f"{place}.safetensors")
+    one, other = (
+        ir_controlnet_training(recipe_of(), replace(files, base=base))
+        for base in (files.base, tmp_path)
+    )
+    losses = [each.phases[0].updates[0].loss(batch_of_two())["total"] for each in (one, other)]
+    assert torch.equal(*losses)
 
 
 def changed_base(folder, name, change):
