@@ -85,6 +85,11 @@ def _pyiqa(name: str) -> Callable[[Settings], Measure]:
     return lambda settings: pyiqa_network(name, settings.weights, settings.device)
 
 
+def _niqe(settings: Settings) -> Measure:
+    # It computes in float64, which not every device has.
+    return pyiqa_network("niqe", settings.weights, torch.device("cpu"))
+
+
 def _clip_iqa(settings: Settings) -> Measure:
     # By its path: by its name it would be downloaded again if its checksum were another.
     file = settings.weights / CLIP_RN50.path
@@ -169,7 +174,7 @@ _TABLE = (
         "NIQE",
         "nothing",
         False,
-        _pyiqa("niqe"),
+        _niqe,
         decimals=3,
         least_side=96,
         files=(_of_pyiqa("niqe_modelparameters.mat"),),
