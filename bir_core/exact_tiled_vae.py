@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from .errors import BIRError
 from .memory import is_out_of_memory
+from .networks.autoencoder_gradient import gradient_bytes, run_tiled_with_gradient
 from .networks.autoencoder_operations import (
     Operation,
     decoder_operations,
@@ -36,6 +37,14 @@ PARKED_TYPES = (torch.float32, torch.float16)
 CPU = torch.device("cpu")
 
 Callback = Callable[[int, int], None]
+
+
+def _memory_error(needed: float, free: int, otherwise: str) -> BIRError:
+    return BIRError(
+        f"The exact tiled VAE should have {needed / USABLE / GIGABYTE:.1f} GB of free memory for "
+        f"this picture, but {free / GIGABYTE:.1f} GB are free; free some memory, take a smaller "
+        f"picture, or {otherwise}."
+    )
 
 
 def choose_parking(
@@ -72,11 +81,7 @@ def choose_parking(
         if device.type != "cpu" and needed <= USABLE * free_host:
             return Parking(CPU, parked_type)
     needed = parked_bytes(list(operations), height, width, parked_types[-1]) + working
-    raise BIRError(
-        f"The exact tiled VAE should have {needed / USABLE / GIGABYTE:.1f} GB of free memory for "
-        f"this picture, but {max(free_device, free_host) / GIGABYTE:.1f} GB are free; free some "
-        "memory, take a smaller picture, or use the stock tiled VAE."
-    )
+    raise _memory_error(needed, max(free_device, free_host), "use the stock tiled VAE")
 
 
 def _run(
@@ -190,3 +195,44 @@ def encode_tiled(
     with torch.no_grad():
         moments = moments if projection is None else call(projection, moments)
     return moments.chunk(2, dim=1)[0]
+
+
+def decode_with_gradient(
+    vae: nn.Module,
+    latent: Tensor,
+    *,
+    tile: int = 512,
+    callback: Callable[[], None] | None = None,
+) -> Tensor:
+    """What `decode_tiled` gives, and a gradient of a loss on it goes back to `latent`, once: equal
+    to that through the whole decoder, in device memory bounded by the tile besides parked maps.
+
+    The maps are parked in float32 on the device if they fit, else on the host; until the gradient
+    has passed they take four times as many bytes as for `decode_tiled`, a quarter of what autograd
+    keeps for the whole decoder.
+
+    Args:
+        vae: as for `decode_tiled`; its weights must not be inference tensors.
+        latent: (B, C, h, w) without `latent_scale`, any size.
+        tile: side of a tile in pixels of the picture.
+        callback: called after each tile of each pass, in both directions; it may raise to cancel.
+
+    Returns:
+        (B, 3, 8h, 8w) in [-1, 1], not clamped, like `latent`.
+
+    Raises:
+        BIRError: not enough memory for the parked maps.
+    """
+    operations = decoder_operations(vae.decoder)
+    parked = len(latent) * gradient_bytes(operations, *latent.shape[-2:])
+    working = working_bytes(operations, tile, latent.dtype)
+    free_device, free_host = free_memory(latent.device), free_memory(CPU)
+    if parked + working <= USABLE * free_device:
+        place = latent.device
+    elif latent.device.type != "cpu" and parked <= USABLE * free_host:
+        place = CPU
+    else:
+        raise _memory_error(parked + working, max(free_device, free_host), "guide on latents")
+    projection = getattr(vae, "post_quant_conv", None)
+    inner = latent if projection is None else cast_to_input(projection, latent)
+    return run_tiled_with_gradient(operations, inner, tile=tile, device=place, callback=callback)

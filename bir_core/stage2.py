@@ -18,6 +18,7 @@ from .diffusion.noise import Draws
 from .diffusion.samplers import Step, scale_noise, unscale
 from .diffusion.sampling import named_sampler
 from .diffusion.schedules import q_sample, sampling_schedule
+from .exact_tiled_vae import decode_with_gradient
 from .fallbacks import dtype_of
 
 LATENT_SCALE = 0.18215
@@ -95,7 +96,7 @@ class Stage2:
         )
         denoiser = discrete_denoiser(guided, schedule, self.parameterization)
         if settings.guidance:
-            pull = self._guidance(condition, image, settings)
+            pull = self._guidance(condition, image, settings, tile)
             denoiser = with_guidance(denoiser, pull, schedule)
 
         def report(step: Step) -> None:
@@ -125,16 +126,17 @@ class Stage2:
         return output.float()
 
     def _guidance(
-        self, condition: Tensor, image: Tensor, settings: DiffBIRSettings
+        self, condition: Tensor, image: Tensor, settings: DiffBIRSettings, tile: int
     ) -> RestorationGuidance:
         in_pixels = settings.guidance_space == "rgb"
         space, loss = settings.guidance_space, settings.guidance_loss
         weight = weight_map(image, space, loss) if loss == "w_mse" else None
 
         def decode(latent: Tensor) -> Tensor:
-            pixels = self.sd_vae.decode(  # type: ignore[operator]
-                (latent / LATENT_SCALE).to(dtype_of(self.sd_vae))
-            )
+            x = (latent / LATENT_SCALE).to(dtype_of(self.sd_vae))
+            if tile and tile < max(image.shape[-2:]):
+                return decode_with_gradient(self.sd_vae, x, tile=tile).float()
+            pixels: Tensor = self.sd_vae.decode(x)  # type: ignore[operator]
             return pixels.float()
 
         return RestorationGuidance(

@@ -12,6 +12,7 @@ from ..bir_core.diffusion.guidance import weight_map
 from ..bir_core.images import crop, from_channels_last, pad_to_multiple, split_alpha
 from . import host, host_control
 from .host_guidance import GuidancePatch
+from .host_vae import DEFAULT_TILE
 from .inputs import part_of_the_sampling
 
 SPACES = ("latent", "rgb")
@@ -83,6 +84,18 @@ class DiffBIRGuidance(io.ComfyNode):
                     "Keep: the stage-1 image itself; restore: guided as without a mask; invent: "
                     "not guided. Any size in the image's proportions.",
                 ),
+                io.Int.Input(
+                    "tile_size",
+                    default=DEFAULT_TILE,
+                    min=0,
+                    max=4096,
+                    step=64,
+                    optional=True,
+                    advanced=True,
+                    tooltip="For the space rgb: side in pixels of the tiles in which larger "
+                    "pictures go through the decoder and back. Equal to the whole picture at "
+                    "once (0) in a fraction of the memory.",
+                ),
             ],
             outputs=[
                 io.Model.Output(),
@@ -106,6 +119,7 @@ class DiffBIRGuidance(io.ComfyNode):
         end_percent: float = 1.0,
         repeats: int = 1,
         mask: Tensor | None = None,
+        tile_size: int = DEFAULT_TILE,
     ) -> io.NodeOutput:
         host_control.require_vae(vae)
         colours, _ = split_alpha(from_channels_last(image.float()))
@@ -121,6 +135,7 @@ class DiffBIRGuidance(io.ComfyNode):
             end_percent=end_percent,
             repeats=repeats,
             mask=None if mask is None else latent_mask(mask, *colours.shape[-2:]),
+            tile=tile_size,
         )
         factor = padded.shape[-1] // weight.shape[-1]
         shown = crop(F.interpolate(weight, scale_factor=factor), *colours.shape[-2:])
@@ -140,6 +155,8 @@ def guide(
     repeats: int = 1,
     mask: Tensor | None = None,
     latent: Tensor | None = None,
+    tile: int = 0,
+    wide: bool = False,
 ) -> tuple[Any, Tensor]:
     """A guided MODEL, the same one where nothing would happen, and the weight map that it uses.
 
@@ -147,6 +164,7 @@ def guide(
         padded: (B, 3, H, W) in [0, 1], sides dividing by 64.
         mask: (B, 1, H / 8, W / 8).
         latent: of `padded` from the VAE, unscaled, where it is known already.
+        tile, wide: of the way through the decoder, see `GuidancePatch`.
     """
     weight = weight_map(padded, space, loss)
     if scale == 0 or start_percent > end_percent:
@@ -165,5 +183,7 @@ def guide(
         mask=mask,
         image=2 * padded - 1 if on_pixels else None,
         vae=vae if on_pixels else None,
+        tile=tile,
+        wide=wide,
     )
     return patch.attach(model), weight

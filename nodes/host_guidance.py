@@ -3,6 +3,7 @@
 Like `host.py` it uses parts of ComfyUI without a promise of stability.
 """
 
+import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -14,11 +15,19 @@ from comfy.patcher_extension import CallbacksMP, WrappersMP
 from torch import Tensor
 
 from ..bir_core.decoder_copy import copy_decoder
-from ..bir_core.diffusion.guidance import RestorationGuidance, guided, next_sigma
+from ..bir_core.diffusion.guidance import (
+    LATENT_FACTOR,
+    RestorationGuidance,
+    guided,
+    next_sigma,
+)
 from ..bir_core.diffusion.schedules import TRAINED_STEPS
 from ..bir_core.errors import BIRError
+from ..bir_core.exact_tiled_vae import SMALLEST_TILE, decode_with_gradient
 from ..bir_core.networks.autoencoder import SDVAE
+from .host_vae import DEFAULT_TILE
 
+logger = logging.getLogger(__name__)
 KEY = "bir_guidance"
 # Memory of a decoding with all that it keeps for the way back, in those of a decoding: an estimate.
 GRAPH = 3
@@ -42,6 +51,9 @@ class GuidancePatch:
         mask: (B or 1, 1, h, w) in [0, 1], None for guidance alike everywhere.
         image: (B, 3, 8 h, 8 w) in [-1, 1] for a loss on pixels, None for latents.
         vae: its decoder carries a loss on pixels.
+        tile: side in pixels of the tiles in which the decoder is gone through there and back where
+            the picture is larger; 0 for the whole picture. The result does not depend on it.
+        wide: the decoder computes in float32, whatever type the VAE has.
     """
 
     latent: Tensor
@@ -53,6 +65,9 @@ class GuidancePatch:
     mask: Tensor | None = None
     image: Tensor | None = None
     vae: Any = None
+    tile: int = DEFAULT_TILE
+    wide: bool = False
+    _limit: int = 0  # the side of a tile after the memory has run out
     _decoder: SDVAE | None = None
     _fitted: dict[Any, list[RestorationGuidance]] = field(default_factory=dict)
 
@@ -77,14 +92,17 @@ class GuidancePatch:
     ) -> Any:
         """Ask for the memory of the way through the decoder beside that of the model: as so many
         more samples, because that is all that ComfyUI lets a patch say."""
-        needed = GRAPH * self.vae.memory_used_decode([1, *noise_shape[1:]], self.vae.vae_dtype)
+        *lead, height, width = [1, *noise_shape[1:]]
+        side = self.tile // LATENT_FACTOR or max(height, width)
+        piece = [*lead, min(height, side), min(width, side)]
+        needed = GRAPH * self.vae.memory_used_decode(piece, self.computing_type)
         sample = model.model.memory_required([1, *noise_shape[1:]])
         more = math.ceil(needed / sample)
         return executor(model, [noise_shape[0] + more, *noise_shape[1:]], *args, **kwargs)
 
     def clean_up(self, _: Any) -> None:
         """Called after every sampling, whatever its end."""
-        self._decoder = None
+        self._decoder, self._limit = None, 0
         self._fitted.clear()
 
     def __call__(self, args: dict[str, Any]) -> Tensor:
@@ -96,27 +114,38 @@ class GuidancePatch:
         place = (denoised.shape, denoised.device)
         if place not in self._fitted:
             self._fitted[place] = self.fit(denoised, model.latent_format)
-        try:
-            # One by one: each comes out as if alone, in the memory of one decoding.
-            results = [
-                guided(
-                    denoised[index : index + 1],
-                    guidance,
-                    sigma=level,
-                    sigma_next=next_sigma(level, schedule),
-                    timestep=float(model.model_sampling.timestep(sigma)),
-                )
-                for index, guidance in enumerate(self._fitted[place])
-            ]
-        except Exception as error:
-            comfy.model_management.raise_non_oom(error)
-        else:
-            return torch.cat(results)
-        raise BIRError(
-            "Restoration guidance should find memory beside the model, for the space rgb that of "
-            "a decoder with its gradients, but it ran out; choose the space latent, or take a "
-            "smaller picture."
-        )
+        while True:
+            try:
+                # One by one: each comes out as if alone, in the memory of one decoding.
+                results = [
+                    guided(
+                        denoised[index : index + 1],
+                        guidance,
+                        sigma=level,
+                        sigma_next=next_sigma(level, schedule),
+                        timestep=float(model.model_sampling.timestep(sigma)),
+                    )
+                    for index, guidance in enumerate(self._fitted[place])
+                ]
+            except Exception as error:
+                comfy.model_management.raise_non_oom(error)
+            else:
+                return torch.cat(results)
+            # Outside the except block: the exception holds the tensors of the attempt.
+            comfy.model_management.soft_empty_cache()
+            self.take_smaller_tiles(max(denoised.shape[-2:]) * LATENT_FACTOR)
+
+    def take_smaller_tiles(self, picture: int) -> None:
+        """After the memory has run out, for a picture whose longer side has `picture` pixels."""
+        side = min(self._limit or self.tile or picture, picture)
+        if self.vae is None or side < 2 * SMALLEST_TILE:
+            raise BIRError(
+                "Restoration guidance should find memory beside the model, for the space rgb that "
+                "of a tile of the decoder with its gradients, but it ran out; choose the space "
+                "latent, or take a smaller picture."
+            )
+        self._limit = side // 2
+        logger.warning("Out of memory: guidance goes on with tiles of %d pixels", self._limit)
 
     def fit(self, denoised: Tensor, latent_format: Any) -> list[RestorationGuidance]:
         """The guidance of each image of a batch, on its device and at its size."""
@@ -169,11 +198,20 @@ class GuidancePatch:
         """From a latent of the model to pixels in [-1, 1], differentiable."""
         if self._decoder is None:
             weights = self.vae.first_stage_model.state_dict()
-            self._decoder = copy_decoder(weights, device=device, dtype=self.vae.vae_dtype)
+            self._decoder = copy_decoder(weights, device=device, dtype=self.computing_type)
         decoder = self._decoder
 
         def decoded(latent: Tensor) -> Tensor:
-            unscaled = latent_format.process_out(latent)
-            return decoder.decode(unscaled.to(self.vae.vae_dtype)).float()
+            unscaled = latent_format.process_out(latent).to(self.computing_type)
+            tile = self._limit or self.tile
+            if tile and max(latent.shape[-2:]) * LATENT_FACTOR > tile:
+                cancel = comfy.model_management.throw_exception_if_processing_interrupted
+                return decode_with_gradient(decoder, unscaled, tile=tile, callback=cancel).float()
+            return decoder.decode(unscaled).float()
 
         return decoded
+
+    @property
+    def computing_type(self) -> torch.dtype:
+        """Of the decoder."""
+        return torch.float32 if self.wide else self.vae.vae_dtype

@@ -50,19 +50,22 @@ def decoded(vae: Any, latent: Tensor, tile_size: int) -> Tensor:
 
 
 def in_float32_if_need_be(
-    sampled: Callable[[Any, Any], Tensor], model: Any, control_net: Any
+    sampled: Callable[[Any, Any, bool], Tensor], model: Any, control_net: Any, vae: Any
 ) -> Tensor:
-    """What `sampled` gives for a MODEL and an IRControlNet, repeated with both in float32 if half
-    precision overflows in one of them.
+    """What `sampled` gives for a MODEL and an IRControlNet, repeated in float32 if half precision
+    overflows in one of them, or in the VAE where the guidance goes through it.
+
+    Args:
+        sampled: also told whether the guidance computes in float32.
 
     Raises:
         BIRError: NaN or infinity even so.
     """
-    latent = sampled(model, control_net)
-    types = {host_sampling.computing_type(model), control_net.computing_type}
+    latent = sampled(model, control_net, False)
+    types = {host_sampling.computing_type(model), control_net.computing_type, vae.vae_dtype}
     if not bool(latent.isfinite().all()) and types != {torch.float32}:
         logger.warning("%s is not finite in half precision: repeating in float32", SAMPLED)
-        latent = sampled(host_sampling.in_float32(model), control_net.in_float32())
+        latent = sampled(host_sampling.in_float32(model), control_net.in_float32(), True)
     require_finite(latent, SAMPLED)
     return latent
 
@@ -285,7 +288,7 @@ class DiffBIRSampler(io.ComfyNode):
             condition = encoded(vae, padded, tile_size)
             begin = condition if start == "condition" else torch.zeros_like(condition)
 
-            def sampled(model: Any, control_net: Any) -> Tensor:
+            def sampled(model: Any, control_net: Any, wide: bool) -> Tensor:
                 prompts = (positive, negative)
                 if strength:
                     control = control_net.copy().set_encoded_hint(padded, condition, vae, strength)
@@ -300,6 +303,8 @@ class DiffBIRSampler(io.ComfyNode):
                     loss=guidance_loss,
                     mask=None if masks is None else masks[[index % len(masks)]],
                     latent=condition,
+                    tile=tile_size,
+                    wide=wide,
                 )
                 if tile_size:
                     shared = min(overlap, tile_size // 2)
@@ -307,7 +312,7 @@ class DiffBIRSampler(io.ComfyNode):
                 guider = host_sampling.growing_cfg_guider(guided, *prompts, cfg, rescale_cfg)
                 return host_sampling.sample(guider, begin, sampler_name, sigmas, own_seed)
 
-            latent = in_float32_if_need_be(sampled, model, control_net)
+            latent = in_float32_if_need_be(sampled, model, control_net, vae)
             restored = crop(decoded(vae, latent, tile_size), height, width)
             if color_fix != "none":
                 restored = fix_colors(restored, picture, color_fix)

@@ -7,7 +7,12 @@ import torch
 
 from bir_core import exact_tiled_vae
 from bir_core.errors import BIRError
-from bir_core.exact_tiled_vae import choose_parking, decode_tiled, encode_tiled
+from bir_core.exact_tiled_vae import (
+    choose_parking,
+    decode_tiled,
+    decode_with_gradient,
+    encode_tiled,
+)
 from bir_core.networks.autoencoder import SDVAE, VAEConfig
 from bir_core.networks.autoencoder_operations import decoder_operations, parked_bytes, working_bytes
 from bir_core.networks.autoencoder_tiled import Parking
@@ -160,3 +165,25 @@ def test_other_errors_are_not_taken_for_it(monkeypatch):
 def test_a_tiny_tile_is_refused():
     with pytest.raises(BIRError, match="at least 64 pixels wide, but 32 came"):
         decode_tiled(VAE, LATENT, tile=32)
+
+
+@pytest.mark.parametrize("stored", [torch.float32, torch.float16])
+def test_gradient_equals_that_through_the_whole_vae(stored):
+    """In float32, also where the weights are stored in half precision."""
+    wide = network().to(stored).float()
+    gradients = []
+    for decode in (
+        lambda x: decode_with_gradient(network().to(stored), x, tile=64),
+        wide.decode,
+    ):
+        latent = LATENT.clone().requires_grad_()
+        loss = (decode(latent) - 0.2).square().sum()
+        gradients.append(torch.autograd.grad(loss, latent)[0])
+    ours, expected = gradients
+    torch.testing.assert_close(ours, expected, rtol=0, atol=1e-5 * float(expected.abs().max()))
+
+
+def test_too_little_memory_for_the_gradient_is_said(monkeypatch):
+    monkeypatch.setattr(exact_tiled_vae, "free_memory", lambda device: 1000)
+    with pytest.raises(BIRError, match="GB are free; .* or guide on latents"):
+        decode_with_gradient(VAE, LATENT)

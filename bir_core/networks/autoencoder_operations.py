@@ -159,7 +159,7 @@ class Shape(NamedTuple):
     width: int
 
 
-def _walk(operations: list[Operation], height: int, width: int) -> Iterator[Shape]:
+def walk(operations: list[Operation], height: int, width: int) -> Iterator[Shape]:
     channels = stored = 0  # the first convolution reads the image, which is not parked
     for operation in operations:
         yield Shape(operation, channels, stored, height, width)
@@ -180,7 +180,7 @@ def parked_bytes(operations: list[Operation], height: int, width: int, dtype: to
         dtype: of the parked maps.
     """
     most = 0
-    for operation, channels, stored, rows, columns in _walk(operations, height, width):
+    for operation, channels, stored, rows, columns in walk(operations, height, width):
         numbers = stored * rows * columns
         if isinstance(operation, Convolution):
             rows, columns = resized(rows, columns, operation.resample)
@@ -218,7 +218,7 @@ def working_bytes(operations: list[Operation], tile: int, dtype: torch.dtype) ->
     for a convolution is not counted."""
     base = base_channels(operations)
     most = 0
-    for operation, channels, *_ in _walk(operations, 1, 1):
+    for operation, channels, *_ in walk(operations, 1, 1):
         if isinstance(operation, Attention):
             chunk = attention_chunk(tile)
             numbers = chunk * (chunk + 3 * channels)
@@ -234,7 +234,7 @@ def working_bytes(operations: list[Operation], tile: int, dtype: torch.dtype) ->
 def count_pieces(operations: list[Operation], height: int, width: int, tile: int) -> int:
     """Number of pieces that all passes over one image handle."""
     base, pieces = base_channels(operations), 0
-    for operation, channels, _, rows, columns in _walk(operations, height, width):
+    for operation, channels, _, rows, columns in walk(operations, height, width):
         if isinstance(operation, Attention):
             chunk = attention_chunk(tile)
             pieces += 2 * math.ceil(rows * columns / chunk)

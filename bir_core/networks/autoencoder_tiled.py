@@ -72,7 +72,8 @@ class Box(NamedTuple):
     right: int
 
 
-def _boxes(height: int, width: int, side: int) -> Iterator[Box]:
+def boxes(height: int, width: int, side: int) -> Iterator[Box]:
+    """A map cut into squares of `side`, row by row."""
     for top in range(0, height, side):
         for left in range(0, width, side):
             yield Box(top, min(top + side, height), left, min(left + side, width))
@@ -134,23 +135,97 @@ class Affine(NamedTuple):
     offset: Tensor
 
 
-def _affine(norm: Layer, source: ParkedMap, device: torch.device) -> Affine:
-    """The group norm of a whole map, from the statistics of its channels."""
+def group_affine(norm: Layer, means: Tensor, variances: Tensor) -> tuple[Tensor, Tensor]:
+    """Factor and offset of a group norm for each channel, from the mean and the variance of each
+    channel of the whole map; all (C,) float64."""
     groups = getattr(norm, "num_groups", GROUPS)
-    means, variances = source.mean.reshape(groups, -1), source.variance.reshape(groups, -1)
+    means, variances = means.reshape(groups, -1), variances.reshape(groups, -1)
     mean = means.mean(1, keepdim=True)
     variance = (variances + (means - mean) ** 2).mean(1, keepdim=True)
     weight = norm.weight.detach().cpu().double().reshape(groups, -1)
     bias = norm.bias.detach().cpu().double().reshape(groups, -1)
     factor = weight / (variance + norm.eps).sqrt()
-    offset = bias - mean * factor
-    return Affine(*(part.reshape(-1, 1, 1).float().to(device) for part in (factor, offset)))
+    return factor.flatten(), (bias - mean * factor).flatten()
+
+
+def affine_of(norm: Layer, source: ParkedMap, device: torch.device) -> Affine:
+    """The group norm of a whole map, from the statistics of its channels."""
+    parts = group_affine(norm, source.mean, source.variance)
+    return Affine(*(part.reshape(-1, 1, 1).float().to(device) for part in parts))
+
+
+def reach(box: Box, height: int, width: int, resample: str) -> Box:
+    """What a 3 x 3 convolution reads of a map (height, width) for a box of its output."""
+    top, bottom, left, right = box
+    if resample == "down":
+        return Box(2 * top, min(2 * bottom + 1, height), 2 * left, min(2 * right + 1, width))
+    scale = 2 if resample == "up" else 1
+    return Box(
+        max((top - 1) // scale, 0),
+        min(-(-(bottom + 1) // scale), height),
+        max((left - 1) // scale, 0),
+        min(-(-(right + 1) // scale), width),
+    )
+
+
+def convolve(
+    call: LayerCall, conv: Layer, x: Tensor, area: Box, box: Box, resample: str = "none"
+) -> Tensor:
+    """A box of a convolution's output, (C', h, w) float32, from x (1, C, ...), the `area` of its
+    input that `reach` gives."""
+    top, bottom, left, right = box
+    if resample == "down":
+        missing = (0, 2 * right + 1 - area.right, 0, 2 * bottom + 1 - area.bottom)
+        return call(conv, F.pad(x, missing))[0].float()
+    scale = 2 if resample == "up" else 1
+    if scale == 2:
+        x = F.interpolate(x, scale_factor=2, mode="nearest")
+    # The convolution pads by itself. That is right at the border of the map; elsewhere it spoils
+    # the ring that is cut off here.
+    first_row, first_column = top - scale * area.top, left - scale * area.left
+    rows = slice(first_row, first_row + bottom - top)
+    columns = slice(first_column, first_column + right - left)
+    return call(conv, x)[0, :, rows, columns].float()
+
+
+def attend(query: Tensor, keys_values: Tensor, chunk: int) -> tuple[Tensor, Tensor]:
+    """Attention among all pixels, with a running maximum and sum over chunks of them.
+
+    Args:
+        query: (n, C), scaled.
+        keys_values: (2 C, pixels), parked.
+        chunk: pixels at a time.
+
+    Returns:
+        softmax(query keys) values, (n, C), and the logarithm of the softmax's sums, (n, 1), both
+        float32.
+    """
+    length, channels = query.shape
+    maximum = query.new_full((length, 1), -math.inf, dtype=torch.float32)
+    total = torch.zeros_like(maximum)
+    mixed = query.new_zeros(length, channels, dtype=torch.float32)
+    for start in range(0, keys_values.shape[1], chunk):
+        piece = keys_values[:, start : start + chunk].to(query)
+        scores = (query @ piece[:channels]).float()
+        raised = torch.maximum(maximum, scores.amax(dim=1, keepdim=True))
+        shares = scores.sub_(raised).exp_()
+        fading = torch.exp(maximum - raised)
+        total = total * fading + shares.sum(dim=1, keepdim=True)
+        mixed = mixed * fading + (shares.to(query.dtype) @ piece[channels:].T).float()
+        maximum = raised
+    return mixed / total, maximum + total.log()
 
 
 @dataclass(frozen=True)
-class _Run:
-    """One pass after the other over the maps of one image; `base` are the channels on the widest
-    grid, where a tile has its full side."""
+class TiledRun:
+    """One pass after the other over the maps of one image.
+
+    Attributes:
+        dtype, device: of the computation.
+        tile: side of a tile on the widest grid.
+        base: channels of the maps there.
+        in_place: write a map over the one before where it fits.
+    """
 
     dtype: torch.dtype
     device: torch.device
@@ -159,13 +234,14 @@ class _Run:
     parking: Parking
     progress: Progress
     call: LayerCall
+    in_place: bool = True
 
-    def _sweep(
+    def sweep(
         self, target: ParkedMap, channels: int, produce: Callable[[Box], Tensor]
     ) -> ParkedMap:
         """Fill a map tile by tile; `channels` are those of the widest map of the pass."""
         height, width = target.values.shape[-2:]
-        for box in _boxes(height, width, tile_side(self.tile, channels, self.base)):
+        for box in boxes(height, width, tile_side(self.tile, channels, self.base)):
             target.write(target.part(box), produce(box))
             self.progress.advance()
         target.finish()
@@ -188,56 +264,34 @@ class _Run:
         affine: Affine | None = None,
         resample: str = "none",
     ) -> Tensor:
-        """A piece of a convolution's output, (C', h, w) float32."""
-        height, width = source.values.shape[-2:]
-        top, bottom, left, right = box
-        if resample == "down":
-            last_row, last_column = 2 * bottom + 1, 2 * right + 1
-            area = Box(2 * top, min(last_row, height), 2 * left, min(last_column, width))
-            missing = (0, last_column - area.right, 0, last_row - area.bottom)
-            padded = F.pad(self._read(source, area, affine), missing)
-            return self.call(conv, padded)[0].float()
-        scale = 2 if resample == "up" else 1
-        area = Box(
-            max((top - 1) // scale, 0),
-            min(-(-(bottom + 1) // scale), height),
-            max((left - 1) // scale, 0),
-            min(-(-(right + 1) // scale), width),
-        )
-        piece = self._read(source, area, affine)
-        if scale == 2:
-            piece = F.interpolate(piece, scale_factor=2, mode="nearest")
-        # The convolution pads by itself. That is right at the border of the map; elsewhere it
-        # spoils the ring that is cut off here.
-        first_row, first_column = top - scale * area.top, left - scale * area.left
-        rows = slice(first_row, first_row + bottom - top)
-        columns = slice(first_column, first_column + right - left)
-        return self.call(conv, piece)[0, :, rows, columns].float()
+        """A box of a convolution's output, (C', h, w) float32."""
+        _, height, width = source.values.shape
+        area = reach(box, height, width, resample)
+        return convolve(self.call, conv, self._read(source, area, affine), area, box, resample)
 
     def convolution(self, operation: Convolution, source: ParkedMap) -> ParkedMap:
         conv, resample = operation.conv, operation.resample
-        affine = None if operation.norm is None else _affine(operation.norm, source, self.device)
+        affine = None if operation.norm is None else affine_of(operation.norm, source, self.device)
         height, width = source.values.shape[-2:]
         size = resized(height, width, resample)
         target = ParkedMap.empty(conv.out_channels, *size, self.parking)
         widest = max(len(source.values), conv.out_channels)
-        return self._sweep(
+        return self.sweep(
             target, widest, lambda box: self._convolved(conv, source, box, affine, resample)
         )
 
+    def hidden(self, operation: Residual, x: ParkedMap) -> ParkedMap:
+        """The map between the two convolutions of a residual block."""
+        first = Convolution(operation.conv1, operation.norm1)
+        return self.convolution(first, x)
+
     def residual(self, operation: Residual, x: ParkedMap) -> ParkedMap:
-        conv1, conv2 = operation.conv1, operation.conv2
-        shortcut = operation.shortcut
-        channels, (height, width) = conv1.out_channels, x.values.shape[-2:]
-        before = _affine(operation.norm1, x, self.device)
-        hidden = self._sweep(
-            ParkedMap.empty(channels, height, width, self.parking),
-            max(len(x.values), channels),
-            lambda box: self._convolved(conv1, x, box, before),
-        )
-        between = _affine(operation.norm2, hidden, self.device)
+        conv2, shortcut = operation.conv2, operation.shortcut
+        channels, (height, width) = conv2.out_channels, x.values.shape[-2:]
+        hidden = self.hidden(operation, x)
+        between = affine_of(operation.norm2, hidden, self.device)
         # x is read at the written pixels only, so the sum goes in its place where it fits.
-        if channels <= len(x.values):
+        if self.in_place and channels <= len(x.values):
             target = ParkedMap(x.values[:channels])
         else:
             target = ParkedMap.empty(channels, height, width, self.parking)
@@ -248,11 +302,11 @@ class _Run:
                 part = self.call(shortcut, part.to(self.dtype)[None])[0]
             return self._convolved(conv2, hidden, box, between).add_(part)
 
-        return self._sweep(target, max(len(x.values), channels), add)
+        return self.sweep(target, max(len(x.values), channels), add)
 
     def attention(self, operation: Attention, x: ParkedMap) -> ParkedMap:
         channels, height, width = x.values.shape
-        affine = _affine(operation.norm, x, self.device)
+        affine = affine_of(operation.norm, x, self.device)
         keys_values = ParkedMap.empty(2 * channels, height, width, self.parking)
 
         def normalised(part: Tensor) -> Tensor:
@@ -270,33 +324,19 @@ class _Run:
             keys_values.write(parked[..., start : start + chunk], both[0].float())
             self.progress.advance()
         keys_values.finish()
-        target = ParkedMap(x.values)
+        target = ParkedMap(x.values if self.in_place else torch.empty_like(x.values))
+        results = target.values.view(channels, 1, -1)
         for start in starts:
             part = pixels[..., start : start + chunk]
             query = self.call(operation.q, normalised(part))[0, :, 0].T * channels**-0.5
-            mixed = self._attend(query, parked[:, 0], chunk)
-            projected = self.call(operation.proj_out, mixed.T.reshape(1, channels, 1, -1))[0]
-            target.write(part, projected.float().add_(part.to(self.device)))
+            mixed, _ = attend(query, parked[:, 0], chunk)
+            attended = mixed.T.reshape(1, channels, 1, -1).to(self.dtype)
+            projected = self.call(operation.proj_out, attended)[0]
+            summed = projected.float().add_(part.to(self.device))
+            target.write(results[..., start : start + chunk], summed)
             self.progress.advance()
         target.finish()
         return target
-
-    def _attend(self, query: Tensor, keys_values: Tensor, chunk: int) -> Tensor:
-        """Softmax(query keys) values, (n, C), over all pixels, with a running maximum and sum."""
-        length, channels = query.shape
-        maximum = query.new_full((length, 1), -math.inf, dtype=torch.float32)
-        total = torch.zeros_like(maximum)
-        mixed = query.new_zeros(length, channels, dtype=torch.float32)
-        for start in range(0, keys_values.shape[1], chunk):
-            piece = keys_values[:, start : start + chunk].to(self.device, self.dtype)
-            scores = (query @ piece[:channels]).float()
-            raised = torch.maximum(maximum, scores.amax(dim=1, keepdim=True))
-            shares = scores.sub_(raised).exp_()
-            fading = torch.exp(maximum - raised)
-            total = total * fading + shares.sum(dim=1, keepdim=True)
-            mixed = mixed * fading + (shares.to(self.dtype) @ piece[channels:].T).float()
-            maximum = raised
-        return (mixed / total).to(self.dtype)
 
     def operation(self, operation: Operation, x: ParkedMap) -> ParkedMap:
         if isinstance(operation, Convolution):
@@ -336,7 +376,7 @@ def run_tiled(
     """
     batch, _, height, width = x.shape
     progress = Progress(batch * count_pieces(operations, height, width, tile), callback)
-    run = _Run(x.dtype, x.device, tile, base_channels(operations), parking, progress, call)
+    run = TiledRun(x.dtype, x.device, tile, base_channels(operations), parking, progress, call)
     results = []
     for image in x:
         current = ParkedMap(image)

@@ -212,6 +212,22 @@ def test_rgb_comes_closer_through_the_decoder(diffbir_server: Server, image: Arr
     assert distances[0] > distances[1] > distances[2], distances
 
 
+def test_rgb_in_tiles_equals_the_whole_picture(diffbir_server: Server, image: Array) -> None:
+    """There and back through the decoder; the result moves by rounding only."""
+    write_vae(diffbir_server.base / "models")
+    wide = np.concatenate([image, image[:, :, ::-1]], axis=2)
+
+    def run(tile_size: int, scale: float = 0.5) -> Array:
+        prompt = restoration(diffbir_server, wide, sampling={"steps": 2})
+        prompt["vae"]["inputs"]["vae_name"] = "sd.safetensors"
+        rgb = {"space": "rgb", "loss": "w_mse", "tile_size": tile_size}
+        return latent_of(diffbir_server, guided(prompt, scale=scale, **rgb))
+
+    whole, tiles = run(0), run(64)
+    assert 0 < np.abs(tiles - whole).max() < 1e-4 * np.abs(whole).max()
+    assert np.abs(whole - run(0, 0.0)).max() > 0.01 * np.abs(whole).max()
+
+
 def test_wrong_inputs_are_said_in_a_sentence(diffbir_server: Server, image: Array) -> None:
     def failure(prompt: Prompt) -> str:
         with pytest.raises(Failed) as failed:
