@@ -25,8 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--val",
         type=Path,
-        help="held-out pictures, in any form of --data; default: those of the folder that the recipe "
-        "names, if any",
+        help="held-out pictures, in any form of --data; default: those of the folder that the "
+        "recipe names, if any",
     )
     parser.add_argument(
         "--output", required=True, type=Path, help="folder for the model, the state and the logs"

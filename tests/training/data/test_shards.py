@@ -2,7 +2,10 @@
 
 import io
 import pickle
+import subprocess
+import sys
 import tarfile
+from pathlib import Path
 
 import pytest
 import torch
@@ -65,6 +68,23 @@ def packed(paths):
     for path in paths:
         text = path.with_suffix(".txt")
         yield {"png": path.read_bytes(), **({"txt": text.read_text()} if text.exists() else {})}
+
+
+def test_the_lines_of_the_readme_make_shards(tmp_path):
+    """The first Python lines of the page, run in a folder with `pictures`."""
+    page = (Path(shard_index.__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    lines = page.split("```python\n")[1].split("```")[0]
+    assert "ShardWriter" in lines
+    (tmp_path / "pictures" / "deep").mkdir(parents=True)
+    for value in range(3):
+        Image.new("L", (40, 40), value).save(tmp_path / "pictures" / "deep" / f"{value}.jpg")
+        text = tmp_path / "pictures" / "deep" / f"{value}.txt"
+        text.write_text(f"größer {value}", encoding="utf-8")
+    subprocess.run([sys.executable, "-c", lines], cwd=tmp_path, check=True, capture_output=True)
+    source = open_source(tmp_path / "shards", recipe(captions=CaptionRecipe()))
+    read = [source.read(index) for index in range(3)]
+    assert [example.captions.short for example in read] == ["größer 0", "größer 1", "größer 2"]
+    assert [int(example.hq[0, 0, 0]) for example in read] == [0, 1, 2]
 
 
 @pytest.mark.parametrize("window", [0, 100])
