@@ -38,6 +38,7 @@ def pyiqa_network(name: str, folder: Path, device: torch.device, **options: Any)
     """
     pyiqa = optional_package("pyiqa")
     if name == "clipiqa":
+        # Imported by itself for the sentence on what its tokenizer lacks.
         optional_package("pyiqa.archs.clipiqa_arch")
     try:
         with local_files_only(folder):

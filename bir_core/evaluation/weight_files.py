@@ -91,7 +91,7 @@ def local_files_only(folder: Path) -> Iterator[None]:
         stack.enter_context(_replaced(torch.hub, "download_url_to_file", _refuse_download))
         # MANIQA asks for ImageNet weights of its ViT, which its own file then replaces.
         stack.enter_context(
-            _replaced(timm, "create_model", lambda name, pretrained: create_model(name))
+            _replaced(timm, "create_model", lambda name, **_: create_model(name, pretrained=False))
         )
         stack.callback(torch.hub.set_dir, usual)
         torch.hub.set_dir(folder)
