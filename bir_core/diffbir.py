@@ -101,7 +101,9 @@ class DiffBIR:
         for each in self.networks.modules:
             each.to(CPU if offload else self.device)
 
-    def with_stage1(self, stage1: RestorationModule | None) -> "DiffBIR":
+    def with_stage1(
+        self, stage1: RestorationModule | Callable[[Tensor], Tensor] | None
+    ) -> "DiffBIR":
         """The same with another stage 1; the other networks are shared."""
         networks = self.networks
         return type(self)(

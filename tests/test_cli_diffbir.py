@@ -96,6 +96,12 @@ def test_options(files, tmp_path, more):
     assert (got - usual).abs().max() > 0 or "--tile" in more
 
 
+def test_the_plan_of_the_memory_is_said(files, tmp_path, caplog):
+    ran = command(files, tmp_path / "out.png", "--prompt", "", "--negative", "", "--tile", 128)
+    assert ran.returncode == 0, ran.stderr
+    assert "Memory plan: stage 1 whole, encoding tiles of 512, sampling tiles of 128" in caplog.text
+
+
 def test_prompts_and_their_embeddings(files, tmp_path):
     pytest.importorskip("open_clip")
     saved = tmp_path / "house.safetensors"
@@ -154,6 +160,8 @@ def test_diffusers_folder(files, tmp_path):
         (("--noise-aug", 1000), "0 to 999"),
         (("--steps", 0), "between 1 and 1000"),
         (("--tile", 100), "multiple of 64"),
+        (("--vae-tile", 32), "at least 64 pixels"),
+        (("--offload", "--device", "cpu"), "Expected a GPU for --offload"),
         (("--upscale", 0), "at least 1 x 1"),
         (("--prompt", "", "--prompt-embedding", "x"), "both came"),
         (("--prompt-embedding", "absent.safetensors"), "found nothing"),
