@@ -7,7 +7,7 @@ from typing import Literal
 from .optimizers import OptimizerRecipe
 from .toml_tables import require
 
-Augmentation = Literal["none", "hflip", "dihedral"]
+Augmentation = Literal["none", "hflip", "dihedral", "places"]
 Crop = Literal["window", "center", "resized"]
 
 
@@ -55,7 +55,8 @@ class DataRecipe:
             random window after the short side is resized to between 1 and 1/0.7 patches. The last
             two are those of DiffBIR's CodeFormer-type degradation, and not for pairs.
         augmentation: `hflip` (probability 0.5), `dihedral` (the eight flips and turns, uniform;
-            also what two flips and a transposition, each with probability 0.5, amount to) or
+            also what two flips and a transposition, each with probability 0.5, amount to),
+            `places` (bends, turns and recolours pictures, for inpainting; see `data/places.py`) or
             `none`.
         pool: pairs kept in a pool from which batches are drawn, so that a batch mixes degradations;
             0: no pool. A multiple of `batch`.
@@ -103,6 +104,12 @@ class DataRecipe:
             self.crop == "window" or self.degradation != "pairs",
             'the crop "window" for pairs, which must not be resized',
             self.crop,
+        )
+        require(
+            self.augmentation != "places"
+            or (self.crop == "window" and self.degradation != "pairs"),
+            'the crop "window" and a degradation for the augmentation "places"',
+            f"{self.crop}, {self.degradation}",
         )
         for stage in self.progressive:
             require(

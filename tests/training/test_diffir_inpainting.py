@@ -197,7 +197,9 @@ def test_what_a_user_may_get_wrong(stage1_file):
         load_recipe("smoke_inpainting_s1", ("network.task=deblur", "data.degradation=pairs"))
 
 
-RECIPES = [f"inpainting_{data}_s{stage}" for data in ("celeba",) for stage in (1, 2)]
+RECIPES = [
+    f"inpainting_{data}_s{stage}" for data in ("celeba", "places", "places_big") for stage in (1, 2)
+]
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -206,6 +208,9 @@ def test_recipes_are_the_official_ones(name):
     big = "big" in name
     assert recipe.network == OFFICIAL_CONFIGS["inpainting_big" if big else "inpainting"]
     assert (recipe.data.patch, recipe.data.batch) == (256, 15 if big else 4)
+    assert recipe.data.augmentation == ("none" if "celeba" in name else "places")
+    # 40 epochs of all of CelebA-HQ's 26000 pictures, or of 25000 batches.
+    assert recipe.iterations == 40 * (26_000 // 4 if "celeba" in name else 25_000)
     weights = recipe.weights
     assert (weights.known, weights.adversarial, weights.features) == (10, 10, 100)
     assert (weights.perceptual, weights.penalty) == (30, 0.001)

@@ -6,6 +6,7 @@ not depend on the number of reading processes.
     sources   whole examples by number: of a folder, a list of files, shards
     orders    which example stands at which position
     cuts      which part of its picture is seen
+    places    the same bent, turned and recoloured, for inpainting
     examples  cut examples by position
     batches   positions to batches on the device: degradation, pool of pairs
 """

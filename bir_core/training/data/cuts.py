@@ -11,6 +11,7 @@ from torch import Tensor
 from ...images import pad_to_multiple
 from ..recipe import Augmentation, Crop
 from .draws import draw_integer
+from .places import places_window
 
 # The `resized` crop keeps at least this share of the short side.
 SMALLEST_SHARE = 0.7
@@ -53,8 +54,10 @@ def cut_picture(
         crop, augmentation: see `DataRecipe`.
 
     Returns:
-        (3, side, side), of the same type.
+        (3, side, side), of the same type; float after the augmentation "places".
     """
+    if augmentation == "places":
+        return places_window(hq, side, generator)
     if crop == "center":
         hq = resize_short_side(hq, side)
         top, left = (hq.shape[1] - side) // 2, (hq.shape[2] - side) // 2
