@@ -67,7 +67,7 @@ class _Norm:
 
     def finish(self, into: Tensor, run: TiledRun) -> None:
         """Add to `into` (C, H, W) what comes through mean and variance of the whole map."""
-        sums = [each.flatten().double().cpu() for each in self.sums]
+        sums = [each.flatten().cpu().double() for each in self.sums]
         of_mean, of_variance = torch.autograd.grad(self.affine, self.statistics, sums)
         count = self.source.values[0].numel()
 
