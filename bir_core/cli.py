@@ -13,7 +13,7 @@ COMMANDS = {
     "inspect": "say what a checkpoint file is",
     "degrade": "make low-quality pictures from good ones",
     "train": "train a model by a recipe",
-    "evaluate": "measure a model on pictures whose originals are at hand",
+    "evaluate": "measure models, or pictures that are restored already",
     "embed": "write the embedding of a prompt to a file",
     "plan": "say what a restoration would take of the memory",
     "bench": "measure time and memory of the networks",
