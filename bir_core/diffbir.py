@@ -414,7 +414,7 @@ class DiffBIR:
             )
 
         used = [networks.sd_unet, networks.ir_controlnet]
-        if settings.guidance and settings.guidance_space == "rgb":
+        if settings.guidance_in_pixels:
             used.append(networks.sd_vae)
         with self._present(*used):
             return finite("The sampled latent", run, used[:2])

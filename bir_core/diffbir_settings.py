@@ -123,6 +123,11 @@ class DiffBIRSettings:
                 )
             tile_starts(tile, tile, min(self.overlap, tile // 2))
 
+    @property
+    def guidance_in_pixels(self) -> bool:
+        """Whether there is guidance that goes through the decoder."""
+        return bool(self.guidance) and self.guidance_space == "rgb"
+
 
 def official_settings(version: Version) -> DiffBIRSettings:
     """The sampler, its steps and the cfg that the authors give with a version."""

@@ -17,6 +17,8 @@ from .diffbir_settings import DiffBIRSettings
 from .diffusion.guidance import LATENT_FACTOR
 from .errors import BIRError
 from .exact_tiled_vae import choose_parking
+from .fallbacks import dtype_of
+from .networks.autoencoder_gradient import gradient_bytes
 from .networks.autoencoder_operations import (
     Operation,
     base_channels,
@@ -56,6 +58,7 @@ LATENT_MAPS = 64
 # In RGB pictures of the padded size that are alive besides the networks' maps.
 ENCODING_PICTURES = 4
 SAMPLING_PICTURES = 4
+GUIDANCE_PICTURES = 4  # on pixels
 DECODING_PICTURES = 10
 
 
@@ -237,7 +240,7 @@ class _Planner:
     ) -> StagePlan:
         """Encoding or decoding; `size` is that of the network's input, and `pictures` are held for
         each of the images."""
-        dtype = next(self.networks.sd_vae.parameters()).dtype
+        dtype = dtype_of(self.networks.sd_vae)
         weights = self.weights(self.networks.sd_vae)
         held = images * RGB * pictures * self.pixels
         chosen = self.settings.vae_tile
@@ -274,18 +277,17 @@ class _Planner:
     def sampling(self, images: int) -> StagePlan:
         networks, settings = self.networks, self.settings
         used = [networks.sd_unet, networks.ir_controlnet]
-        latents = 4 * LATENT_MAPS * self.pixels // LATENT_FACTOR**2
-        held = images * (RGB * SAMPLING_PICTURES * self.pixels + latents)
-        if settings.guidance and settings.guidance_space == "rgb":
+        pictures = SAMPLING_PICTURES
+        if settings.guidance_in_pixels:
             used.append(networks.sd_vae)
-            itemsize = next(networks.sd_vae.parameters()).dtype.itemsize
-            base = base_channels(decoder_operations(networks.sd_vae.decoder))
-            held += images * VAE_GRADIENT_MAPS * base * self.pixels * itemsize
+            pictures += GUIDANCE_PICTURES
+        latents = 4 * LATENT_MAPS * self.pixels // LATENT_FACTOR**2
+        held = images * (RGB * pictures * self.pixels + latents)
         weights = self.weights(*used)
+        room = self.room(weights) - held
         of_prompts = 1 if settings.cfg == 1 and not settings.rescale_cfg else 2
-        candidates = TILES if settings.tile is None else (settings.tile,)
         batches = range(MOST_TILES, 0, -1) if settings.tile_batch is None else ()
-        for tile in candidates:
+        for tile in TILES if settings.tile is None else (settings.tile,):
             height, width = (min(tile or side, side) for side in self.padded)
             one = _stage2_memory(networks, height, width, images * of_prompts)
             overlap = min(settings.overlap, tile // 2)
@@ -294,19 +296,37 @@ class _Planner:
             fitting = [
                 batch
                 for batch in batches
-                if batch <= count and self.device.type != "cpu"
-                if held + batch * one <= self.room(weights)
+                if batch <= count and self.device.type != "cpu" and batch * one <= room
             ]
             batch = settings.tile_batch or max(fitting, default=1)
-            plan = StagePlan("sampling", tile, weights, held + batch * one, tile_batch=batch)
-            if plan.memory <= USABLE * self.memory:
+            guiding, parked = self.gradient(tile, images, room)
+            work = held + max(batch * one, guiding)
+            plan = StagePlan("sampling", tile, weights, work, parked, tile_batch=batch)
+            if plan.memory <= USABLE * self.memory and parked <= USABLE * self.host_memory:
                 break
         return plan
+
+    def gradient(self, tile: int, images: int, room: float) -> tuple[int, int]:
+        """Bytes on the device and on the host for the way through the decoder and back."""
+        if not self.settings.guidance_in_pixels:
+            return 0, 0
+        vae = self.networks.sd_vae
+        operations, dtype = decoder_operations(vae.decoder), dtype_of(vae)
+        if not tile or tile >= max(self.padded):
+            numbers = VAE_GRADIENT_MAPS * base_channels(operations) * self.pixels * images
+            return numbers * dtype.itemsize, 0
+        latent = (self.padded[0] // LATENT_FACTOR, self.padded[1] // LATENT_FACTOR)
+        parked = images * gradient_bytes(operations, *latent)
+        # With the gradients of a tile.
+        working = 2 * working_bytes(operations, tile, dtype)
+        if parked + working <= room or self.device.type == "cpu":
+            return parked + working, 0
+        return working, parked
 
 
 def _stage2_memory(networks: DiffBIRNetworks, height: int, width: int, samples: int) -> int:
     """Bytes of the maps of UNet and IRControlNet for pictures of (height, width) pixels."""
-    dtype = next(networks.sd_unet.parameters()).dtype
+    dtype = dtype_of(networks.sd_unet)
     channels: int = networks.sd_unet.config.model_channels  # type: ignore[union-attr,assignment]
     latent = height // LATENT_FACTOR * (width // LATENT_FACTOR)
     return int(STAGE2_MAPS * channels * latent * samples * dtype.itemsize)

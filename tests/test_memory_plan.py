@@ -130,6 +130,8 @@ def test_strips_of_diffir():
         {"tile": 64, "overlap": 0, "tile_batch": 4},
         {"cfg": 1.0, "color_fix": "none"},
         {"guidance": 1.0, "guidance_space": "rgb"},
+        {"guidance": 1.0, "guidance_space": "rgb", "tile": 64, "vae_tile": 64},
+        {"guidance": 1.0, "guidance_loss": "mse", "noise_aug": 9, "sampler": "euler"},
     ],
 )
 def test_a_whole_run_stays_within_its_plan(chosen):
@@ -248,13 +250,17 @@ def test_pictures_within_a_tile_need_no_batch_of_tiles(official):
     assert plan.stage("sampling").tile_batch == 1
 
 
-def test_guidance_in_pixels_counts_its_gradient(official):
-    plain = planned(official, 100 * GB)
-    guided = planned(
-        official, 100 * GB, settings=DiffBIRSettings(guidance=1.0, guidance_space="rgb")
+def test_guidance_in_pixels_counts_the_way_back(official):
+    """As a whole, in tiles on the device, and in tiles with the maps on the host."""
+    guided = {"guidance": 1.0, "guidance_space": "rgb"}
+    whole, rich, poor = (
+        planned(official, memory, settings=DiffBIRSettings(**guided, **tile)).stage("sampling")
+        for memory, tile in ((100 * GB, {"tile": 0}), (100 * GB, {}), (8 * GB, {}))
     )
-    more = guided.stage("sampling").work - plain.stage("sampling").work
-    assert more > 20_000 * 2048 * 1536
+    assert whole.work > 20_000 * 2048 * 1536
+    assert rich.parked == 0 and rich.work < 0.5 * whole.work
+    assert poor.parked > 0 and poor.work < 0.2 * rich.work
+    assert poor.tile == TILES[0]
 
 
 def test_diffir_in_stage1_takes_strips():
