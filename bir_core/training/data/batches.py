@@ -16,7 +16,7 @@ from ...errors import BIRError
 from ..recipe import DataRecipe
 from .cuts import paired_crop
 from .draws import DEGRADATION, NOISE, POOL, generator_for
-from .examples import Example, ExampleDataset
+from .examples import ExampleDataset, StackedExamples, stack
 from .pictures import to_float
 from .pool import PairPool
 
@@ -77,7 +77,8 @@ class BatchSource:
             self.dataset,
             batch_sampler=numbers,
             num_workers=self.data.workers,
-            collate_fn=list,
+            collate_fn=stack,
+            pin_memory=self.device.type == "cuda",
             generator=torch.Generator(),  # keeps the loader off the global random state
         )
         examples = iter(loader)
@@ -92,17 +93,17 @@ class BatchSource:
         done = (iteration - 1) * self.data.accumulate
         return (done + part) * self.processes + self.rank
 
-    def _batch(self, examples: list[Example], iteration: int, number: int) -> Batch:
-        for example in examples:
-            self.skipped.update(example.skipped)
-        hq = self._on_device([example.hq for example in examples])
+    def _batch(self, examples: StackedExamples, iteration: int, number: int) -> Batch:
+        self.skipped.update(examples.skipped)
+        hq = self._on_device(examples.hq)
         generator = generator_for(self.seed, DEGRADATION, number)
         if self.degrade is not None:
             lq, hq = self.degrade(hq, generator)
         else:
-            lq = self._on_device([example.lq for example in examples if example.lq is not None])
+            assert examples.lq is not None  # pairs of files
+            lq = self._on_device(examples.lq)
         lq, hq = paired_crop(lq, hq, self.data.patch, generator)
-        captions = tuple(example.caption for example in examples)
+        captions = tuple(examples.captions)  # pinning memory makes lists of tuples
         if self.data.pool:
             draws = generator_for(self.seed, POOL, number)
             lq, hq, captions = self.pool.exchange(lq, hq, captions, draws)
@@ -119,14 +120,12 @@ class BatchSource:
             micro_batches=self.data.accumulate * self.processes,
         )
 
-    def _on_device(self, images: list[Tensor]) -> Tensor:
-        """(B, 3, H, W) float in [0, 1]; 8-bit pictures are copied as such, which is faster."""
-        if any(image.is_floating_point() for image in images):
-            images = [to_float(image) for image in images]
-        return to_float(torch.stack(images).to(self.device))
+    def _on_device(self, images: Tensor) -> Tensor:
+        """Float in [0, 1]; 8-bit pictures are copied as such, which is faster."""
+        return to_float(images.to(self.device, non_blocking=True))
 
 
-def _next(examples: Iterator[list[Example]]) -> list[Example]:
+def _next(examples: Iterator[StackedExamples]) -> StackedExamples:
     try:
         return next(examples)
     except BIRError as error:

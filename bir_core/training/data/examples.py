@@ -1,7 +1,10 @@
 """Training examples by position."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
+import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -11,7 +14,7 @@ from .captions import draw_caption
 from .cuts import cut_pair, cut_picture
 from .draws import CAPTION, CUT, generator_for
 from .orders import ShuffledPasses
-from .pictures import WholeExample
+from .pictures import WholeExample, to_float
 from .sources import ExampleSource
 
 # More unreadable examples in a row than this are no accident.
@@ -31,6 +34,33 @@ class Example:
     lq: Tensor | None
     caption: str = ""
     skipped: tuple[str, ...] = ()
+
+
+class StackedExamples(NamedTuple):
+    """The examples of a micro-batch: hq and lq (B, 3, side, side), the rest as in `Example`."""
+
+    hq: Tensor
+    lq: Tensor | None
+    captions: tuple[str, ...]
+    skipped: tuple[str, ...]
+
+
+def stack(examples: Sequence[Example]) -> StackedExamples:
+    """Stack examples: in the process that read them, so that few tensors are handed over."""
+    lq = [example.lq for example in examples if example.lq is not None]
+    return StackedExamples(
+        _stack([example.hq for example in examples]),
+        _stack(lq) if lq else None,
+        tuple(example.caption for example in examples),
+        tuple(name for example in examples for name in example.skipped),
+    )
+
+
+def _stack(images: list[Tensor]) -> Tensor:
+    """(B, 3, H, W), uint8 if all are."""
+    if any(image.is_floating_point() for image in images):
+        images = [to_float(image) for image in images]
+    return torch.stack(images)
 
 
 class ExampleDataset(Dataset[Example]):

@@ -44,12 +44,15 @@ def find_shards(path: Path) -> list[Path]:
         return shards
     if path.suffix != ".tar":
         return []
+    if path.is_file():
+        return [path]
     try:
-        shards = [Path(name) for name in webdataset_package().shardlists.expand_urls(str(path))]
+        names = webdataset_package().shardlists.expand_urls(path.as_posix())
     except ValueError as error:
         raise BIRError(
             f"Expected a pattern as shards-{{000..099}}.tar, but {path} came; close each brace."
         ) from error
+    shards = [Path(name) for name in names]
     for shard in shards:
         if not shard.is_file():
             raise BIRError(
