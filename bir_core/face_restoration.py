@@ -52,8 +52,8 @@ def restore_photo(
         prompt, negative: as in a call of `DiffBIR`, for background and faces alike.
         background: for the whole picture, as for the task sr: stage 1 is BSRNet in v2 and the
             SwinIR of Real-ESRGAN in v2.1.
-        faces: for 512 x 512 pixels around each face: stage 1 is the SwinIR for faces. It may share
-            its other networks with `background`.
+        faces: for 512 x 512 pixels around each face, such as `background.with_stage1` of the
+            SwinIR for faces.
         detect: as from `face_networks.load_face_detector`.
         parse: as from `face_networks.load_face_parser`; None pastes the whole square of a face
             with soft edges, and not the face alone.

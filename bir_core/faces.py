@@ -43,7 +43,7 @@ PARSING_BLUR, PARSING_SIGMA, PARSING_FRAME = 101, 11.0, 10
 
 def eye_distance(landmarks: Tensor) -> float:
     """Pixels between the eyes of the landmarks (5, 2)."""
-    return float(torch.linalg.vector_norm(landmarks[1].double() - landmarks[0].double()))
+    return float(torch.linalg.vector_norm(landmarks[1] - landmarks[0]))
 
 
 def face_matrix(landmarks: Tensor) -> Tensor:
@@ -70,7 +70,8 @@ def face_matrix(landmarks: Tensor) -> Tensor:
         )
     require_finite(landmarks, "The landmarks of a face")
     # In the complex plane a similarity is z -> a z + b.
-    points = torch.view_as_complex(landmarks.double().cpu().contiguous())
+    # In this order, for MPS has no float64.
+    points = torch.view_as_complex(landmarks.cpu().double().contiguous())
     template = torch.view_as_complex(TEMPLATE)
     best, least = None, math.inf
     for pair in combinations(range(5), 2):
