@@ -348,6 +348,7 @@ def test_what_a_user_may_get_wrong(pictures, stage1_file, tmp_path):
     refused("did you mean smoke_s1", "smoke_s11", pictures, out)
     refused("it has none", "smoke_s1", empty, out)
     refused("found nothing", "smoke_s1", tmp_path / "absent", out)
+    refused("shard at .*0.tar, but found nothing", "smoke_s1", tmp_path / "{0..3}.tar", out)
     refused("--stage1", "smoke_s2", pictures, out)
     refused("leave it out", "smoke_s1", pictures, out, "--stage1", stage1_file)
     wider = ("network.dim=16",)

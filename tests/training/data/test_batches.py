@@ -5,7 +5,7 @@ from training_pictures import write_pictures
 
 from bir_core.errors import BIRError
 from bir_core.training.data import BatchSource, ExampleDataset, open_source
-from bir_core.training.recipe import DataRecipe, PatchStage
+from bir_core.training.recipe import CaptionRecipe, DataRecipe, PatchStage
 
 CPU = torch.device("cpu")
 
@@ -152,3 +152,44 @@ def test_progressive_stages_take_a_part_of_the_batch(tmp_path):
     source = BatchSource(dataset(tmp_path, data), data, shrink, CPU, 0)
     shapes = [tuple(batch.hq.shape) for batch in batches(source, 1, 4)]
     assert shapes == [(2, 3, 16, 16)] * 2 + [(1, 3, 32, 32)] * 2
+
+
+def test_captions_stay_with_their_pictures(tmp_path):
+    """Through the pool and the progressive stages."""
+    for value in range(7):
+        Image.new("RGB", (40, 40), (value, 0, 0)).save(tmp_path / f"{value}.png")
+        (tmp_path / f"{value}.txt").write_text(f"{value}")
+    stages = (
+        PatchStage(patch=16, batch=3, iterations=9),
+        PatchStage(patch=32, batch=4, iterations=9),
+    )
+    data = recipe(
+        batch=4,
+        pool=8,
+        progressive=stages,
+        captions=CaptionRecipe(drop_probability=0.0),
+        workers=1,
+    )
+    source = BatchSource(dataset(tmp_path, data), data, shrink, CPU, 0)
+    made = batches(source, 1, 18)
+    assert [len(batch.captions) for batch in made] == [3] * 9 + [4] * 9
+    for batch in made:
+        values = (batch.hq[:, 0, 0, 0] * 255).round().int().tolist()
+        assert [int(caption) for caption in batch.captions] == values
+
+
+def test_without_a_recipe_for_captions_there_are_none(tmp_path):
+    write_pictures(tmp_path)
+    (tmp_path / "picture_0.txt").write_text("a picture")
+    source = BatchSource(dataset(tmp_path, recipe()), recipe(), shrink, CPU, 0)
+    assert {batch.captions for batch in batches(source, 1, 4)} == {("", "")}
+
+
+def test_a_batch_mixes_eight_and_sixteen_bits(tmp_path):
+    import tifffile
+
+    tifffile.imwrite(tmp_path / "deep.tif", torch.full((40, 40, 3), 1000).numpy().astype("uint16"))
+    Image.new("RGB", (40, 40), (10, 10, 10)).save(tmp_path / "flat.png")
+    source = BatchSource(dataset(tmp_path, recipe()), recipe(), shrink, CPU, 0)
+    hq = batches(source, 1, 1)[0].hq
+    assert sorted(hq[:, 0, 0, 0].tolist()) == pytest.approx([1000 / 65535, 10 / 255])
