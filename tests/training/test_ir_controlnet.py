@@ -155,7 +155,7 @@ def test_one_step_of_the_loop_is_adamw_on_the_formula(folder, files, tmp_path):
     """From a trained network: at the first step of a new one nearly all gradients are 0."""
     control = filled(IRControlNet(TINY_UNET), 2000)
     save_checkpoint(control, tmp_path / "start.safetensors")
-    start = replace(files, start=tmp_path / "start.safetensors")
+    start = replace(files, start_from=tmp_path / "start.safetensors")
     changes = ("data.degradation=pairs", "data.batch=1", "iterations=1", "validation.every=0")
     trained = load_model(train(folder, start, changes, tmp_path / "out", data="pair"))
     networks = networks_in(files)
@@ -244,7 +244,7 @@ def test_a_cut_training_goes_on_to_the_same_bytes(folder, files, tmp_path, chang
         pytest.importorskip("open_clip")
     changes = ("validation.every=2", *changes, "save_every=2")
     before = torch.get_rng_state()
-    more = {"validation": folder / "pictures"}
+    more = {"validation": folder / "pictures"} if "precision=bf16" in changes else {}
     train(folder, files, (*changes, "iterations=5"), tmp_path / "whole", **more)
     train(folder, files, (*changes, "iterations=2"), tmp_path / "cut", **more)
     train(folder, files, (*changes, "iterations=5"), tmp_path / "cut", resume=True, **more)
@@ -287,7 +287,7 @@ def test_the_memory_of_a_frozen_network_is_halved_at_the_same_numbers(files):
 def test_captions_of_the_data_reach_the_networks(folder, files, tmp_path):
     pytest.importorskip("open_clip")
     save_checkpoint(filled(IRControlNet(TINY_UNET), 2000), tmp_path / "start.safetensors")
-    start = replace(files, start=tmp_path / "start.safetensors")
+    start = replace(files, start_from=tmp_path / "start.safetensors")
     totals = []
     for drop in (None, 1, 0):
         changes = () if drop is None else (f"data.captions.drop_probability={drop}",)
@@ -394,7 +394,7 @@ def test_files_of_other_models_are_said(folder, files, tmp_path):
     refused("enlarges 2 times", restoration_module=tmp_path / "x2.safetensors")
     other = IRControlNet(replace(TINY_UNET, channel_mult=(1, 1)))
     save_checkpoint(other, tmp_path / "other.safetensors")
-    refused("of the sizes of the base", start=tmp_path / "other.safetensors")
+    refused("of the sizes of the base", start_from=tmp_path / "other.safetensors")
     with pytest.raises(BIRError, match="--base"):
         train(folder, StartFiles(), (), tmp_path / "out")
 
