@@ -134,20 +134,20 @@ def gan_training(recipe: GANRecipe, files: StartFiles) -> Training:
     """The GAN stage. The discriminator starts from new weights.
 
     Args:
-        files: `start`, a stage 2; `stage1`, the stage 1 that it learned from, whose E stays frozen;
-            `perceptual`, the weights of VGG19 if their place is not torch.hub's.
+        files: `start_from`, a stage 2; `stage1`, the stage 1 that it learned from, whose E stays
+            frozen; `perceptual`, the weights of VGG19 if their place is not torch.hub's.
 
     Raises:
         BIRError: a file is absent or of other sizes, or needless.
     """
-    assert files.start is not None and files.stage1 is not None  # needed by the method
+    assert files.start_from is not None and files.stage1 is not None  # needed by the method
     perceptual = None
     if recipe.weights.perceptual:
         perceptual = VGG19Loss(read_vgg19(files.perceptual))
     else:
         refuse_needless(files.perceptual)
     stage1 = read_stage1(files.stage1, recipe.network)
-    model = read_stage2(files.start, recipe.network)
+    model = read_stage2(files.start_from, recipe.network)
     with torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
         discriminator = UNetDiscriminator(recipe.discriminator_features)

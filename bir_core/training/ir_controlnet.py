@@ -160,12 +160,12 @@ def _normal_like(latent: Tensor, batch: Batch) -> Tensor:
 
 
 def ir_controlnet_training(recipe: IRControlNetRecipe, files: StartFiles) -> Training:
-    """IRControlNet from the UNet of `files.base`, or from `files.start`.
+    """IRControlNet from the UNet of `files.base`, or from `files.start_from`.
 
     Args:
         files: `base`, Stable Diffusion with UNet, VAE and text encoder, in a file or in a folder of
-            diffusers; `restoration_module`, a SwinIR of stage 1; `start`, an IRControlNet to go on
-            from.
+            diffusers; `restoration_module`, a SwinIR of stage 1; `start_from`, an IRControlNet to
+            go on from.
 
     Raises:
         BIRError: a file of another network, or an IRControlNet of other sizes than the base.
@@ -188,7 +188,7 @@ def ir_controlnet_training(recipe: IRControlNetRecipe, files: StartFiles) -> Tra
         )
     prompts = Prompts(encoder, captions=recipe.data.captions is not None)
     check_parameterization(sd_unet, prompts.empty, recipe.parameterization, files.base)
-    model = _start_network(sd_unet, files.start)
+    model = _start_network(sd_unet, files.start_from)
     loss = IRControlNetLoss(model, sd_unet, sd_vae, prompts, module, recipe)
     if recipe.precision == "bf16":
         for frozen in (sd_unet, encoder):

@@ -38,7 +38,7 @@ METHODS = {
     "diffir_gan": Method(
         diffir_gan.GANRecipe,
         diffir_gan.gan_training,
-        needed=("stage1", "start"),
+        needed=("stage1", "start_from"),
         optional=("perceptual",),
     ),
     "diffir_inpainting_s1": Method(
@@ -52,12 +52,12 @@ METHODS = {
         needed=("stage1",),
         optional=("perceptual",),
     ),
-    "swinir": Method(swinir.SwinIRRecipe, swinir.swinir_training, optional=("start",)),
+    "swinir": Method(swinir.SwinIRRecipe, swinir.swinir_training, optional=("start_from",)),
     "ir_controlnet": Method(
         ir_controlnet.IRControlNetRecipe,
         ir_controlnet.ir_controlnet_training,
         needed=("base", "restoration_module"),
-        optional=("start",),
+        optional=("start_from",),
     ),
 }
 

@@ -14,7 +14,8 @@ class StartFiles:
     stage1: Path | None = field(
         default=None, metadata={"help": "DiffIR stage 1, which gives stage 2 and the GAN its prior"}
     )
-    start: Path | None = field(
+    # Not `start`: torchrun takes --start for one of its own options.
+    start_from: Path | None = field(
         default=None, metadata={"help": "model to go on from, instead of new weights"}
     )
     base: Path | None = field(default=None, metadata={"help": "Stable Diffusion, for DiffBIR"})

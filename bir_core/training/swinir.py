@@ -55,7 +55,7 @@ class SwinIRLoss(nn.Module):
 
 
 def swinir_training(recipe: SwinIRRecipe, files: StartFiles) -> Training:
-    """SwinIR from new weights, or from `files.start`.
+    """SwinIR from new weights, or from `files.start_from`.
 
     Raises:
         BIRError: a start that is no SwinIR, or one of other sizes.
@@ -63,13 +63,14 @@ def swinir_training(recipe: SwinIRRecipe, files: StartFiles) -> Training:
     with torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
         model = SwinIR(recipe.network)
-    if files.start is not None:
-        start = load_model(files.start, architecture="swinir")
+    if files.start_from is not None:
+        start = load_model(files.start_from, architecture="swinir")
         own = {name: value.shape for name, value in model.state_dict().items()}
         if own != {name: value.shape for name, value in start.state_dict().items()}:
             raise BIRError(
-                f"Expected a SwinIR of the recipe's sizes, {recipe.network}, in {files.start}, but "
-                f"it holds {start.config}; correct `network`, or choose another file."
+                f"Expected a SwinIR of the recipe's sizes, {recipe.network}, in "
+                f"{files.start_from}, but it holds {start.config}; correct `network`, or choose "
+                "another file."
             )
         model.load_state_dict(start.state_dict())
     update = Update("network", SwinIRLoss(model), list(model.parameters()), recipe.optimizer)

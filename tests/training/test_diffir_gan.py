@@ -35,7 +35,7 @@ def stages(pictures, tmp_path_factory):
     stage1 = run_recipe(load_recipe("smoke_s1", ("iterations=5",)), output=out / "1", **options)
     recipe = load_recipe("smoke_s2", ("iterations=30", "encoder_iterations=10"))
     stage2 = run_recipe(recipe, output=out / "2", files=StartFiles(stage1=stage1), **options)
-    return StartFiles(stage1=stage1, start=stage2)
+    return StartFiles(stage1=stage1, start_from=stage2)
 
 
 def train(pictures, files, output, *changes, **more):
@@ -89,7 +89,7 @@ def test_one_step_is_its_formula(pictures, stages, tmp_path, monkeypatch, degrad
     model.requires_grad_(True)
     stage1 = load_model(stages.stage1)
     assert all(
-        torch.equal(value, load_model(stages.start).state_dict()[name])
+        torch.equal(value, load_model(stages.start_from).state_dict()[name])
         for name, value in model.state_dict().items()
     )
 
@@ -159,7 +159,9 @@ def test_what_a_user_may_get_wrong(stages, monkeypatch, tmp_path):
     perceptual = load_recipe("smoke_gan", ("weights.perceptual=1",))
     with pytest.raises(BIRError, match="VGG19 at .*--perceptual, or set .* perceptual weight to 0"):
         gan_training(perceptual, stages)
-    needless = StartFiles(stage1=stages.stage1, start=stages.start, perceptual=stages.start)
+    needless = StartFiles(
+        stage1=stages.stage1, start_from=stages.start_from, perceptual=stages.stage1
+    )
     with pytest.raises(BIRError, match="weight is 0 takes no --perceptual"):
         gan_training(load_recipe("smoke_gan"), needless)
     wider = load_recipe("smoke_gan", ("network.dim=16",))
@@ -168,7 +170,7 @@ def test_what_a_user_may_get_wrong(stages, monkeypatch, tmp_path):
     slower = load_recipe("smoke_gan", ("network.linear_end=0.9",))
     with pytest.raises(BIRError, match="Expected a stage 2 of the recipe's network"):
         gan_training(slower, stages)
-    swapped = StartFiles(stage1=stages.stage1, start=stages.stage1)
+    swapped = StartFiles(stage1=stages.stage1, start_from=stages.stage1)
     with pytest.raises(BIRError):
         gan_training(load_recipe("smoke_gan"), swapped)
     with pytest.raises(BIRError, match="`weights` of 0 or more"):

@@ -141,7 +141,7 @@ def test_fine_tuning_starts_from_a_file(pictures, tmp_path):
     first = train("smoke_swinir", ("iterations=2",), pictures, tmp_path / "first")
     changes = ("iterations=1", "optimizer.rate=1e-9")
     second = train(
-        "smoke_swinir", changes, pictures, tmp_path / "second", files=StartFiles(start=first)
+        "smoke_swinir", changes, pictures, tmp_path / "second", files=StartFiles(start_from=first)
     )
     one, two = (load_model(path).state_dict() for path in (first, second))
     for name, value in one.items():
@@ -152,7 +152,7 @@ def test_what_does_not_fit_is_said(pictures, tmp_path):
     start = train("smoke_swinir", ("iterations=1",), pictures, tmp_path / "first")
     with pytest.raises(BIRError, match="of the recipe's sizes"):
         recipe = load_recipe("smoke_swinir", ("network.embed_dim=12",))
-        swinir_training(recipe, StartFiles(start=start))
+        swinir_training(recipe, StartFiles(start_from=start))
     with pytest.raises(BIRError, match="4 times smaller"):
         changes = ("network.unshuffle=1", "network.upsample=4")
         train("smoke_swinir", changes, pictures, tmp_path / "second")
