@@ -27,7 +27,14 @@ def fix_colors(image: Tensor, reference: Tensor, method: str) -> Tensor:
             f"Expected one reference, or one for each of the {len(colours)} images, but "
             f"{len(style)} came; repeat or select references to match the batch."
         )
-    fixed = METHODS[method](colours, style.to(colours).expand(len(colours), -1, -1, -1))
+    try:
+        fixed = METHODS[method](colours, style.to(colours).expand(len(colours), -1, -1, -1))
+    except Exception as error:
+        host.raise_unless_out_of_memory(error)
+        raise BIRError(
+            "The colour fix should find memory for several copies of the picture, but it ran out; "
+            "close other programs, or take fewer or smaller pictures."
+        ) from error
     return attach_alpha(fixed.clamp(0, 1), alpha)
 
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..bir_core.errors import BIRError
+from ..bir_core.memory import is_out_of_memory
 
 # Files that no stock node can load have a folder of their own; the first folder with a name wins.
 MODEL_FOLDERS = ("diffir", "upscale_models")
@@ -78,6 +79,13 @@ def manage(network: nn.Module) -> ManagedModel:
         offload_device=comfy.model_management.unet_offload_device(),
     )
     return ManagedModel(patcher)
+
+
+def raise_unless_out_of_memory(error: Exception) -> None:
+    """Raise an exception again unless it says that the memory of a device, or the computer's, ran
+    out. Leave the except block before going on: the exception holds the tensors of the attempt."""
+    if not (comfy.model_management.is_oom(error) or is_out_of_memory(error)):
+        raise error
 
 
 def free_cache() -> None:

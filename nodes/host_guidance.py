@@ -25,6 +25,7 @@ from ..bir_core.diffusion.schedules import TRAINED_STEPS
 from ..bir_core.errors import BIRError
 from ..bir_core.exact_tiled_vae import SMALLEST_TILE, decode_with_gradient
 from ..bir_core.networks.autoencoder import SDVAE
+from .host import free_cache, raise_unless_out_of_memory
 from .host_vae import DEFAULT_TILE
 
 logger = logging.getLogger(__name__)
@@ -128,23 +129,22 @@ class GuidancePatch:
                     for index, guidance in enumerate(self._fitted[place])
                 ]
             except Exception as error:
-                comfy.model_management.raise_non_oom(error)
+                raise_unless_out_of_memory(error)
             else:
                 return torch.cat(results)
-            # Outside the except block: the exception holds the tensors of the attempt.
-            comfy.model_management.soft_empty_cache()
+            free_cache()
             self.take_smaller_tiles(max(denoised.shape[-2:]) * LATENT_FACTOR)
 
     def take_smaller_tiles(self, picture: int) -> None:
         """After the memory has run out, for a picture whose longer side has `picture` pixels."""
         side = min(self._limit or self.tile or picture, picture)
-        if self.vae is None or side < 2 * SMALLEST_TILE:
+        if self.vae is None or side <= SMALLEST_TILE:
             raise BIRError(
                 "Restoration guidance should find memory beside the model, for the space rgb that "
                 "of a tile of the decoder with its gradients, but it ran out; choose the space "
                 "latent, or take a smaller picture."
             )
-        self._limit = side // 2
+        self._limit = max(SMALLEST_TILE, side // 2)
         logger.warning("Out of memory: guidance goes on with tiles of %d pixels", self._limit)
 
     def fit(self, denoised: Tensor, latent_format: Any) -> list[RestorationGuidance]:

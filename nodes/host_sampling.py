@@ -5,7 +5,6 @@ Like `host.py` it uses parts of ComfyUI without a promise of stability.
 
 from typing import Any
 
-import comfy.model_management
 import comfy.model_sampling
 import comfy.samplers
 import comfy.utils
@@ -17,6 +16,7 @@ from ..bir_core.diffusion.denoisers import rescaled_cfg_scale
 from ..bir_core.diffusion.noise import draw_normal, image_generators
 from ..bir_core.diffusion.schedules import TRAINED_STEPS
 from ..bir_core.errors import BIRError
+from .host import free_cache, raise_unless_out_of_memory
 
 
 def trained_sigmas(model: Any) -> Tensor:
@@ -122,10 +122,10 @@ def sample(
             seed=seed,
         )
     except Exception as error:
-        comfy.model_management.raise_non_oom(error)
+        raise_unless_out_of_memory(error)
     else:
         return samples.to(latent.device)
-    comfy.model_management.soft_empty_cache()
+    free_cache()
     raise BIRError(
         "Sampling should find memory for the picture, but it ran out; choose a tile size of 512 "
         "pixels or less, or take a smaller picture."

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ..bir_core.errors import BIRError
 from ..bir_core.tiling import Tile, TileWeights, tiled_apply, tiles
+from .host import free_cache, raise_unless_out_of_memory
 from .host_control import AREA, WINDOW, AreaOffset, IRControlNet
 
 KEY = "bir_tiled_diffusion"
@@ -150,9 +151,8 @@ class TilingPatch:
                     tile_batch=batch,
                 )
             except Exception as error:
-                comfy.model_management.raise_non_oom(error)
-            # Outside the except block: the exception holds the tensors of the attempt.
-            comfy.model_management.soft_empty_cache()
+                raise_unless_out_of_memory(error)
+            free_cache()
             if batch == 1:
                 raise BIRError(
                     f"Tiled sampling should find memory for one tile of {self.tile * 8} pixels, "

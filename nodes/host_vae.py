@@ -197,7 +197,9 @@ def warn_of_overflow(what: str, dtype: torch.dtype) -> None:
 
 def decode_whole(vae: Any, latents: Tensor) -> Tensor:
     """As `decode`, by ComfyUI's own code."""
-    images: Tensor = vae.decode(latents).float()
+    images = _unless_out_of_memory(vae, "decoder", lambda: vae.decode(latents).float())
+    if images is None:
+        return decode(vae, latents, Tiling())
     if _overflowed(vae, images, "decoder", DECODED):
         return decode(vae, latents, FLOAT32)
     require_finite(images, DECODED)
@@ -206,11 +208,30 @@ def decode_whole(vae: Any, latents: Tensor) -> Tensor:
 
 def encode_whole(vae: Any, images: Tensor) -> Tensor:
     """As `encode`, by ComfyUI's own code."""
-    latents: Tensor = vae.encode(images).float()
+    latents = _unless_out_of_memory(vae, "encoder", lambda: vae.encode(images).float())
+    if latents is None:
+        return encode(vae, images, Tiling())
     if _overflowed(vae, latents, "encoder", ENCODED):
         return encode(vae, images, FLOAT32)
     require_finite(latents, ENCODED)
     return latents
+
+
+def _unless_out_of_memory(vae: Any, half: str, run: Callable[[], Tensor]) -> Tensor | None:
+    """What ComfyUI's own code gives; None where the memory ran out, in its own tiles as well, and
+    exact tiles can be tried."""
+    try:
+        return run()
+    except Exception as error:
+        host.raise_unless_out_of_memory(error)
+    host.free_cache()
+    if exact_operations(vae, half) is None:
+        raise BIRError(
+            f"The {half} of the VAE should find memory for the picture, but it ran out; close "
+            "other programs, or take a smaller picture."
+        )
+    logger.warning("Out of memory: the VAE goes on in exact tiles")
+    return None
 
 
 def _overflowed(vae: Any, result: Tensor, half: str, what: str) -> bool:

@@ -103,7 +103,7 @@ class _Backward:
         run, conv, resample = self.run, operation.conv, operation.resample
         norm = None if operation.norm is None else _Norm(operation.norm, source, run.device)
         _, height, width = source.values.shape
-        side = tile_side(run.tile, max(len(source.values), len(gradient)), run.base)
+        side = tile_side(run.tile, max(len(source.values), len(gradient)), run.base, resample)
         for box in boxes(gradient.shape[-2], gradient.shape[-1], side):
             area = reach(box, height, width, resample)
             piece = source.part(area).to(run.device).float().detach().requires_grad_()

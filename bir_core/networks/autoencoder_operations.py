@@ -125,10 +125,17 @@ def _pieces(height: int, width: int, side: int) -> int:
     return math.ceil(height / side) * math.ceil(width / side)
 
 
-def tile_side(tile: int, channels: int, base: int) -> int:
-    """Side of a tile on a map of `channels`, so that all tiles hold about as many numbers as one of
-    `tile` on the widest grid, whose maps have `base` channels."""
-    return max(SMALLEST_SIDE, int(tile * math.sqrt(base / channels)))
+def tile_side(tile: int, channels: int, base: int, resample: str = "none") -> int:
+    """Side of a tile of an operation's output, so that all tiles hold about as many numbers as one
+    of `tile` on the widest grid.
+
+    Args:
+        channels: of the wider one of input and output.
+        base: of the maps on the widest grid.
+        resample: of the operation; one that halves the grid reads tiles of twice the side.
+    """
+    side = int(tile * math.sqrt(base / channels))
+    return max(SMALLEST_SIDE, side // 2 if resample == "down" else side)
 
 
 def attention_chunk(tile: int) -> int:
@@ -244,5 +251,5 @@ def count_pieces(operations: list[Operation], height: int, width: int, tile: int
         else:
             rows, columns = resized(rows, columns, operation.resample)
             widest = max(channels, operation.conv.out_channels)
-            pieces += _pieces(rows, columns, tile_side(tile, widest, base))
+            pieces += _pieces(rows, columns, tile_side(tile, widest, base, operation.resample))
     return pieces

@@ -237,11 +237,15 @@ class TiledRun:
     in_place: bool = True
 
     def sweep(
-        self, target: ParkedMap, channels: int, produce: Callable[[Box], Tensor]
+        self,
+        target: ParkedMap,
+        channels: int,
+        produce: Callable[[Box], Tensor],
+        resample: str = "none",
     ) -> ParkedMap:
         """Fill a map tile by tile; `channels` are those of the widest map of the pass."""
         height, width = target.values.shape[-2:]
-        for box in boxes(height, width, tile_side(self.tile, channels, self.base)):
+        for box in boxes(height, width, tile_side(self.tile, channels, self.base, resample)):
             target.write(target.part(box), produce(box))
             self.progress.advance()
         target.finish()
@@ -277,7 +281,10 @@ class TiledRun:
         target = ParkedMap.empty(conv.out_channels, *size, self.parking)
         widest = max(len(source.values), conv.out_channels)
         return self.sweep(
-            target, widest, lambda box: self._convolved(conv, source, box, affine, resample)
+            target,
+            widest,
+            lambda box: self._convolved(conv, source, box, affine, resample),
+            resample,
         )
 
     def hidden(self, operation: Residual, x: ParkedMap) -> ParkedMap:

@@ -50,7 +50,7 @@ from bir_pack.bir_core.diffusion.schedules import spaced_sigmas  # noqa: E402
 from bir_pack.bir_core.errors import BIRError  # noqa: E402
 from bir_pack.bir_core.networks.ir_controlnet import IRControlNet  # noqa: E402
 from bir_pack.bir_core.networks.unet import UNetConfig  # noqa: E402
-from bir_pack.nodes import host_control, host_sampling  # noqa: E402
+from bir_pack.nodes import color, host_control, host_sampling  # noqa: E402
 
 
 def vectors(name: str) -> tuple[Results, dict[str, str]]:
@@ -305,6 +305,12 @@ def sentences() -> dict[str, str]:
     note("sd21", lambda: steer(sd21(8, 8)))
     note("vae", lambda: control_net(vae=CountingVAE(16)))
     note("no_vae", lambda: control_net().copy().set_cond_hint(image))
+
+    def short_of_memory(*_: Tensor) -> Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory (a test)")
+
+    color.METHODS["short"] = short_of_memory
+    note("color", lambda: color.fix_colors(image, image, "short"))
     return said
 
 

@@ -34,6 +34,8 @@ spec.loader.exec_module(sys.modules["bir_pack"])
 
 from bir_pack.bir_core.diffusion.guidance import region_weight  # noqa: E402
 from bir_pack.bir_core.diffusion.schedules import spaced_sigmas  # noqa: E402
+from bir_pack.bir_core.errors import BIRError  # noqa: E402
+from bir_pack.bir_core.networks.autoencoder import SDVAE, VAEConfig  # noqa: E402
 from bir_pack.nodes.host_guidance import LAST_TIMESTEP, GuidancePatch  # noqa: E402
 
 with safe_open(data / "diffbir_guidance.safetensors", "pt") as file:
@@ -109,6 +111,59 @@ def trajectory(case):
     return torch.stack([*steps[1:], result])
 
 
-save_file(
-    {f"trajectory.{case['i']}": trajectory(case).contiguous() for case in cases}, results_path
-)
+def memory_for(pixels):
+    """Convolutions run out of memory on larger maps, until the hook that comes back is removed."""
+
+    def check(layer, inputs):
+        if isinstance(layer, torch.nn.Conv2d) and inputs[0].shape[-2:].numel() > pixels:
+            raise torch.OutOfMemoryError("CUDA out of memory (a test)")
+
+    return torch.nn.modules.module.register_module_forward_pre_hook(check)
+
+
+def short_of_memory():
+    """The pull on pixels with plenty of memory, with little and with almost none."""
+    torch.manual_seed(0)
+    config = VAEConfig(ch=32, ch_mult=(1, 1, 1, 1), num_res_blocks=1)
+    vae = SimpleNamespace(first_stage_model=SDVAE(config), vae_dtype=torch.float32)
+    patch = GuidancePatch(
+        latent=torch.randn(1, 4, 16, 24),
+        scale=1.0,
+        repeats=1,
+        start_percent=0.0,
+        end_percent=1.0,
+        image=torch.rand(1, 3, 128, 192),
+        vae=vae,
+        tile=0,
+    )
+    args = {
+        "denoised": torch.randn(1, 4, 16, 24),
+        "model": SimpleNamespace(
+            model_sampling=sampling, latent_format=SimpleNamespace(process_out=lambda x: x)
+        ),
+        "sigma": torch.tensor([1.0]),
+        "model_options": {"transformer_options": {"sample_sigmas": sigmas}},
+    }
+    results, said = {}, {}
+    plenty = 192 * 128
+    with torch.inference_mode():
+        for name, pixels in (
+            ("plenty", plenty),
+            ("little", 70 * 70),
+            ("none", 100),
+            ("again", plenty),
+        ):
+            hook = memory_for(pixels)
+            try:
+                results[f"memory.{name}"] = patch(args) - args["denoised"]
+            except BIRError as error:
+                said[name] = str(error)
+            said[f"tile, {name}"] = str(patch._limit)
+            patch.clean_up(None)
+            hook.remove()
+    return results, said
+
+
+results, said = short_of_memory()
+results |= {f"trajectory.{case['i']}": trajectory(case).contiguous() for case in cases}
+save_file(results, results_path, metadata=said)

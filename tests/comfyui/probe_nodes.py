@@ -2,10 +2,12 @@
 
 import json
 import os
+import sys
 
 import folder_paths
 import numpy as np
 import torch
+from comfy.patcher_extension import WrappersMP
 from comfy_api.latest import ComfyExtension, io
 
 
@@ -108,6 +110,78 @@ class TestZeroConditioning(io.ComfyNode):
         return io.NodeOutput([[embedding, {}]])
 
 
+class TestMemoryLimit(io.ComfyNode):
+    """A network whose convolutions run out of memory on maps of more than `limit` pixels, those of
+    the batch together; 0 lifts the limit. The network is that of all nodes that use it; `part`
+    names the module of it that is meant."""
+
+    hooks: dict = {}
+
+    @classmethod
+    def define_schema(cls):
+        networks = [io.Model, io.Vae, io.ControlNet, io.UpscaleModel]
+        return io.Schema(
+            node_id="TestMemoryLimit",
+            category="test",
+            inputs=[
+                io.MultiType.Input("network", types=networks),
+                io.Int.Input("limit", min=0, max=10**9),
+                io.String.Input("part", default="", optional=True),
+            ],
+            outputs=[io.AnyType.Output()],
+            not_idempotent=True,
+        )
+
+    @classmethod
+    def execute(cls, network, limit, part=""):
+        def check(layer, inputs):
+            (x,) = inputs
+            if x.shape[0] * x.shape[-2] * x.shape[-1] > limit:
+                raise torch.OutOfMemoryError("CUDA out of memory (a test)")
+
+        # The names under which ComfyUI keeps the modules of each kind.
+        names = ("first_stage_model", "control_model", "model")
+        module = next(getattr(network, name) for name in names if hasattr(network, name))
+        module = module.get_submodule(part)
+        for hook in TestMemoryLimit.hooks.pop(id(module), []):
+            hook.remove()
+        if limit:
+            layers = [each for each in module.modules() if isinstance(each, torch.nn.Conv2d)]
+            hooks = [layer.register_forward_pre_hook(check) for layer in layers]
+            TestMemoryLimit.hooks[id(module)] = hooks
+        return io.NodeOutput(network)
+
+
+class TestReverseTiles(io.ComfyNode):
+    """A model that takes the tiles of tiled sampling in the opposite order."""
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="TestReverseTiles",
+            category="test",
+            inputs=[io.Model.Input("model")],
+            outputs=[io.Model.Output()],
+        )
+
+    @classmethod
+    def execute(cls, model):
+        def reversed_order(executor, *args, **options):
+            (tiling,) = (
+                module for name, module in sys.modules.items() if name.endswith("bir_core.tiling")
+            )
+            in_order = tiling.tiles
+            tiling.tiles = lambda *size: in_order(*size)[::-1]
+            try:
+                return executor(*args, **options)
+            finally:
+                tiling.tiles = in_order
+
+        patched = model.clone()
+        patched.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, "test", reversed_order)
+        return io.NodeOutput(patched)
+
+
 class TestSaveLatent(io.ComfyNode):
     """Writes a LATENT to the output folder with every bit."""
 
@@ -137,6 +211,8 @@ class TestExtension(ComfyExtension):
             TestDrawNoise,
             TestZeroConditioning,
             TestSaveLatent,
+            TestMemoryLimit,
+            TestReverseTiles,
         ]
 
 

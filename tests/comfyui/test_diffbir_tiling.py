@@ -110,6 +110,27 @@ def test_result_does_not_depend_on_the_batch_of_tiles(diffbir_server: Server, im
     assert np.abs(one[:1] - alone).max() < 1e-5 * scale
 
 
+@pytest.mark.parametrize("tile_batch", [1, 4])
+def test_result_does_not_depend_on_the_order_of_tiles(
+    diffbir_server: Server, image: Array, tile_batch: int
+) -> None:
+    """With a second control net, which is cut for each tile, and more than one step."""
+
+    def run(backwards: bool) -> Array:
+        prompt = with_second_control(
+            diffbir_server, restoration(diffbir_server, image), image[:, ::-1]
+        )
+        tiled(prompt, tile_batch=tile_batch)
+        if backwards:
+            prompt["backwards"] = node("TestReverseTiles", model=["tiles", 0])
+            prompt["sample"]["inputs"]["model"] = ["backwards", 0]
+        return latent_of(diffbir_server, prompt)
+
+    in_order, backwards = run(False), run(True)
+    # Sums of the same numbers in another order: equal to rounding, not to the bit.
+    assert 0 < np.abs(backwards - in_order).max() < 1e-5 * np.abs(in_order).max()
+
+
 def test_each_tile_gets_its_part_of_the_condition(diffbir_server: Server, image: Array) -> None:
     """A change at one end of a wide picture reaches only the tiles there, and those it does. (The
     VAE spreads it by less than 200 pixels.)"""

@@ -36,11 +36,27 @@ def with_our_encoder(prompt: Prompt, **tiled: Any) -> Prompt:
     return prompt
 
 
-def encoded(server: Server, images: Array, vae_name: str = "sd.safetensors", **tiled: Any) -> Array:
+def with_limit(prompt: Prompt, user: str, limit: int | None) -> Prompt:
+    """The half of a VAE that a node uses may get a limit of its memory, in pixels; 0 lifts it."""
+    if limit is not None:
+        half = f"{user}r"
+        prompt["limit"] = node("TestMemoryLimit", network=["vae", 0], limit=limit, part=half)
+        prompt[user]["inputs"]["vae"] = ["limit", 0]
+    return prompt
+
+
+def encoded(
+    server: Server,
+    images: Array,
+    vae_name: str = "sd.safetensors",
+    limit: int | None = None,
+    **tiled: Any,
+) -> Array:
     """The latent of the stock node, or with keywords that of ours."""
     prompt = coding(server, vae_name, images)
     if tiled:
         with_our_encoder(prompt, **tiled)
+    with_limit(prompt, "encode", limit)
     prompt["save"] = node("TestSaveLatent", latent=["encode", 0], file="latent.npy")
     return latent_of(server, prompt)
 
@@ -50,6 +66,7 @@ def decoded(
     images: Array,
     vae_name: str = "sd.safetensors",
     encoding: dict[str, Any] | None = None,
+    limit: int | None = None,
     **tiled: Any,
 ) -> Array:
     """The stock node's picture of the images' latent, or with keywords that of ours. `encoding` are
@@ -59,6 +76,7 @@ def decoded(
         with_our_encoder(prompt, **encoding)
     kind = "BIRVAEDecodeTiled" if tiled else "VAEDecode"
     prompt["decode"] = node(kind, samples=["encode", 0], vae=["vae", 0], **tiled)
+    with_limit(prompt, "decode", limit)
     prompt["save"] = node("TestSaveTensor", image=["decode", 0], file="decoded.npy")
     server.run(prompt)
     picture: Array = np.load(server.base / "output" / "decoded.npy")
