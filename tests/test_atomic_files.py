@@ -4,7 +4,7 @@ import stat
 
 import pytest
 
-from bir_core.atomic_files import complete_file
+from bir_core.atomic_files import complete_file, remove_leftovers
 
 
 def test_the_file_appears_at_the_end(tmp_path):
@@ -35,3 +35,17 @@ def test_a_failure_leaves_what_was_there(tmp_path, error):
         raise error
     assert target.read_bytes() == b"old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["picture.png"]
+
+
+def test_leftovers_of_killed_processes(tmp_path):
+    """Only what `complete_file` itself made for the paths that are named goes away."""
+    others = ["a.png", ".a.png", ".a-abcd1234.png", ".a-part-abc.png", ".b-part-abcd1234.png"]
+    for name in others:
+        (tmp_path / name).write_bytes(b"kept")
+    # Never left, as if their process had been killed.
+    begun = [complete_file(tmp_path / name) for name in ("a.png", "x.y.png", "bare")]
+    for context in begun:
+        context.__enter__()
+    assert len(list(tmp_path.iterdir())) == len(others) + 3
+    remove_leftovers(tmp_path / name for name in ("a.png", "x.y.png", "bare", "absent/a.png"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(others)

@@ -121,6 +121,29 @@ def test_output_inside_the_input_folder_is_not_restored_again(models, tmp_path):
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.png"]
 
 
+def test_resume_restores_what_is_missing(models, tmp_path, capsys):
+    source, output = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    for name in "abc":
+        write_picture(source / f"{name}.png", random_picture())
+    line = ("restore", source, output, "--model", models["x1"])
+    assert bir(*line) == 0
+    (output / "b.png").unlink()
+    (output / "c.png").write_bytes(b"kept")
+    (output / ".b-part-abcd1234.png").write_bytes(b"half")
+    capsys.readouterr()
+    assert bir(*line, "--resume") == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "2 of 3 pictures are restored already",
+        f"{output / 'b.png'}  10x12 -> 10x12",
+    ]
+    assert sorted(path.name for path in output.iterdir()) == ["a.png", "b.png", "c.png"]
+    assert (output / "c.png").read_bytes() == b"kept"
+    assert bir(*line, "--resume") == 0
+    assert capsys.readouterr().out == "3 of 3 pictures are restored already\n"
+    assert bir(*line) == 2
+
+
 def test_picture_into_an_existing_folder(models, tmp_path):
     write_picture(tmp_path / "a.png", random_picture())
     (tmp_path / "out").mkdir()

@@ -6,6 +6,7 @@ paths pass through Ray. When a worker dies, Ray starts another and hands it the 
 import argparse
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -118,8 +119,9 @@ def _cluster(address: str | None) -> Iterator[None]:
     if address == "local":
         own = {"object_store_memory": STORE_BYTES, "include_dashboard": False}
     try:
+        _require_listener(address)
         ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, **own)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         raise BIRError(
             f"Expected a Ray cluster at the address {address}, but it cannot be used ({error}); "
             "check the address, or that `ray start` runs there with the same versions."
@@ -134,6 +136,13 @@ def _cluster(address: str | None) -> Iterator[None]:
         ) from error
     finally:
         ray.shutdown()
+
+
+def _require_listener(address: str) -> None:
+    """Raise OSError if nobody answers at HOST:PORT; Ray itself would try for many minutes."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if colon and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=10).close()
 
 
 def _dataset(jobs: list[Job], options: argparse.Namespace) -> "Dataset":
