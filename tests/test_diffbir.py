@@ -256,7 +256,13 @@ def test_half_precision_is_close(dtype):
     for name in ("sd_unet", "ir_controlnet"):
         half[name].to(dtype)
     ours = restored(DiffBIR(**half), image)
+    assert ours.dtype == torch.float32
     assert 0 < (ours - exact).abs().max() < 0.1
+    half["sd_vae"].to(dtype)
+    everything = restored(DiffBIR(**half), image)
+    assert 0 < (everything - ours).abs().max() < 0.1
+    in_tiles = restored(DiffBIR(**half), picture(128, 128), tile=64, vae_tile=64)
+    assert torch.isfinite(in_tiles).all()
 
 
 def test_overflow_of_half_precision_is_repeated_in_float32(caplog):
