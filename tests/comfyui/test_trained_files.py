@@ -33,9 +33,16 @@ def train_all(folder: Path) -> dict[str, Path]:
         )
 
     second = StartFiles(base=folder / "base.ckpt", restoration_module=folder / "module.safetensors")
+    first = train("smoke_s1")
+    diffir = train("smoke_s2", StartFiles(stage1=first))
+    inpainting = StartFiles(stage1=train("smoke_inpainting_s1"))
     return {
         "upscale_models/swinir": train("smoke_swinir"),
-        "upscale_models/diffir_s2": train("smoke_s2", StartFiles(stage1=train("smoke_s1"))),
+        "upscale_models/diffir_gan": train(
+            "smoke_gan", StartFiles(stage1=first, start_from=diffir)
+        ),
+        "upscale_models/diffir_s2": diffir,
+        "upscale_models/diffir_inpainting": train("smoke_inpainting_s2", inpainting),
         "controlnet/ir_controlnet": train("smoke_ir_controlnet", second),
     }
 
@@ -52,6 +59,7 @@ def test_trained_files_open_in_the_nodes(comfyui: tuple[Path, str], tmp_path: Pa
     draws = torch.Generator().manual_seed(0)
     inputs = {
         "image": torch.rand(1, 3, 64, 64, generator=draws),
+        "mask": (torch.rand(1, 1, 64, 64, generator=draws) < 0.3).float(),
         "x": torch.randn(1, 4, 8, 8, generator=draws),
         "hint": torch.randn(1, 4, 8, 8, generator=draws),
         "timesteps": torch.tensor([500.0]),
@@ -69,10 +77,12 @@ def test_trained_files_open_in_the_nodes(comfyui: tuple[Path, str], tmp_path: Pa
     )
     assert run.returncode == 0, run.stderr[-3000:]
     found = load_file(results)
-    image = inputs.pop("image")
+    image, mask = inputs.pop("image"), inputs.pop("mask")
     expected = {
         "swinir": trained["swinir"](image).clamp(0, 1),
         "diffir_s2": restore(image, trained["diffir_s2"], seed=0),
+        "diffir_gan": restore(image, trained["diffir_gan"], seed=0),
+        "diffir_inpainting": restore(image, trained["diffir_inpainting"], mask=mask, seed=0),
     }
     control = trained["ir_controlnet"](**inputs)
     assert all(residual.any() for residual in control)

@@ -44,6 +44,9 @@ with torch.inference_mode():
     module = UpscaleModelLoader.execute("swinir.safetensors").result[0]
     restored = stage1.BIRRestorationModule.execute(module, image, "face", "v2.1", 1.0, 0)
     results["swinir"] = restored.result[0].movedim(-1, 1)
-    model = diffir.DiffIRLoader.execute("diffir_s2.safetensors").result[0]
-    results["diffir_s2"] = diffir.DiffIRRestore.execute(model, image, 0).result[0].movedim(-1, 1)
+    for name in ("diffir_s2", "diffir_gan", "diffir_inpainting"):
+        model = diffir.DiffIRLoader.execute(f"{name}.safetensors").result[0]
+        mask = inputs["mask"][:, 0] if name == "diffir_inpainting" else None
+        restored = diffir.DiffIRRestore.execute(model, image, 0, mask=mask)
+        results[name] = restored.result[0].movedim(-1, 1)
     save_file({name: value.contiguous().clone() for name, value in results.items()}, results_path)
