@@ -20,7 +20,7 @@ from ..diffusion.guidance import (
     pool_weight,
     region_weight,
 )
-from ..exact_tiled_vae import decode_tiled, encode_tiled
+from ..exact_tiled_vae import decode_tiled, decode_with_gradient, encode_tiled
 from ..networks.autoencoder import SDVAE, VAEConfig
 from ..networks.ir_controlnet import IRControlNet
 from ..networks.unet import SDUNet, UNetConfig
@@ -122,30 +122,34 @@ class Stage2:
 
         return tiled_apply(of_tiles, self.x, tile // LATENT_FACTOR, tile // LATENT_FACTOR // 2)
 
-    def guidance(self, space: str) -> RestorationGuidance:
-        weight = region_weight(self.image)
-        if space == "latent":
-            return RestorationGuidance(latent=self.hint, scale=0.5, weight=pool_weight(weight))
+    def latent_guidance(self) -> RestorationGuidance:
+        weight = pool_weight(region_weight(self.image))
+        return RestorationGuidance(latent=self.hint, scale=0.5, weight=weight)
+
+    def rgb_guidance(self, decode: Callable[[Tensor], Tensor]) -> RestorationGuidance:
+        """`decode`: from unscaled latents to pictures in [-1, 1], differentiable."""
         return RestorationGuidance(
             latent=self.hint,
             scale=0.5,
-            weight=weight,
+            weight=region_weight(self.image),
             image=2 * self.image - 1,
-            decode=lambda latent: self.vae.decode(latent / LATENT_SCALE),
+            decode=lambda latent: decode(latent / LATENT_SCALE),
         )
 
 
 def comparisons(stage2: Stage2, tile: int = TILE) -> dict[str, dict[str, Callable[[], Tensor]]]:
     """The sides of each comparison by its name; `tile` in pixels."""
-    latent_form, rgb_form = (stage2.guidance(space) for space in ("latent", "rgb"))
     pixels, vae = 2 * stage2.image - 1, stage2.vae
+    rgb_whole = stage2.rgb_guidance(vae.decode)
+    rgb_tiles = stage2.rgb_guidance(partial(decode_with_gradient, vae, tile=tile))
     whole_decode = torch.no_grad()(partial(vae.decode, stage2.hint))
     whole_encode = torch.no_grad()(partial(vae.encode, pixels))
     return {
         "step": {
             "unguided": stage2.step,
-            "guided in latents": partial(stage2.step, latent_form),
-            "guided in rgb": partial(stage2.step, rgb_form),
+            "guided in latents": partial(stage2.step, stage2.latent_guidance()),
+            "guided in rgb": partial(stage2.step, rgb_whole),
+            f"guided in rgb, VAE in tiles of {tile}": partial(stage2.step, rgb_tiles),
             f"in tiles of {tile}": partial(stage2.tiled_step, tile),
         },
         "decode": {

@@ -40,7 +40,10 @@ def test_sides_do_what_they_say(stage2: Stage2) -> None:
         assert found[name]["in tiles of 64"].difference < 1e-4
         # Maps wait between the passes, but less is there at a time.
         assert found[name]["in tiles of 64"].extra < found[name]["whole"].extra
-    assert step["guided in rgb"].extra > 2 * step["unguided"].extra
+    whole, tiles = step["guided in rgb"], step["guided in rgb, VAE in tiles of 64"]
+    assert whole.extra > 2 * step["unguided"].extra
+    assert tiles.extra < 0.5 * whole.extra
+    assert abs(tiles.difference - whole.difference) < 1e-4 * whole.difference
     assert all(side.seconds > 0 for sides in found.values() for side in sides.values())
 
 
