@@ -433,33 +433,3 @@ def test_initialisation_at_order_one_starts_as_the_skip_connection():
     assert 0.1 < model.encode(lq, hq).square().mean().sqrt().item() < 3
     save = load_recipe("smoke_s1")
     assert not torch.equal(stage1_training(save, StartFiles()).model(lq, hq), enlarged)
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="torch for Windows lacks torchrun's libuv")
-def test_two_processes_train_as_one_with_two_micro_batches(shards, one_thread, tmp_path):
-    changes = ("data.batch=2", "iterations=5")
-    line = arguments("smoke_s1", shards, tmp_path / "two", changes=changes)
-    launch = [
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc_per_node",
-        "2",
-        "--module",
-        "bir_core",
-    ]
-    subprocess.run(
-        [sys.executable, "-m", *launch, *map(str, line)],
-        cwd=ROOT,
-        env=environment(),
-        check=True,
-        timeout=300,
-    )
-    recipe = load_recipe("smoke_s1", (*changes, "data.accumulate=2"))
-    run_recipe(recipe, data=shards, output=tmp_path / "one", device="cpu")
-    one, two = (read_state(tmp_path / name / "state.safetensors") for name in ("one", "two"))
-    assert (one.processes, two.processes) == (1, 2)
-    assert [losses(tmp_path / name, "data/skipped") for name in ("one", "two")] == [[1], [1]]
-    assert one.tensors.keys() == two.tensors.keys()
-    for name, value in one.tensors.items():
-        # The mean over processes may be summed in another order than that over micro-batches.
-        torch.testing.assert_close(two.tensors[name], value, rtol=1e-4, atol=1e-7)
