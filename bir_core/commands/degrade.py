@@ -2,7 +2,8 @@
 
 A folder gives a folder of PNG files, which keep the results exactly as they were made. The same
 seed gives the same result; each further picture of a folder has the next seed. Presets that cut
-holes for inpainting write their masks with --mask, as `bir restore --mask` reads them."""
+holes for inpainting write the whole picture, in a test's size and square, and the hole as a mask:
+`bir restore --mask` takes both, and `bir evaluate` compares with the picture."""
 
 import argparse
 import json
@@ -85,14 +86,15 @@ def run(options: argparse.Namespace) -> int:
             scale=options.scale,
         )
         height, width = degraded.lq.shape[-2:]
-        # A test of inpainting shows another part at another size; its hole takes alpha's place.
+        # A test of inpainting shows another part at another size.
         alpha = None if cuts_holes else picture.alpha
         if alpha is not None:
             # The part of the picture that lq shows, at its size.
             alpha = alpha[..., : degraded.hq.shape[-2], : degraded.hq.shape[-1]]
             alpha = resize(alpha, height, width, "area")
-        lq = replace(picture, image=degraded.lq[:, :3], alpha=alpha, bits=8)
-        write_picture(target, lq, overwrite=options.overwrite)
+        image = degraded.hq if cuts_holes else degraded.lq
+        result = replace(picture, image=image, alpha=alpha, bits=8)
+        write_picture(target, result, overwrite=options.overwrite)
         if cuts_holes:
             hole = Picture(image=degraded.lq[:, 3:].expand(-1, 3, -1, -1), is_grey=True)
             write_picture(masks[index], hole, overwrite=options.overwrite)
