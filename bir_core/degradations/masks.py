@@ -231,9 +231,7 @@ def cut_hole(
 
 def _start(hole: list[int], length: int, side: int, generator: torch.Generator) -> int:
     """First row or column of a window of `side` that meets a hole's extent along an axis."""
-    first = max(0, hole[0] - side + 1)
-    last = min(hole[-1], length - side)
-    return draw_count((min(first, last), last), generator)
+    return draw_count((max(0, hole[0] - side + 1), min(hole[-1], length - side)), generator)
 
 
 def _masked(image: Tensor, mask: Tensor) -> Tensor:
