@@ -5,9 +5,11 @@ results are tensors by name; `test_diffbir_in_process.py` compares them.
 """
 
 import importlib.util
+import inspect
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -46,7 +48,7 @@ def import_pack() -> ModuleType:
 
 
 import_pack()
-from bir_pack.bir_core.diffusion.schedules import spaced_sigmas  # noqa: E402
+from bir_pack.bir_core.diffusion.schedules import edm_sigmas, spaced_sigmas  # noqa: E402
 from bir_pack.bir_core.errors import BIRError  # noqa: E402
 from bir_pack.bir_core.networks.ir_controlnet import IRControlNet  # noqa: E402
 from bir_pack.bir_core.networks.unet import UNetConfig  # noqa: E402
@@ -143,20 +145,58 @@ def computed_in_float32() -> Results:
     return results
 
 
+class SampledModel:
+    """What ComfyUI hands to its samplers: the guider, and the way to the model's sampling."""
+
+    def __init__(self, guider: host_sampling.GrowingCFGGuider, sampling: object) -> None:
+        self.guider = guider
+        self.inner_model = SimpleNamespace(
+            inner_model=SimpleNamespace(model_sampling=sampling),
+            model_patcher=SimpleNamespace(get_model_object=lambda name: sampling),
+        )
+
+    def __call__(self, x: Tensor, sigma: Tensor, **_: object) -> Tensor:
+        return self.guider.predict_noise(x, sigma)
+
+
+def stock_sampler(case: dict, draws: Iterator[Tensor]) -> Callable[..., Tensor]:
+    """ComfyUI's sampler for a case of the vectors."""
+    sampling = comfy.k_diffusion.sampling
+    functions = {
+        "spaced": sampling.sample_ddpm,
+        "edm_euler": sampling.sample_euler,
+        "edm_euler_a": sampling.sample_euler_ancestral,
+        "edm_heun": sampling.sample_heun,
+        "edm_dpm++_2m": sampling.sample_dpmpp_2m,
+        "edm_dpm++_2m_sde": sampling.sample_dpmpp_2m_sde,
+        "edm_dpm++_3m_sde": sampling.sample_dpmpp_3m_sde,
+    }
+    function = functions[case["sampler"]]
+    known = inspect.signature(function).parameters
+    options = {name: value for name, value in case["extra"].items() if name in known}
+    if "noise_sampler" in known:
+        options["noise_sampler"] = lambda sigma, sigma_next: next(draws)
+    return partial(function, disable=True, **options)
+
+
 def sampled_trajectories() -> Results:
-    """The official spaced sampler's cases on the stand-in network: our schedule and guider, with
-    ComfyUI's `ddpm` and its eps and v parameterisations."""
+    """The official samplers' cases on the stand-in network: our schedules and guider, with
+    ComfyUI's samplers and its eps and v parameterisations."""
     tensors, metadata = vectors("diffbir_samplers")
     kinds = {"eps": comfy.model_sampling.EPS, "v": comfy.model_sampling.V_PREDICTION}
     results = {}
     for case in json.loads(metadata["cases"]):
-        if case["sampler"] != "spaced":
+        spaced = case["sampler"] == "spaced"
+        # ComfyUI has no sampler for the first two; noise that is added between two levels asks for
+        # timesteps between them, which ComfyUI has and the official code has not.
+        if case["sampler"] in ("ddim", "dpm++_m2") or case["extra"].get("s_churn"):
             continue
         index = case["i"]
         base = (comfy.model_sampling.ModelSamplingDiscrete, kinds[case["param"]])
         sampling = type("ModelSampling", base, {})(zsnr=case["schedule"] != "plain")
         model = SimpleNamespace(get_model_object=lambda name, found=sampling: found)
-        sigmas = spaced_sigmas(host_sampling.trained_sigmas(model), case["steps"])
+        schedule = spaced_sigmas if spaced else edm_sigmas
+        sigmas = schedule(host_sampling.trained_sigmas(model), case["steps"])
 
         def sampling_function(inner, x, sigma, uncond, cond, cfg, **_):
             t = inner.model_sampling.timestep(sigma)
@@ -174,19 +214,19 @@ def sampled_trajectories() -> Results:
         guider = host_sampling.GrowingCFGGuider(patcher, case["cfg_scale"], case["rescale_cfg"])
         guider.inner_model = SimpleNamespace(model_sampling=sampling)
         guider.conds = {"positive": tensors["c_txt"], "negative": tensors["u_txt"]}
-        draws = iter(tensors[f"noise.{index}"])
         steps: list[Tensor] = []
-        result = comfy.k_diffusion.sampling.sample_ddpm(
-            lambda x, sigma, guider=guider, **_: guider.predict_noise(x, sigma),
+        result = stock_sampler(case, iter(tensors.get(f"noise.{index}", ())))(
+            SampledModel(guider, sampling),
             tensors["x_T"] * (1 + sigmas[0] ** 2).sqrt(),
             sigmas,
-            disable=True,
             callback=lambda step, steps=steps: steps.append(
                 step["x"] / (1 + step["sigma"] ** 2).sqrt()
             ),
-            noise_sampler=lambda sigma, sigma_next, draws=draws: next(draws),
         )
-        results[f"trajectory.{index}"] = torch.stack([*steps[1:], result])
+        if spaced:
+            results[f"trajectory.{index}"] = torch.stack([*steps[1:], result])
+        else:
+            results[f"edm.{index}"] = result
     return results
 
 

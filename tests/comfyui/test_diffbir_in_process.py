@@ -71,6 +71,13 @@ def test_stock_ddpm_on_our_schedule_equals_the_official_sampler(found: Found, in
     assert (ours - official).abs().max() <= tolerance * official.abs().max()
 
 
+@pytest.mark.parametrize("index", [6, 7, 8, 14, 15, 16, 19, 21, 28, 29, 30, 36, 37, 38, 41, 43])
+def test_stock_samplers_on_our_schedule_equal_the_official_ones(found: Found, index: int) -> None:
+    vectors, _ = load_vectors("diffbir_samplers")
+    ours, official = found[0][f"edm.{index}"], vectors[f"out.{index}"]
+    assert (ours - official).abs().max() <= 1e-5 * official.abs().max()
+
+
 @pytest.mark.parametrize("net", ["net", "clone"])
 def test_hint_of_every_call_is_the_right_part(found: Found, net: str) -> None:
     tensors, _ = found
