@@ -413,9 +413,10 @@ def test_official_settings():
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"sampler": "lms"}, "one of the samplers"),
+        ({"sampler": "plms"}, "one of the samplers"),
         ({"sampler": "spaced", "sampler_options": {"eta": 1.0}}, "has the options none"),
         ({"sampler": "euler", "sampler_options": {"eta": 1.0}}, "s_churn"),
+        ({"sampler": "lms", "sampler_options": {"order": 1.5}}, "from 1 to 8"),
         ({"noise_aug": 1000}, "0 to 999"),
         ({"tile": 100}, "multiple of 64"),
         ({"overlap": -8, "tile": 64}, "overlap of -8"),

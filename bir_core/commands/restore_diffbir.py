@@ -110,7 +110,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=NUMBER",
         type=_assignment,
         action="append",
-        help="eta, s_noise, s_churn, s_tmin or s_tmax of the sampler; may be repeated",
+        help="eta, s_noise, s_churn, s_tmin, s_tmax or order of the sampler; may be repeated",
     )
 
 

@@ -44,13 +44,15 @@ def unscale(x: Tensor, sigma: Tensor) -> Tensor:
     return x / _root(sigma).to(x)
 
 
-def _denoise(denoiser: Denoiser, x: Tensor, sigma: Tensor) -> Tensor:
+def denoise_at(denoiser: Denoiser, x: Tensor, sigma: Tensor) -> Tensor:
+    """The clean estimate of a batch at one level."""
     return denoiser(x, sigma.to(x.device).expand(x.shape[0]))
 
 
-def _report(
+def report_step(
     callback: Callback | None, index: int, sigmas: Tensor, x: Tensor, denoised: Tensor
 ) -> None:
+    """Tell a callback of the step from sigmas[index]."""
     if callback is not None:
         callback(Step(index, len(sigmas) - 1, x, denoised))
 
@@ -78,7 +80,7 @@ def sample_spaced(
     """
     abar = 1 / (1 + sigmas.cpu().double() ** 2)
     for i in range(len(sigmas) - 1):
-        denoised = _denoise(denoiser, x, sigmas[i])
+        denoised = denoise_at(denoiser, x, sigmas[i])
         beta = 1 - abar[i] / abar[i + 1]
         c1 = beta * abar[i + 1].sqrt() / (1 - abar[i])
         c2 = (1 - abar[i + 1]) * (1 - beta).sqrt() / (1 - abar[i])
@@ -86,7 +88,7 @@ def sample_spaced(
         noise = noise_sampler(sigmas[i], sigmas[i + 1])
         mean = c1.to(x) * denoised + c2.to(x) * unscale(x, sigmas[i])
         x = scale_noise(mean + variance.sqrt().to(x) * noise, sigmas[i + 1])
-        _report(callback, i, sigmas, x, denoised)
+        report_step(callback, i, sigmas, x, denoised)
     return x
 
 
@@ -96,17 +98,17 @@ def sample_ddim(
     """DDIM without noise (Song et al. 2021, eq. 12 with sigma 0). Arguments as `sample_spaced`."""
     abar = 1 / (1 + sigmas.cpu().double() ** 2)
     for i in range(len(sigmas) - 1):
-        denoised = _denoise(denoiser, x, sigmas[i])
+        denoised = denoise_at(denoiser, x, sigmas[i])
         signal = abar[i].sqrt().to(x) * denoised
         eps = (unscale(x, sigmas[i]) - signal) / (1 - abar[i]).sqrt().to(x)
         step = abar[i + 1].sqrt().to(x) * denoised + (1 - abar[i + 1]).sqrt().to(x) * eps
         x = scale_noise(step, sigmas[i + 1])
-        _report(callback, i, sigmas, x, denoised)
+        report_step(callback, i, sigmas, x, denoised)
     return x
 
 
 @dataclass(frozen=True)
-class _Churn:
+class Churn:
     """Settings of the new noise of Karras et al. 2022, algorithm 2."""
 
     s_churn: float
@@ -156,13 +158,13 @@ def sample_euler(
         s_noise: factor of that noise.
     """
     steps = len(sigmas) - 1
-    churn = _Churn(s_churn, s_tmin, s_tmax, s_noise)
+    churn = Churn(s_churn, s_tmin, s_tmax, s_noise)
     for i in range(steps):
         x, sigma_hat = churn.raised(x, sigmas[i], sigmas[i + 1], steps, noise_sampler)
-        denoised = _denoise(denoiser, x, sigma_hat)
+        denoised = denoise_at(denoiser, x, sigma_hat)
         slope = (x - denoised) / sigma_hat.to(x)
         x = x + slope * (sigmas[i + 1] - sigma_hat).to(x)
-        _report(callback, i, sigmas, x, denoised)
+        report_step(callback, i, sigmas, x, denoised)
     return x
 
 
@@ -181,24 +183,24 @@ def sample_heun(
     """Heun steps of the probability flow (Karras et al. 2022, algorithm 2); two evaluations a step,
     one in a step to 0. Arguments as in `sample_euler`."""
     steps = len(sigmas) - 1
-    churn = _Churn(s_churn, s_tmin, s_tmax, s_noise)
+    churn = Churn(s_churn, s_tmin, s_tmax, s_noise)
     for i in range(steps):
         x, sigma_hat = churn.raised(x, sigmas[i], sigmas[i + 1], steps, noise_sampler)
-        denoised = _denoise(denoiser, x, sigma_hat)
+        denoised = denoise_at(denoiser, x, sigma_hat)
         slope = (x - denoised) / sigma_hat.to(x)
         dt = (sigmas[i + 1] - sigma_hat).to(x)
         euler = x + slope * dt
         if sigmas[i + 1] == 0:
             x = euler
         else:
-            ahead = _denoise(denoiser, euler, sigmas[i + 1])
+            ahead = denoise_at(denoiser, euler, sigmas[i + 1])
             slope_ahead = (euler - ahead) / sigmas[i + 1].to(x)
             x = x + (slope + slope_ahead) / 2 * dt
-        _report(callback, i, sigmas, x, denoised)
+        report_step(callback, i, sigmas, x, denoised)
     return x
 
 
-def _ancestral_levels(sigma: Tensor, sigma_next: Tensor, eta: float) -> tuple[Tensor, Tensor]:
+def ancestral_levels(sigma: Tensor, sigma_next: Tensor, eta: float) -> tuple[Tensor, Tensor]:
     """(sigma_down, sigma_up): the level to step down to and the deviation of the noise that then
     brings it up to sigma_next. The order of operations is the official one."""
     variance = sigma_next**2 * (sigma**2 - sigma_next**2) / sigma**2
@@ -226,121 +228,11 @@ def sample_euler_ancestral(
         s_noise: factor of the noise.
     """
     for i in range(len(sigmas) - 1):
-        denoised = _denoise(denoiser, x, sigmas[i])
-        sigma_down, sigma_up = _ancestral_levels(sigmas[i], sigmas[i + 1], eta)
+        denoised = denoise_at(denoiser, x, sigmas[i])
+        sigma_down, sigma_up = ancestral_levels(sigmas[i], sigmas[i + 1], eta)
         slope = (x - denoised) / sigmas[i].to(x)
         x = x + slope * (sigma_down - sigmas[i]).to(x)
         if sigmas[i + 1] > 0:
             x = x + noise_sampler(sigmas[i], sigmas[i + 1]) * s_noise * sigma_up.to(x)
-        _report(callback, i, sigmas, x, denoised)
-    return x
-
-
-def sample_dpmpp_2m(
-    denoiser: Denoiser,
-    x: Tensor,
-    sigmas: Tensor,
-    *,
-    lower_order_last: bool = False,
-    callback: Callback | None = None,
-) -> Tensor:
-    """DPM-Solver++(2M) (Lu et al. 2022, algorithm 2), lambda = -log sigma.
-
-    Args:
-        denoiser, x, callback: as in `sample_spaced`.
-        sigmas: (K + 1,) descending, finite. A step to 0 is of first order.
-        lower_order_last: make the last step one of first order in any case, as the official
-            dpm++_m2 does below 10 steps.
-    """
-    steps = len(sigmas) - 1
-    before = None
-    for i in range(steps):
-        denoised = _denoise(denoiser, x, sigmas[i])
-        h = (sigmas[i] / sigmas[i + 1]).log()
-        estimate = denoised
-        first_order = sigmas[i + 1] == 0 or (lower_order_last and i == steps - 1)
-        if before is not None and not first_order:
-            r = (sigmas[i - 1] / sigmas[i]).log() / h
-            estimate = denoised + (denoised - before) / (2 * r).to(x)
-        ratio = sigmas[i + 1] / sigmas[i]
-        x = ratio.to(x) * x - torch.expm1(-h).to(x) * estimate
-        before = denoised
-        _report(callback, i, sigmas, x, denoised)
-    return x
-
-
-def sample_dpmpp_2m_sde(
-    denoiser: Denoiser,
-    x: Tensor,
-    sigmas: Tensor,
-    *,
-    noise_sampler: NoiseSampler,
-    eta: float = 1.0,
-    s_noise: float = 1.0,
-    callback: Callback | None = None,
-) -> Tensor:
-    """SDE-DPM-Solver++(2M), midpoint form (Lu et al. 2022, eq. 19 ff.). Arguments as in
-    `sample_euler_ancestral`."""
-    before = None
-    h_before = sigmas.new_zeros(())
-    for i in range(len(sigmas) - 1):
-        denoised = _denoise(denoiser, x, sigmas[i])
-        if sigmas[i + 1] == 0:
-            x = denoised
-        else:
-            h = (sigmas[i] / sigmas[i + 1]).log()
-            decay = torch.expm1(-h * (1 + eta)).neg().to(x)
-            kept = sigmas[i + 1] / sigmas[i] * (-h * eta).exp()
-            x = kept.to(x) * x + decay * denoised
-            if before is not None:
-                x = x + 0.5 * decay * (denoised - before) / (h_before / h).to(x)
-            if eta > 0:
-                deviation = sigmas[i + 1] * torch.expm1(-2 * eta * h).neg().sqrt() * s_noise
-                x = x + noise_sampler(sigmas[i], sigmas[i + 1]) * deviation.to(x)
-            h_before = h
-        before = denoised
-        _report(callback, i, sigmas, x, denoised)
-    return x
-
-
-def sample_dpmpp_3m_sde(
-    denoiser: Denoiser,
-    x: Tensor,
-    sigmas: Tensor,
-    *,
-    noise_sampler: NoiseSampler,
-    eta: float = 1.0,
-    s_noise: float = 1.0,
-    callback: Callback | None = None,
-) -> Tensor:
-    """SDE-DPM-Solver++(3M): the same with the two last estimates; the default of DiffBIR v2.1.
-    Arguments as in `sample_euler_ancestral`."""
-    memory: list[Tensor] = []  # the estimates of the two steps before, the latest first
-    lengths: list[Tensor] = []  # and the lengths of those steps
-    for i in range(len(sigmas) - 1):
-        denoised = _denoise(denoiser, x, sigmas[i])
-        if sigmas[i + 1] == 0:
-            x = denoised
-            _report(callback, i, sigmas, x, denoised)
-            continue
-        h = (sigmas[i] / sigmas[i + 1]).log()
-        h_eta = h * (1 + eta)
-        phi1 = torch.expm1(-h_eta)
-        phi2 = phi1 / h_eta + 1
-        x = (-h_eta).exp().to(x) * x - phi1.to(x) * denoised
-        if len(memory) == 1:
-            slope = (denoised - memory[0]) / (lengths[0] / h).to(x)
-            x = x + phi2.to(x) * slope
-        elif len(memory) == 2:
-            r0, r1 = lengths[0] / h, lengths[1] / h
-            d1_0 = (denoised - memory[0]) / r0.to(x)
-            d1_1 = (memory[0] - memory[1]) / r1.to(x)
-            d1 = d1_0 + (d1_0 - d1_1) * (r0 / (r0 + r1)).to(x)
-            d2 = (d1_0 - d1_1) / (r0 + r1).to(x)
-            x = x + phi2.to(x) * d1 - (phi2 / h_eta - 0.5).to(x) * d2
-        if eta > 0:
-            deviation = sigmas[i + 1] * torch.expm1(-2 * h * eta).neg().sqrt() * s_noise
-            x = x + noise_sampler(sigmas[i], sigmas[i + 1]) * deviation.to(x)
-        memory, lengths = [denoised, *memory[:1]], [h, *lengths[:1]]
-        _report(callback, i, sigmas, x, denoised)
+        report_step(callback, i, sigmas, x, denoised)
     return x

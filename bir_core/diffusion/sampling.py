@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ..errors import BIRError
-from . import samplers
+from . import midpoint_samplers, multistep_samplers, samplers
 from .noise import NoiseSampler
 from .schedules import SchedulePlan
 
@@ -30,7 +30,7 @@ class NamedSampler:
 
     @property
     def options(self) -> tuple[str, ...]:
-        """Its numbers that can be set: some of eta, s_noise, s_churn, s_tmin, s_tmax."""
+        """Its numbers that can be set: some of eta, s_noise, s_churn, s_tmin, s_tmax, order."""
         parameters = inspect.signature(self.function).parameters.values()
         return tuple(one.name for one in parameters if isinstance(one.default, float))
 
@@ -57,9 +57,15 @@ SAMPLERS = {
     "euler": NamedSampler("edm", samplers.sample_euler),
     "euler_ancestral": NamedSampler("edm", samplers.sample_euler_ancestral),
     "heun": NamedSampler("edm", samplers.sample_heun),
-    "dpmpp_2m": NamedSampler("edm", samplers.sample_dpmpp_2m),
-    "dpmpp_2m_sde": NamedSampler("edm", samplers.sample_dpmpp_2m_sde, brownian=True),
-    "dpmpp_3m_sde": NamedSampler("edm", samplers.sample_dpmpp_3m_sde, brownian=True),
+    "dpm_2": NamedSampler("edm", midpoint_samplers.sample_dpm_2),
+    "dpm_2_ancestral": NamedSampler("edm", midpoint_samplers.sample_dpm_2_ancestral),
+    "lms": NamedSampler("edm", multistep_samplers.sample_lms),
+    "dpmpp_m2": NamedSampler("dpm", multistep_samplers.sample_dpmpp_m2),
+    "dpmpp_2s_ancestral": NamedSampler("edm", midpoint_samplers.sample_dpmpp_2s_ancestral),
+    "dpmpp_sde": NamedSampler("edm", midpoint_samplers.sample_dpmpp_sde, brownian=True),
+    "dpmpp_2m": NamedSampler("edm", multistep_samplers.sample_dpmpp_2m),
+    "dpmpp_2m_sde": NamedSampler("edm", multistep_samplers.sample_dpmpp_2m_sde, brownian=True),
+    "dpmpp_3m_sde": NamedSampler("edm", multistep_samplers.sample_dpmpp_3m_sde, brownian=True),
 }
 
 
@@ -67,7 +73,8 @@ def named_sampler(name: str, options: Mapping[str, float]) -> NamedSampler:
     """The sampler of a name.
 
     Raises:
-        BIRError: an unknown name, or an option that this sampler does not have.
+        BIRError: an unknown name, an option that this sampler does not have, or an order that
+            it cannot have.
     """
     sampler = SAMPLERS.get(name)
     if sampler is None:
@@ -82,4 +89,5 @@ def named_sampler(name: str, options: Mapping[str, float]) -> NamedSampler:
             f"The sampler {name} has the options {known}, but {unknown[0]!r} came; leave it out or "
             "choose another sampler."
         )
+    multistep_samplers.require_order(options.get("order", 1))
     return sampler

@@ -20,12 +20,14 @@ from bir_core.diffusion.guidance import (
     region_weight,
     with_guidance,
 )
-from bir_core.diffusion.noise import image_generators, normal_noise
-from bir_core.diffusion.samplers import (
-    sample_ddim,
+from bir_core.diffusion.multistep_samplers import (
     sample_dpmpp_2m,
     sample_dpmpp_2m_sde,
     sample_dpmpp_3m_sde,
+)
+from bir_core.diffusion.noise import image_generators, normal_noise
+from bir_core.diffusion.samplers import (
+    sample_ddim,
     sample_euler,
     sample_euler_ancestral,
     sample_heun,

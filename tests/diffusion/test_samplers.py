@@ -1,6 +1,7 @@
 """Samplers against the official code on its stand-in network, and against each other."""
 
 import json
+from functools import partial
 
 import pytest
 import torch
@@ -9,12 +10,22 @@ from hypothesis import strategies as st
 from parity import load_vectors
 
 from bir_core.diffusion.denoisers import discrete_denoiser, rescaled_cfg_scale, with_cfg
-from bir_core.diffusion.noise import image_generators, normal_noise
-from bir_core.diffusion.samplers import (
-    sample_ddim,
+from bir_core.diffusion.midpoint_samplers import (
+    sample_dpm_2,
+    sample_dpm_2_ancestral,
+    sample_dpmpp_2s_ancestral,
+    sample_dpmpp_sde,
+)
+from bir_core.diffusion.multistep_samplers import (
     sample_dpmpp_2m,
     sample_dpmpp_2m_sde,
     sample_dpmpp_3m_sde,
+    sample_dpmpp_m2,
+    sample_lms,
+)
+from bir_core.diffusion.noise import image_generators, normal_noise
+from bir_core.diffusion.samplers import (
+    sample_ddim,
     sample_euler,
     sample_euler_ancestral,
     sample_heun,
@@ -25,20 +36,34 @@ from bir_core.diffusion.samplers import (
 from bir_core.diffusion.schedules import sampling_schedule, sd_alphas_cumprod
 
 VECTORS, METADATA = load_vectors("diffbir_samplers")
+MORE_VECTORS, MORE_METADATA = load_vectors("diffbir_samplers_more")  # of a corner of the latents
 CASES = {case["i"]: case for case in json.loads(METADATA["cases"])}
+MORE_CASES = {case["i"]: case for case in json.loads(MORE_METADATA["cases"])}
 SAMPLERS = {
     "spaced": ("spaced", sample_spaced),
     "ddim": ("ddim", sample_ddim),
-    "dpm++_m2": ("dpm", sample_dpmpp_2m),
+    "dpm++_m2": ("dpm", sample_dpmpp_m2),
     "edm_euler": ("edm", sample_euler),
     "edm_euler_a": ("edm", sample_euler_ancestral),
     "edm_heun": ("edm", sample_heun),
+    "edm_dpm_2": ("edm", sample_dpm_2),
+    "edm_dpm_2_a": ("edm", sample_dpm_2_ancestral),
+    "edm_lms": ("edm", sample_lms),
+    "edm_dpm++_2s_a": ("edm", sample_dpmpp_2s_ancestral),
+    "edm_dpm++_sde": ("edm", sample_dpmpp_sde),
     "edm_dpm++_2m": ("edm", sample_dpmpp_2m),
     "edm_dpm++_2m_sde": ("edm", sample_dpmpp_2m_sde),
     "edm_dpm++_3m_sde": ("edm", sample_dpmpp_3m_sde),
 }
-CHURNING = (sample_euler, sample_heun)
-STOCHASTIC = (sample_euler_ancestral, sample_dpmpp_2m_sde, sample_dpmpp_3m_sde)
+CHURNING = (sample_euler, sample_heun, sample_dpm_2)
+STOCHASTIC = (
+    sample_euler_ancestral,
+    sample_dpm_2_ancestral,
+    sample_dpmpp_2s_ancestral,
+    sample_dpmpp_sde,
+    sample_dpmpp_2m_sde,
+    sample_dpmpp_3m_sde,
+)
 
 
 def stand_in(x, timesteps, hint, context):
@@ -53,13 +78,14 @@ def options(case, sampler):
         return {name: extra[name] for name in ("s_churn", "s_tmin", "s_tmax", "s_noise")}
     if sampler in STOCHASTIC:
         return {"eta": extra["eta"], "s_noise": extra["s_noise"]}
-    if case["sampler"] == "dpm++_m2":
-        return {"lower_order_last": case["steps"] < 10}
+    if sampler is sample_lms:
+        return {"order": extra["order"]}
     return {}
 
 
-def run_case(case, callback=None):
+def run_case(case, callback=None, vectors=VECTORS):
     """Sample a case of the vectors. Returns the result and the timesteps the network was told."""
+    height, width = vectors[f"out.{case['i']}"].shape[-2:]
     plan, sampler = SAMPLERS[case["sampler"]]
     schedule = sampling_schedule(
         plan, sd_alphas_cumprod(case["schedule"] == "zero-snr"), case["steps"]
@@ -70,7 +96,7 @@ def run_case(case, callback=None):
         told.append(float(timesteps[0]))
         return stand_in(x, timesteps, **cond)
 
-    hint = VECTORS["c_img"]
+    hint = VECTORS["c_img"][..., :height, :width]
     scale = case["cfg_scale"]
     guided = with_cfg(
         network,
@@ -80,10 +106,12 @@ def run_case(case, callback=None):
     )
     denoiser = discrete_denoiser(guided, schedule, case["param"])
     settings = options(case, sampler)
-    if f"noise.{case['i']}" in VECTORS:
-        draws = iter(VECTORS[f"noise.{case['i']}"])
+    if f"noise.{case['i']}" in vectors:
+        draws = iter(vectors[f"noise.{case['i']}"])
         settings["noise_sampler"] = lambda sigma, sigma_next: next(draws)
-    x = scale_noise(VECTORS["x_T"], schedule.sigmas[0])
+    elif sampler in STOCHASTIC:  # without eta its draws do not count
+        settings["noise_sampler"] = lambda sigma, sigma_next: torch.ones_like(hint)
+    x = scale_noise(VECTORS["x_T"][..., :height, :width], schedule.sigmas[0])
     x = sampler(denoiser, x, schedule.sigmas, callback=callback, **settings)
     return unscale(x, schedule.sigmas[-1]), told, schedule
 
@@ -98,6 +126,19 @@ def test_equals_official(index):
     assert relative_error(out, VECTORS[f"out.{index}"]) <= 1e-5
     official = list(dict.fromkeys(VECTORS[f"calls_t.{index}"].tolist()))
     assert list(dict.fromkeys(told)) == pytest.approx(official, abs=1e-3)
+
+
+@pytest.mark.parametrize("index", MORE_CASES)
+def test_equals_official_in_a_corner(index):
+    case = MORE_CASES[index]
+    out, told, _ = run_case(case, vectors=MORE_VECTORS)
+    assert relative_error(out, MORE_VECTORS[f"out.{index}"]) <= 1e-5
+    official = list(dict.fromkeys(MORE_VECTORS[f"calls_t.{index}"].tolist()))
+    assert list(dict.fromkeys(told)) == pytest.approx(official, abs=1e-3)
+
+
+def test_every_official_case_is_tested():
+    assert sorted([*CASES, *MORE_CASES]) == list(range(44))
 
 
 @pytest.mark.parametrize("index", [i for i in CASES if f"traj.{i}" in VECTORS])
@@ -137,7 +178,17 @@ def smooth_sigmas(steps):
     return torch.cat([(80 ** (1 / 7) * (1 - ramp) + 0.002 ** (1 / 7) * ramp) ** 7, ramp[:1]])
 
 
-@pytest.mark.parametrize("sampler", [sample_euler, sample_heun, sample_dpmpp_2m, sample_ddim])
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        sample_euler,
+        sample_heun,
+        sample_dpm_2,
+        partial(sample_lms, order=2),
+        sample_dpmpp_2m,
+        sample_ddim,
+    ],
+)
 def test_deterministic_samplers_approach_the_exact_flow(sampler):
     """For normal data the flow takes mean + sqrt(s^2 + sigma^2) z to mean + s z."""
     z = torch.linspace(-2, 2, 16, dtype=torch.float64).reshape(1, 1, 4, 4)
