@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from command_line import run_here, save_small_model
 
 from bir_core.commands import degrade as command
 from bir_core.degradations import degrade, get_preset
@@ -220,3 +221,21 @@ def test_masks_without_a_place_and_places_without_masks_are_sentences(tmp_path):
     with pytest.raises(BIRError, match="a.png is both"):
         call(source, out, "--preset", "masks_train", "--mask", source, "--overwrite")
     assert not out.exists()
+
+
+def test_holes_can_be_filled_and_measured(tmp_path, folder):
+    model = save_small_model(tmp_path / "model.safetensors", task="inpainting")
+    squares, masks, filled = (tmp_path / name for name in ("squares", "masks", "filled"))
+    run = [
+        ("degrade", folder, squares, "--preset", "masks_thin_256", "--mask", masks),
+        ("restore", squares, filled, "--mask", masks, "--model", model, "--device", "cpu"),
+        ("evaluate", squares, "--results", filled, "--metric", "psnr_rgb"),
+    ]
+    finished = [run_here(*arguments) for arguments in run]
+    assert [each.returncode for each in finished] == [0, 0, 0], finished[-1].stderr
+    for name in ("a.png", "b.png", "c.png"):
+        assert name in finished[-1].stdout
+        before, after = (read_picture(place / name).image for place in (squares, filled))
+        known = read_picture(masks / name).image == 0
+        assert torch.equal(before[known], after[known])
+        assert not torch.equal(before, after)
