@@ -1,6 +1,7 @@
 """`bir restore --engine ray`: the pictures of the local engine, whoever dies on the way."""
 
 import argparse
+import os
 import shutil
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from types import SimpleNamespace
 import psutil
 import pytest
 import torch
-from command_line import command, environment, run_here, save_small_model
+from command_line import ROOT, command, environment, run_here, save_small_model
 from diffbir_models import TINY_SWINIR, filled, save_base, text_tower_weights
 from safetensors.torch import save_file
 
@@ -21,7 +22,25 @@ from bir_core.networks.swinir import SwinIR
 from bir_core.picture_files import Picture, write_picture
 
 pytest.importorskip("ray", reason="ray is absent: pip install comfyui-bir[ray]")
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 WORKER = "ray::MapWorker"
+# Kills the first worker that writes the last picture, when half of it is written.
+SITECUSTOMIZE = """
+import os, pathlib, signal, sys
+
+def encode_half(path, *more):
+    encode(path, *more)
+    if path.name.startswith(".{last}-") and not killed.exists():
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+        killed.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+if any("default_worker" in argument for argument in sys.orig_argv):
+    from bir_core import picture_files
+
+    encode, picture_files.encode = picture_files.encode, encode_half
+    killed = pathlib.Path({killed!r})
+"""
 COUNT = 24
 
 
@@ -75,10 +94,11 @@ def files(folder):
 
 
 def start(*given, folder):
+    """The command as a process; Python imports a sitecustomize.py that lies in the folder."""
     return subprocess.Popen(
         command(*given),
         cwd=folder,
-        env={**environment(), "PYTHONPATH": str(Path(__file__).parents[2])},
+        env={**environment(), "PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)])},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -105,11 +125,12 @@ def workers(process):
 
 
 def test_killed_in_the_middle(collection, tmp_path):
-    """First the whole command, then, when it is called again, one of its workers. Paths are
-    relative, as they would often be."""
+    """First the whole command, then, when it is called again, a worker that has written half a
+    picture. Paths are relative, as they would often be."""
     shutil.copytree(collection / "in", tmp_path / "in")
     line = arguments(collection, "in", "out", "--engine", "ray", "--workers", 2)
     expected = files(collection / "local")
+    last = max(expected)
 
     process = start(*line, folder=tmp_path)
     first_picture(process, "out")
@@ -118,20 +139,20 @@ def test_killed_in_the_middle(collection, tmp_path):
     process.communicate()
     assert psutil.wait_procs(started, timeout=60)[1] == []
     before = {name: data for name, data in files(tmp_path / "out").items() if name in expected}
-    assert 1 <= len(before) < COUNT, "nothing was done, or all of it"
+    assert 1 <= len(before) < COUNT and last not in before, "nothing was done, or all of it"
     assert before.items() <= expected.items(), "a picture is half-written"
     times = {name: (tmp_path / "out" / name).stat().st_mtime_ns for name in before}
-    (tmp_path / "out" / "0" / ".00-part-abcd1234.png").write_text("left by a killed worker")
 
+    killed = tmp_path / "killed"
+    program = SITECUSTOMIZE.format(last=Path(last).stem, killed=str(killed))
+    (tmp_path / "sitecustomize.py").write_text(program)
     process = start(*line, "--resume", folder=tmp_path)
-    first = first_picture(process, "out")
-    workers(process)[0].kill()
-    assert len(files(tmp_path / "out")) < COUNT, "all was done before the worker was killed"
-    rest, message = process.communicate(timeout=120)
+    output, message = process.communicate(timeout=120)
     assert process.returncode == 2, message
     assert "1 could not be restored (in/0/broken.png" in message.splitlines()[-1]
+    assert killed.exists() and f"a worker died at in/{last}" in message
     assert files(tmp_path / "out") == expected
-    said = sorted(restored([first, *rest.splitlines()], "out"))
+    said = sorted(restored(output.splitlines(), "out"))
     assert said == sorted(f"out/{name}" for name in expected if name not in before)
     assert times == {name: (tmp_path / "out" / name).stat().st_mtime_ns for name in before}
 
@@ -217,8 +238,24 @@ def a_worker(folder, attempt, monkeypatch, *more):
     )
 
 
-def row(source, target):
-    return {"index": 0, "source": str(source), "target": str(target), "mask": ""}
+def row(source, target, mask=""):
+    return {"index": 0, "source": str(source), "target": str(target), "mask": str(mask)}
+
+
+def test_a_worker_reads_masks(tmp_path, monkeypatch):
+    model = save_small_model(tmp_path / "inpainting.safetensors", task="inpainting")
+    source, mask = tmp_path / "in.png", tmp_path / "mask.png"
+    image = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    write_picture(source, Picture(image))
+    write_picture(mask, Picture((image > 0.5).float()))
+    options = ("--model", model, "--mask", mask)
+    assert (
+        run_here("restore", source, tmp_path / "local.png", *options, "--seed", 3).returncode == 0
+    )
+    monkeypatch.chdir(tmp_path)
+    worker = a_worker(tmp_path, 1, monkeypatch, *options, "--bits", 8)
+    assert worker(row("in.png", "ray.png", "mask.png"))["kind"] == "restored"
+    assert (tmp_path / "ray.png").read_bytes() == (tmp_path / "local.png").read_bytes()
 
 
 def test_a_picture_that_kills_its_workers_is_left_out(collection, tmp_path, monkeypatch):
