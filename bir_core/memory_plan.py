@@ -219,16 +219,16 @@ class _Planner:
         weights = self.weights(self.networks.stage1_network)
         # The network's input, its output and the sums of the tiles, and the result.
         pictures = images * RGB * (size[0] * size[1] * (3 + 3 * scale**2) + self.pixels)
+        tile = self.settings.stage1_tile
         if module is None:
-            return StagePlan("stage 1", 0, weights, pictures)
+            return StagePlan("stage 1", tile or 0, weights, pictures)
         free = max(0.0, self.room(weights) - pictures)
-        if isinstance(module.network, DiffIRStage2):
+        if isinstance(module.network, DiffIRStage2) and not tile:
             # It goes through a picture of any size in strips, as long as the memory takes.
             config, kind = module.network.config, self.device.type
             rows = plan_strip(config, *size, 1, int(free / USABLE), torch.float32, kind)
             work = strip_memory(config, *size, rows, torch.float32)
             return StagePlan("stage 1", 0, weights, pictures + work, rows=rows)
-        tile = self.settings.stage1_tile
         if tile is None:
             tile = automatic_tile(size, scale, free / images)
         height, width = (min(tile or side, side) for side in size)

@@ -135,7 +135,7 @@ class DiffBIRSampler(io.ComfyNode):
                     "scheduler",
                     options=[*SCHEDULES, *host_sampling.scheduler_names()],
                     default="edm",
-                    tooltip="Official: spaced with ddpm, edm with the other samplers.",
+                    tooltip="Official: edm with dpmpp_3m_sde, spaced with ddpm.",
                 ),
                 io.Float.Input(
                     "strength",

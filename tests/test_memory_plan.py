@@ -1,6 +1,7 @@
 """The memory plan: against measured peaks, and what it promises for every memory."""
 
 import logging
+from dataclasses import replace
 
 import pytest
 import torch
@@ -243,6 +244,8 @@ def test_choices_of_the_user_stay(official):
     plan = planned(official, GB, settings=whole)
     assert [stage.pieces for stage in plan.stages] == ["whole"] * 4
     assert not plan.fits
+    without = replace(official, stage1=None)
+    assert planned(without, 100 * GB, settings=options).settled(options) == options
 
 
 def test_pictures_within_a_tile_need_no_batch_of_tiles(official):
@@ -271,6 +274,8 @@ def test_diffir_in_stage1_takes_strips():
     stage = pipeline.plan(512, 512, memory=8 * GB).stage("stage 1")
     assert stage.tile == 0
     assert stage.rows > 0
+    tiled = pipeline.plan(512, 512, memory=8 * GB, settings=DiffBIRSettings(stage1_tile=128))
+    assert tiled.stage("stage 1").tile == 128
     assert "strips of" in stage.pieces
 
 
