@@ -132,7 +132,13 @@ def test_our_file_behind_the_stock_loader_breaks_nothing(
 
 
 @pytest.mark.parametrize(
-    ("size", "latent"), [((8, 8), (8, 8)), ((1, 1), (8, 8)), ((1, 500), (8, 64))]
+    ("size", "latent"),
+    [
+        ((8, 8), (8, 8)),
+        ((1, 1), (8, 8)),
+        ((1, 500), (8, 64)),
+        pytest.param((1, 5000), (8, 632), marks=pytest.mark.slow),
+    ],
 )
 def test_tiny_and_thin_pictures_work(
     diffbir_server: Server, size: tuple[int, int], latent: tuple[int, int]
