@@ -126,13 +126,15 @@ def _cluster(address: str | None) -> Iterator[None]:
             f"Expected a Ray cluster at the address {address}, but it cannot be used ({error}); "
             "check the address, or that `ray start` runs there with the same versions."
         ) from error
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    # It would print each error that is raised here anyway.
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     try:
         yield
     except ray.exceptions.RayActorError as error:
+        reason = str(error).strip().splitlines()[-1]
         raise BIRError(
-            "Expected workers that start on every machine of the cluster, but one died before its "
-            f"first picture ({error}); check that comfyui-bir is installed there as here."
+            "Expected workers that start on every machine of the cluster, but one did not "
+            f"({reason}); check that comfyui-bir is installed there as here."
         ) from error
     finally:
         ray.shutdown()
