@@ -45,9 +45,9 @@ logger = logging.getLogger(__name__)
 class DiffBIR:
     """The two stages with their networks.
 
-    The networks belong on one device. UNet and IRControlNet may be of half precision, the
-    arithmetic of the samplers is float32. A stage that gives NaN or infinity in half precision is
-    repeated in float32.
+    The networks belong on one device, and are brought to it if it is named. UNet and IRControlNet
+    may be of half precision, the arithmetic of the samplers is float32. A stage that gives NaN or
+    infinity in half precision is repeated in float32.
 
     Args:
         sd_unet: (x, timesteps, context, control) -> eps, or v for v2.1, as `SDUNet`.
@@ -58,7 +58,7 @@ class DiffBIR:
             for input that another program has cleaned.
         stage1_scale: enlargement by `stage1` if that is a function.
         version: v1 and v2 want the base of SD 2.1 (eps, plain schedule), v2.1 the zero-SNR base.
-        device: where the work is done; None for where `sd_unet` lies.
+        device: where the work is done; None for where `sd_unet` lies, and the others with it.
         offload: only the networks of the stage at work lie on the device, the others wait in the
             host's memory.
 
@@ -98,8 +98,9 @@ class DiffBIR:
         self.alphas_cumprod = sd_alphas_cumprod(zero_snr=version == "v2.1")
         self.device = torch.device(device or next(sd_unet.parameters()).device)
         self.offload = offload
-        for each in self.networks.modules:
-            each.to(CPU if offload else self.device)
+        if offload or device is not None:
+            for each in self.networks.modules:
+                each.to(CPU if offload else self.device)
 
     def with_stage1(
         self, stage1: RestorationModule | Callable[[Tensor], Tensor] | None
