@@ -88,5 +88,9 @@ def run(args: argparse.Namespace) -> int:
         resume=args.resume,
         device=args.device,
     )
-    write_line(str(model))
+    # Here, as `run_recipe` says in a sentence that the package is absent.
+    from accelerate import PartialState
+
+    if PartialState().is_main_process:
+        write_line(str(model))
     return 0

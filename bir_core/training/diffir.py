@@ -19,9 +19,9 @@ from ..networks.diffir import (
     draw_noise,
 )
 from .data import Batch
-from .loop import Phase, Training, Update
 from .losses import pixel_l1, prior_kl, prior_l1
 from .optimizers import OptimizerRecipe
+from .phases import Phase, Training, Update
 from .recipe import Recipe
 from .start_files import StartFiles
 from .toml_tables import require

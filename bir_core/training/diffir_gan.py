@@ -18,10 +18,10 @@ from .diffir import (
     restore_stage2,
     transformer_blocks,
 )
-from .loop import Phase, Training, Update
 from .losses import pixel_l1, prior_kl, prior_l1, vanilla_gan
 from .optimizers import OptimizerRecipe
 from .perceptual import VGG19Loss, read_vgg19, refuse_needless
+from .phases import Phase, Training, Update
 from .start_files import StartFiles
 from .toml_tables import require
 

@@ -18,7 +18,6 @@ from .diffir import (
     restore_stage2,
     transformer_blocks,
 )
-from .loop import Phase, Training, Update
 from .losses import (
     feature_matching,
     known_l1,
@@ -29,6 +28,7 @@ from .losses import (
 )
 from .optimizers import OptimizerRecipe
 from .perceptual import ResNetLoss, read_dilated_resnet50, refuse_needless
+from .phases import Phase, Training, Update
 from .start_files import StartFiles
 from .toml_tables import require
 

@@ -24,7 +24,7 @@ from ..networks.text_encoder import TextEncoder
 from ..networks.unet import SDUNet
 from ..prompts import encode_prompts
 from .data import Batch
-from .loop import Phase, Training, Update
+from .phases import Phase, Training, Update
 from .recipe import Recipe
 from .start_files import StartFiles
 from .toml_tables import require

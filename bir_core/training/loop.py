@@ -3,9 +3,8 @@ the rest. It runs the same on one CPU, one GPU, or under `accelerate launch` on 
 """
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,17 +12,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 from tqdm import tqdm
 
 from ..checkpoints import save_checkpoint
 from ..errors import BIRError
-from ..images import crop, pad_to_multiple, resize
 from ..metrics import psnr, ssim
 from .data import Batch, BatchSource
 from .ema import ExponentialAverage
-from .optimizers import OptimizerRecipe
-from .recipe import Recipe, ValidationRecipe
+from .phases import Training, Update, compute_again
+from .recipe import Recipe
 from .state import (
     STATE_FILE,
     TrainingState,
@@ -38,6 +35,7 @@ from .state import (
     write_tensors,
 )
 from .toml_tables import to_table
+from .validation import ValidationSet, side_by_side
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -45,81 +43,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 LOG_EVERY = 50
 SKIPPED_SHOWN = 10  # names in one line of the log
-
-
-@dataclass(frozen=True)
-class Update:
-    """One optimiser step of an iteration.
-
-    Attributes:
-        name: of the optimiser, in logs and in the state.
-        loss: module that maps a Batch to scalars by name; `total` is optimised, the others shown.
-            It holds all networks that the loss needs, so that data-parallel wrapping sees them.
-        parameters: what the optimiser changes; every other parameter is frozen meanwhile.
-        optimizer: its recipe.
-    """
-
-    name: str
-    loss: nn.Module
-    parameters: list[nn.Parameter]
-    optimizer: OptimizerRecipe
-
-
-@dataclass(frozen=True)
-class Phase:
-    """Updates that are made in every iteration from `first` (counted from 1) to the next phase."""
-
-    first: int
-    updates: tuple[Update, ...]
-
-
-@dataclass(frozen=True)
-class Training:
-    """What a method brings.
-
-    Attributes:
-        model: the network that is averaged, validated and saved.
-        phases: in order, the first starting at iteration 1.
-        restore: (network, lq, hq) -> restored, for validation; sides divide by `size_multiple`.
-        others: further networks that learn, by name, as a discriminator; kept in the state only.
-        blocks: modules of `model` that are computed again in the backward pass if the recipe asks
-            for checkpointing.
-    """
-
-    model: nn.Module
-    phases: tuple[Phase, ...]
-    restore: Callable[[nn.Module, Tensor, Tensor], Tensor]
-    others: dict[str, nn.Module] = field(default_factory=dict)
-    blocks: tuple[nn.Module, ...] = ()
-
-    def phase_at(self, iteration: int) -> int:
-        """Index of the phase of an iteration."""
-        return max(i for i, phase in enumerate(self.phases) if phase.first <= iteration)
-
-    def networks(self) -> dict[str, nn.Module]:
-        """The losses of all phases, by phase and update."""
-        return {
-            f"{index}.{update.name}": update.loss
-            for index, phase in enumerate(self.phases)
-            for update in phase.updates
-        }
-
-
-@dataclass(frozen=True)
-class ValidationSet:
-    """Held-out pairs.
-
-    Attributes:
-        count: number of pairs.
-        pair: index -> lq (1, 3, h, w) and hq, the same on every call.
-        recipe: which part is measured, and how.
-        size_multiple: pixels by which the sides of lq must divide.
-    """
-
-    count: int
-    pair: Callable[[int], tuple[Tensor, Tensor]]
-    recipe: ValidationRecipe
-    size_multiple: int
 
 
 def make_accelerator(device: str) -> "Accelerator":
@@ -221,7 +144,7 @@ class Run:
         training.model.train()
         self.average = ExponentialAverage(training.model, recipe.ema) if recipe.ema else None
         if recipe.checkpointing:
-            _compute_again(training.blocks, recipe.method)
+            compute_again(training.blocks, recipe.method)
 
     def start(self) -> int:
         """Prepare a new training; returns 0, the iterations done."""
@@ -371,8 +294,9 @@ class Run:
         network.eval()
         total = torch.zeros(3, dtype=torch.float64)
         start, step = self.accelerator.process_index, self.accelerator.num_processes
+        restore = partial(self.training.restore, network)
         for index in range(start, self.validation.count, step):
-            lq, restored, hq = self._restore(network, index)
+            lq, restored, hq = self.validation.restored(index, restore, self.accelerator.device)
             total += torch.tensor(
                 [
                     psnr(restored, hq, channel=self.validation.recipe.channel),
@@ -382,7 +306,7 @@ class Run:
                 dtype=torch.float64,
             )
             if writer is not None and index // step < self.validation.recipe.pictures:
-                row = _side_by_side(lq, restored, hq)
+                row = side_by_side(lq, restored, hq)
                 writer.add_image(f"validation/{index}", row, iteration)
         self.training.model.train()
         total = self.accelerator.reduce(total.float().to(self.accelerator.device), "sum").cpu()
@@ -395,24 +319,6 @@ class Run:
         if self.best is None or mean_psnr > self.best:
             self.best = mean_psnr
             self._save_model(self.output / "best.safetensors", iteration)
-
-    def _restore(self, network: nn.Module, index: int) -> tuple[Tensor, Tensor, Tensor]:
-        """A held-out picture: lq, restored in [0, 1] and hq, on the CPU."""
-        held_out = self.validation
-        assert held_out is not None
-        lq, hq = held_out.pair(index)
-        scale = hq.shape[-1] // lq.shape[-1]
-        side = held_out.recipe.patch // scale
-        if side:
-            lq, hq = _centre(lq, side), _centre(hq, side * scale)
-        multiple = held_out.size_multiple
-        device = self.accelerator.device
-        restored = self.training.restore(
-            network,
-            pad_to_multiple(lq, multiple).to(device),
-            pad_to_multiple(hq, multiple * scale).to(device),
-        )
-        return lq, crop(restored, *hq.shape[-2:]).clamp(0, 1).cpu(), hq
 
     def save(self, iteration: int, shown: dict[str, Tensor]) -> None:
         """Write the model and the state; a loss that is not finite is never saved."""
@@ -452,29 +358,6 @@ class Run:
         network = self.average.average if self.average is not None else self.training.model
         about = {"iteration": iteration, "recipe": to_table(self.recipe)}
         save_checkpoint(network, path, metadata=one_key(about))
-
-
-def _compute_again(blocks: tuple[nn.Module, ...], method: str) -> None:
-    """Gradient checkpointing (Chen et al., "Training Deep Nets with Sublinear Memory Cost")."""
-    if not blocks:
-        raise BIRError(
-            f"Expected a method whose blocks can be computed again, but {method} names none; set "
-            "checkpointing to false."
-        )
-    for block in blocks:
-        block.forward = partial(checkpoint, block.forward, use_reentrant=False)
-
-
-def _side_by_side(lq: Tensor, restored: Tensor, hq: Tensor) -> Tensor:
-    """(3, H, 3 W) of a picture's lq, enlarged by bicubic interpolation, its restoration and hq."""
-    enlarged = resize(lq[:, :3], *hq.shape[-2:]).clamp(0, 1)
-    return torch.cat([enlarged, restored, hq], dim=-1)[0]
-
-
-def _centre(image: Tensor, side: int) -> Tensor:
-    """The central square of an image (B, C, H, W), or what there is of it."""
-    top, left = max(image.shape[-2] - side, 0) // 2, max(image.shape[-1] - side, 0) // 2
-    return image[..., top : top + side, left : left + side]
 
 
 def _require_finite(values: dict[str, float], iteration: int) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import BIRError
 from . import diffir, diffir_gan, diffir_inpainting, ir_controlnet, swinir
-from .loop import Training
+from .phases import Training
 from .recipe import Recipe
 from .start_files import StartFiles, require_files
 from .toml_tables import apply_change, from_table, parse_toml

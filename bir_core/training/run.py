@@ -18,11 +18,12 @@ from .data import (
     open_source,
     to_float,
 )
-from .loop import ValidationSet, make_accelerator, train
+from .loop import make_accelerator, train
 from .methods import make_training
 from .recipe import Recipe
 from .start_files import StartFiles
 from .toml_tables import require
+from .validation import ValidationSet
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

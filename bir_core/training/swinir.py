@@ -9,7 +9,7 @@ from ..checkpoints import load_model
 from ..errors import BIRError
 from ..networks.swinir import SwinIR, SwinIRConfig
 from .data import Batch
-from .loop import Phase, Training, Update
+from .phases import Phase, Training, Update
 from .recipe import Recipe
 from .start_files import StartFiles
 

@@ -20,6 +20,7 @@ from bir_core.training import loop
 from bir_core.training.data import open_source
 from bir_core.training.diffir import stage1_training
 from bir_core.training.methods import load_recipe
+from bir_core.training.phases import Phase, Training, Update
 from bir_core.training.run import make_source, run_recipe
 from bir_core.training.start_files import StartFiles
 from bir_core.training.state import TrainingState, read_state, save_state
@@ -302,12 +303,10 @@ def test_two_updates_change_only_their_own_networks_and_both_are_resumed(picture
             model.weight.fill_(0.0)
             other.weight.fill_(1.0)
         updates = (
-            loop.Update("first", _Pull(model, other), [model.weight], recipe.optimizer),
-            loop.Update("second", _Pull(other, model), [other.weight], recipe.optimizer),
+            Update("first", _Pull(model, other), [model.weight], recipe.optimizer),
+            Update("second", _Pull(other, model), [other.weight], recipe.optimizer),
         )
-        return loop.Training(
-            model, (loop.Phase(1, updates),), lambda *_: None, others={"other": other}
-        )
+        return Training(model, (Phase(1, updates),), lambda *_: None, others={"other": other})
 
     def run(iterations, output, resume=False):
         accelerator = loop.make_accelerator("cpu")
