@@ -28,13 +28,14 @@ from .networks.autoencoder_operations import (
     working_bytes,
 )
 from .networks.diffir import DiffIRConfig, DiffIRStage2
+from .networks.swinir import SwinIR
 from .restoration_modules import RestorationModule
 from .restore import USABLE, plan_strip, strip_memory
 from .stage1 import (
     Order,
     Size,
     Stage1Sizes,
-    automatic_tile,
+    fitting_tile,
     stage1_memory,
 )
 from .tiling import tiles
@@ -46,7 +47,9 @@ TILES = (512, 256, 128, 64)
 # Tiles in one call of the networks: more do not make a large device faster.
 MOST_TILES = 8
 
-# Measured, in numbers per latent pixel and channel of the first level: IRControlNet, then the UNet
+# Measured, in numbers per pixel of its output: three maps of SwinIR's 64 channels.
+SWINIR_MAPS = 200
+# In numbers per latent pixel and channel of the first level: IRControlNet, then the UNet
 # with its residuals.
 STAGE2_MAPS = 33
 # In numbers per pixel and channel of the widest grid: the whole VAE, and the decoder with what its
@@ -229,10 +232,11 @@ class _Planner:
             rows = plan_strip(config, *size, 1, int(free / USABLE), torch.float32, kind)
             work = strip_memory(config, *size, rows, torch.float32)
             return StagePlan("stage 1", 0, weights, pictures + work, rows=rows)
+        per_pixel = images * _stage1_memory_of_pixel(module)
         if tile is None:
-            tile = automatic_tile(size, scale, free / images)
+            tile = fitting_tile(size, per_pixel, free)
         height, width = (min(tile or side, side) for side in size)
-        work = images * stage1_memory((height, width), scale)
+        work = per_pixel * height * width
         return StagePlan("stage 1", tile, weights, pictures + work)
 
     def vae(
@@ -322,6 +326,13 @@ class _Planner:
         if parked + working <= room or self.device.type == "cpu":
             return parked + working, 0
         return working, parked
+
+
+def _stage1_memory_of_pixel(module: RestorationModule) -> int:
+    """Bytes of the maps for a pixel of the input."""
+    if isinstance(module.network, SwinIR):
+        return SWINIR_MAPS * module.scale**2 * dtype_of(module.network).itemsize
+    return stage1_memory((1, 1), module.scale)
 
 
 def _stage2_memory(networks: DiffBIRNetworks, height: int, width: int, samples: int) -> int:

@@ -117,9 +117,14 @@ def automatic_tile(size: Size, scale: int, free_bytes: float) -> int:
     """The side in pixels of the largest tile that fits into the free memory, a multiple of 64; 0 if
     the whole picture of `size` (as the network sees it) fits. Where `stage1_memory` is wrong,
     `restore_stage1` goes on with smaller tiles."""
-    if stage1_memory(size, scale) <= free_bytes:
+    return fitting_tile(size, stage1_memory((1, 1), scale), free_bytes)
+
+
+def fitting_tile(size: Size, bytes_per_pixel: float, free_bytes: float) -> int:
+    """As `automatic_tile`, for a network whose memory for each pixel of its input is known."""
+    if size[0] * size[1] * bytes_per_pixel <= free_bytes:
         return 0
-    side = int((free_bytes / stage1_memory((1, 1), scale)) ** 0.5)
+    side = int((free_bytes / bytes_per_pixel) ** 0.5)
     return max(SMALLEST_TILE, side // SMALLEST_TILE * SMALLEST_TILE)
 
 
