@@ -16,7 +16,6 @@ from tqdm import tqdm
 
 from ..checkpoints import save_checkpoint
 from ..errors import BIRError
-from ..metrics import psnr, ssim
 from .data import Batch, BatchSource
 from .ema import ExponentialAverage
 from .phases import Training, Update, compute_again
@@ -297,14 +296,7 @@ class Run:
         restore = partial(self.training.restore, network)
         for index in range(start, self.validation.count, step):
             lq, restored, hq = self.validation.restored(index, restore, self.accelerator.device)
-            total += torch.tensor(
-                [
-                    psnr(restored, hq, channel=self.validation.recipe.channel),
-                    ssim(restored, hq, channel=self.validation.recipe.channel),
-                    1,
-                ],
-                dtype=torch.float64,
-            )
+            total += torch.tensor([*self.validation.measure(restored, hq), 1], dtype=torch.float64)
             if writer is not None and index // step < self.validation.recipe.pictures:
                 row = side_by_side(lq, restored, hq)
                 writer.add_image(f"validation/{index}", row, iteration)

@@ -137,6 +137,7 @@ class ValidationRecipe:
     Attributes:
         every: iterations between two validations; 0: never.
         patch: side of the central crop of each picture, in pixels; 0: the whole picture.
+        border: pixels that are left out on each side of what is measured.
         channel: `y` (BT.601 luma) or `rgb`.
         held_out: file names in the training folder that are kept out of training and used for
             validation if no other folder is given.
@@ -145,14 +146,15 @@ class ValidationRecipe:
 
     every: int = 5000
     patch: int = 0
+    border: int = 0
     channel: Literal["y", "rgb"] = "y"
     held_out: tuple[str, ...] = ()
     pictures: int = 4
 
     def __post_init__(self) -> None:
         require(
-            min(self.every, self.patch, self.pictures) >= 0,
-            "`every`, `patch` and `pictures` of 0 or more",
+            min(self.every, self.patch, self.border, self.pictures) >= 0,
+            "`every`, `patch`, `border` and `pictures` of 0 or more",
             self,
         )
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ..images import crop, pad_to_multiple, resize
+from ..metrics import psnr, ssim
 from .recipe import ValidationRecipe
 
 
@@ -47,6 +48,14 @@ class ValidationSet:
             pad_to_multiple(hq, self.size_multiple * scale).to(device),
         )
         return lq, crop(restored, *hq.shape[-2:]).clamp(0, 1).cpu(), hq
+
+    def measure(self, restored: Tensor, hq: Tensor) -> tuple[float, float]:
+        """PSNR in dB and SSIM of a picture (1, 3, H, W), without the border."""
+        channel, border = self.recipe.channel, self.recipe.border
+        return (
+            float(psnr(restored, hq, channel=channel, border=border)),
+            float(ssim(restored, hq, channel=channel, border=border)),
+        )
 
 
 def side_by_side(lq: Tensor, restored: Tensor, hq: Tensor) -> Tensor:
