@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from training_pictures import write_pictures
 from training_steps import first_step
 
 from bir_core import load_model
@@ -18,13 +17,6 @@ from bir_core.training.perceptual import VGG19Loss
 from bir_core.training.run import make_source, run_recipe
 from bir_core.training.start_files import StartFiles
 from bir_core.training.state import read_state
-
-
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("pictures")
-    write_pictures(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 import pytest
 import torch
 from torch.nn import functional as F
-from training_pictures import write_pictures
 from training_steps import first_step
 
 from bir_core import load_model, restore
@@ -22,13 +21,6 @@ from bir_core.training.perceptual import ResNetLoss
 from bir_core.training.run import run_recipe
 from bir_core.training.start_files import StartFiles
 from bir_core.training.state import read_state
-
-
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("pictures")
-    write_pictures(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

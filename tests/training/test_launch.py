@@ -9,7 +9,6 @@ import pytest
 import torch
 from command_line import environment
 from diffbir_models import TINY_SWINIR, filled, save_base
-from training_pictures import write_pictures
 
 from bir_core.checkpoints import save_checkpoint
 from bir_core.networks import discriminators
@@ -33,13 +32,6 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("pictures")
-    write_pictures(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -32,13 +32,6 @@ SHORT = ("data.batch=2", "save_every=10", "iterations=40")
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("pictures")
-    write_pictures(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def shards(pictures, tmp_path_factory):
     """The pictures in two shards, with captions, and one that cannot be read."""
     folder = tmp_path_factory.mktemp("shards")

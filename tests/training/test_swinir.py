@@ -21,13 +21,6 @@ PAIRS = ("data.degradation=pairs", "network.drop_path=0", "iterations=1", "valid
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("pictures")
-    write_pictures(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def pairs(tmp_path_factory):
     """Two pairs of exactly one patch, so that a batch of two has both of them whole."""
     folder = tmp_path_factory.mktemp("pairs")
