@@ -33,7 +33,7 @@ class DiffBIRSettings:
         steps: of the sampler.
         cfg: how strongly the prompts count; at 1 the negative one is not used.
         rescale_cfg: let cfg grow from 1 to 1 + cfg along the sampling.
-        sampler_options: eta, s_noise, s_churn, s_tmin, s_tmax, order, as far as the sampler has them.
+        sampler_options: eta, s_noise, s_churn, s_tmin, s_tmax, order; those that the sampler has.
         strength: factor on the control; 1 as trained, 0 leaves IRControlNet out.
         noise_aug: timestep (0 to 999) up to which noise is put on the condition; v2.1 was trained
             with 0 to 199.
