@@ -10,7 +10,7 @@ from ..bir_core.checkpoints import inspect, load_model
 from ..bir_core.conditioning import PADDED_MULTIPLE
 from ..bir_core.errors import BIRError
 from ..bir_core.images import from_channels_last, pad_to_multiple, split_alpha
-from . import host_control
+from . import host_control, host_control_loader, host_hint
 from .inputs import part_of_the_sampling
 
 # Of the published files, whose names end up in many forms.
@@ -48,13 +48,13 @@ class DiffBIRControlNetLoader(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "control_net_name",
-                    options=host_control.control_names(),
+                    options=host_control_loader.control_names(),
                     tooltip="A file of models/controlnet: v1_general.pth, v1_face.pth, v2.pth, "
                     "DiffBIR_v2.1.pt, a full file of v1, or one of your own training.",
                 ),
                 io.Combo.Input(
                     "weight_dtype",
-                    options=["default", *host_control.FP8],
+                    options=["default", *host_control_loader.FP8],
                     default="default",
                     optional=True,
                     advanced=True,
@@ -88,10 +88,10 @@ class DiffBIRControlNetLoader(io.ComfyNode):
         trained_on: str = "by the file name",
         vae: Any = None,
     ) -> io.NodeOutput:
-        path = host_control.control_path(control_net_name)
+        path = host_control_loader.control_path(control_net_name)
         info = inspect(path, architecture="ir_controlnet")
         network = load_model(path, dtype=info.dtype, architecture="ir_controlnet")
-        control = host_control.build_control_net(
+        control = host_control_loader.build_control_net(
             info.config,
             network.state_dict(),
             weight_dtype=weight_dtype,
@@ -108,7 +108,7 @@ def require_control(control_net: Any, vae: Any) -> None:
             "DiffBIR should be conditioned by an IRControlNet from Load DiffBIR ControlNet, but a "
             f"{type(control_net).__name__} came; use Apply ControlNet for that one."
         )
-    host_control.require_vae(vae)
+    host_hint.require_vae(vae)
 
 
 class DiffBIRConditioning(io.ComfyNode):
@@ -215,7 +215,7 @@ class DiffBIRConditioning(io.ComfyNode):
         require_control(control_net, vae)
         colours, _ = split_alpha(from_channels_last(image.float()))
         padded = pad_to_multiple(colours, PADDED_MULTIPLE, padding)
-        latent = host_control.encode(vae, padded)
+        latent = host_hint.encode(vae, padded)
         if strength:
             control = control_net.copy().set_encoded_hint(
                 padded, latent, vae, strength, (start_percent, end_percent)

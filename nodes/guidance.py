@@ -10,7 +10,7 @@ from ..bir_core.conditioning import PADDED_MULTIPLE, latent_mask
 from ..bir_core.decoder_copy import decoder_config
 from ..bir_core.diffusion.guidance import weight_map
 from ..bir_core.images import crop, from_channels_last, pad_to_multiple, split_alpha
-from . import host, host_control
+from . import host, host_hint
 from .host_guidance import GuidancePatch
 from .host_vae import DEFAULT_TILE
 from .inputs import part_of_the_sampling
@@ -121,7 +121,7 @@ class DiffBIRGuidance(io.ComfyNode):
         mask: Tensor | None = None,
         tile_size: int = DEFAULT_TILE,
     ) -> io.NodeOutput:
-        host_control.require_vae(vae)
+        host_hint.require_vae(vae)
         colours, _ = split_alpha(from_channels_last(image.float()))
         padded = pad_to_multiple(colours, PADDED_MULTIPLE)
         patched, weight = guide(
@@ -172,7 +172,7 @@ def guide(
     on_pixels = space == "rgb"
     if on_pixels:
         decoder_config(vae.first_stage_model.state_dict())  # another VAE is said before sampling
-    latent = host_control.encode(vae, padded) if latent is None else latent
+    latent = host_hint.encode(vae, padded) if latent is None else latent
     patch = GuidancePatch(
         latent=model.get_model_object("latent_format").process_in(latent),
         scale=scale,

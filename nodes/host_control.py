@@ -1,37 +1,26 @@
 """IRControlNet as a CONTROL_NET: the part of the host that deals with ComfyUI's ControlNets.
 
 Like `host.py` it uses parts of ComfyUI without a promise of stability.
-
-ComfyUI's own ControlNet network computes it: its first convolution sees the noisy latent joined to
-the condition, and a convolution of joined channels is the sum of the convolutions of each. So the
-weights of the condition's channels become the network's hint block, which is added in that place.
 """
 
 import logging
-import threading
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
-import comfy.cldm.cldm
 import comfy.conds
 import comfy.controlnet
 import comfy.latent_formats
 import comfy.model_management
 import comfy.model_sampling
-import comfy.ops
-import folder_paths
 import torch
-from comfy.ldm.modules.diffusionmodules.openaimodel import TimestepEmbedSequential
 from torch import Tensor
 
 from ..bir_core.conditioning import augment_condition, condition_parts, control_memory
 from ..bir_core.errors import BIRError
-from ..bir_core.images import resize, split_alpha, to_channels_last
-from ..bir_core.networks.ir_controlnet import HINT_CHANNELS
+from ..bir_core.images import split_alpha
 from ..bir_core.networks.unet import UNetConfig
-from .host_vae import encode_whole
+from .host_hint import COMPRESSION, Hint, require_vae
 
 # Where a conditioning tells the control net which part of the latent it is for.
 AREA = "bir_area"
@@ -39,22 +28,9 @@ AREA = "bir_area"
 # pixels, (y, x) the tile's corner in a latent of (height, width); the samples of a call lie tile by
 # tile.
 WINDOW = "bir_window"
-COMPRESSION = 8  # pixels of the image per pixel of the latent
 ZERO_SNR_SIGMA = 100.0  # the plain schedule of Stable Diffusion ends at 14.6, zero SNR at 4519
-FP8 = {"fp8_e4m3fn": torch.float8_e4m3fn, "fp8_e5m2": torch.float8_e5m2}
 LOAD_BASE = "load Stable Diffusion 2.1 base, or DiffBIR's zero-SNR base for v2.1"
 logger = logging.getLogger(__name__)
-
-
-def control_names() -> list[str]:
-    """Files of models/controlnet."""
-    names: list[str] = folder_paths.get_filename_list("controlnet")
-    return names
-
-
-def control_path(name: str) -> str:
-    path: str = folder_paths.get_full_path_or_raise("controlnet", name)
-    return path
 
 
 class AreaOffset(comfy.conds.CONDConstant):
@@ -71,74 +47,6 @@ class AreaOffset(comfy.conds.CONDConstant):
 
     def concat(self, others: list[Any]) -> list[tuple[int, int]]:
         return [corner for each in (self, *others) for corner in each.cond]
-
-
-@dataclass
-class Hint:
-    """The image that a restoration is conditioned on, and its latents at the sizes asked for.
-
-    Shared by the copies of a control net on several devices, which ask for it from threads.
-
-    Attributes:
-        image: (B, 3, H, W) in [0, 1].
-        latents: unscaled, by (height, width), kept on the CPU.
-    """
-
-    image: Tensor
-    vae: Any
-    latents: dict[tuple[int, int], Tensor] = field(default_factory=dict)
-    lock: Any = field(default_factory=threading.Lock)
-
-    def latent(self, height: int, width: int, mode: Any) -> Tensor:
-        """The mode of the VAE's encoding of the image, resized to fit a latent (height, width)."""
-        with self.lock:
-            if (height, width) not in self.latents:
-                size = (height * COMPRESSION, width * COMPRESSION)
-                image = self.image
-                if tuple(image.shape[-2:]) != size:
-                    require_same_aspect(tuple(image.shape[-2:]), size)
-                    image = resize(image, *size, mode).clamp(0, 1)
-                in_use = comfy.model_management.loaded_models(only_currently_used=True)
-                self.latents[height, width] = encode(self.vae, image)
-                comfy.model_management.load_models_gpu(in_use)
-            return self.latents[height, width]
-
-
-def encode(vae: Any, image: Tensor) -> Tensor:
-    """(B, 3, H, W) in [0, 1] -> the mode of its latent, (B, 4, H / 8, W / 8), unscaled, on the CPU.
-
-    The VAE's own fallback to tiles applies when the memory runs out.
-    """
-    return encode_whole(vae, to_channels_last(image)).cpu()
-
-
-def require_same_aspect(image: tuple[int, ...], picture: tuple[int, int]) -> None:
-    """Raise BIRError if resizing an image to a picture would stretch it by more than a pixel of the
-    latent. Sizes are (height, width) in pixels."""
-    height = image[0] * picture[1] / image[1]
-    width = image[1] * picture[0] / image[0]
-    if abs(height - picture[0]) > COMPRESSION and abs(width - picture[1]) > COMPRESSION:
-        raise BIRError(
-            f"The condition image of {image[0]} x {image[1]} pixels (height x width) should have "
-            f"the proportions of the sampled picture, {picture[0]} x {picture[1]}, but has others; "
-            "use the latent that DiffBIR Conditioning gives, or one of the image's size."
-        )
-
-
-def require_vae(vae: Any) -> None:
-    """Raise BIRError unless this is a VAE of Stable Diffusion's latent space."""
-    if vae is None:
-        raise BIRError(
-            "IRControlNet should have a VAE to encode its condition image, but none came; connect "
-            "the VAE of the base model to Apply ControlNet or to Load DiffBIR ControlNet."
-        )
-    channels, compression = vae.latent_channels, vae.spacial_compression_encode()
-    if (channels, compression) != (HINT_CHANNELS, COMPRESSION):
-        raise BIRError(
-            f"IRControlNet should have a VAE with {HINT_CHANNELS} channels at 1/{COMPRESSION} of "
-            f"the size, but one with {channels} channels at 1/{compression} came; connect the VAE "
-            "of Stable Diffusion 2.1."
-        )
 
 
 class IRControlNet(comfy.controlnet.ControlNet):
@@ -377,91 +285,6 @@ def warn_of_other_base(sampling: Any, zero_snr: bool | None) -> None:
             "v-prediction or zero terminal SNR: load Stable Diffusion 2.1 base, or put the node "
             "ModelSamplingDiscrete (eps, zsnr off) between it and the sampler."
         )
-
-
-def build_control_net(
-    config: UNetConfig,
-    weights: Mapping[str, Tensor],
-    *,
-    weight_dtype: str = "default",
-    zero_snr: bool | None = None,
-    vae: Any = None,
-) -> IRControlNet:
-    """A CONTROL_NET from the weights of `bir_core.networks.ir_controlnet.IRControlNet`.
-
-    Args:
-        weight_dtype: "default" lets ComfyUI choose by the device and the file; "fp8_e4m3fn" and
-            "fp8_e5m2" store a byte per weight and compute in a wider type.
-        zero_snr: see `IRControlNet`.
-        vae: used where Apply ControlNet has none.
-    """
-    if vae is not None:
-        require_vae(vae)
-    management = comfy.model_management
-    device = management.get_torch_device()
-    stored = next(iter(weights.values())).dtype
-    dtype = FP8.get(weight_dtype) or management.unet_dtype(model_params=-1, weight_dtype=stored)
-    manual_cast = management.unet_manual_cast(dtype, device)
-    operations = comfy.ops.pick_operations(dtype, manual_cast, disable_fast_fp8=True)
-    network = control_network(config, operations, dtype, management.unet_offload_device())
-    # Cast here: with its dynamic memory on, ComfyUI's layers keep the type that they are given.
-    cast = {name: value.to(dtype) for name, value in weights.items()}
-    network.load_state_dict(split_first_convolution(cast, config.in_channels), strict=True)
-    return IRControlNet(
-        network.eval().requires_grad_(False),
-        config,
-        zero_snr=zero_snr,
-        own_vae=vae,
-        load_device=device,
-        manual_cast_dtype=manual_cast,
-    )
-
-
-def control_network(
-    config: UNetConfig, operations: Any, dtype: torch.dtype, device: torch.device
-) -> comfy.cldm.cldm.ControlNet:
-    """ComfyUI's ControlNet network in the sizes of an IRControlNet, not yet with weights."""
-    attention = [
-        int(1 << level in config.attention_resolutions)
-        for level in range(len(config.channel_mult))
-        for _ in range(config.num_res_blocks)
-    ]
-    placement = {"dtype": dtype, "device": device}
-    network = comfy.cldm.cldm.ControlNet(
-        image_size=32,
-        in_channels=config.in_channels,
-        model_channels=config.model_channels,
-        hint_channels=HINT_CHANNELS,
-        num_res_blocks=config.num_res_blocks,
-        channel_mult=config.channel_mult,
-        num_head_channels=config.num_head_channels,
-        use_spatial_transformer=True,
-        use_linear_in_transformer=True,
-        transformer_depth=attention,
-        transformer_depth_middle=1,
-        context_dim=config.context_dim,
-        legacy=False,
-        attn_precision=torch.float32,  # as the host has it for Stable Diffusion 2
-        operations=operations,
-        **placement,
-    )
-    network.input_hint_block = TimestepEmbedSequential(
-        operations.conv_nd(2, HINT_CHANNELS, config.model_channels, 3, padding=1, **placement)
-    )
-    return network
-
-
-def split_first_convolution(weights: Mapping[str, Tensor], in_channels: int) -> dict[str, Tensor]:
-    """The weights under ComfyUI's names: what the first convolution does with the condition's
-    channels becomes the hint block, whose bias stays with the noisy latent's part."""
-    first = "input_blocks.0.0.weight"
-    weight = weights[first]
-    return {
-        **weights,
-        first: weight[:, :in_channels],
-        "input_hint_block.0.weight": weight[:, in_channels:],
-        "input_hint_block.0.bias": torch.zeros_like(weights["input_blocks.0.0.bias"]),
-    }
 
 
 def attach_control(conditionings: Sequence[list[Any]], control: IRControlNet) -> list[list[Any]]:

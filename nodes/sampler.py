@@ -21,7 +21,7 @@ from ..bir_core.images import (
     split_alpha,
     to_channels_last,
 )
-from . import host, host_control, host_sampling
+from . import host, host_control, host_hint, host_sampling
 from .color import METHODS, fix_colors
 from .control import PICTURE_SIZE, require_control
 from .guidance import LOSSES, SPACES, guide
@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 def encoded(vae: Any, padded: Tensor, tile_size: int) -> Tensor:
     """(B, 3, H, W) in [0, 1] to its latent, unscaled, on the CPU: in exact tiles or as a whole."""
     if not tile_size:
-        return host_control.encode(vae, padded)
+        return host_hint.encode(vae, padded)
     return encode(vae, to_channels_last(padded), Tiling(tile_size)).cpu()
 
 

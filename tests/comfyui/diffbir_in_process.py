@@ -52,7 +52,7 @@ from bir_pack.bir_core.diffusion.schedules import edm_sigmas, spaced_sigmas  # n
 from bir_pack.bir_core.errors import BIRError  # noqa: E402
 from bir_pack.bir_core.networks.ir_controlnet import IRControlNet  # noqa: E402
 from bir_pack.bir_core.networks.unet import UNetConfig  # noqa: E402
-from bir_pack.nodes import color, host_control, host_sampling  # noqa: E402
+from bir_pack.nodes import color, host_control, host_control_loader, host_sampling  # noqa: E402
 
 
 def vectors(name: str) -> tuple[Results, dict[str, str]]:
@@ -90,7 +90,7 @@ def control_outputs() -> Results:
         config = config_of(metadata["config_controlnet"])
         network = IRControlNet(config)
         rule_w(network, int(metadata["rule_base_controlnet"]))
-        control = host_control.build_control_net(config, network.state_dict())
+        control = host_control_loader.build_control_net(config, network.state_dict())
         outputs = control.control_model(
             x=tensors["x"],
             hint=tensors["hint"],
@@ -241,7 +241,7 @@ def control_net(**options: object) -> host_control.IRControlNet:
     )
     network = IRControlNet(config)
     rule_w(network, 0)
-    return host_control.build_control_net(config, network.state_dict(), **options)
+    return host_control_loader.build_control_net(config, network.state_dict(), **options)
 
 
 class CountingVAE:

@@ -32,7 +32,7 @@ from bir_pack.bir_core.errors import BIRError  # noqa: E402
 from bir_pack.bir_core.networks.ir_controlnet import IRControlNet  # noqa: E402
 from bir_pack.bir_core.networks.unet import UNetConfig  # noqa: E402
 from bir_pack.bir_core.tiling import Tile  # noqa: E402
-from bir_pack.nodes import host_control  # noqa: E402
+from bir_pack.nodes import host_control_loader  # noqa: E402
 from bir_pack.nodes.host_tiling import TilingPatch  # noqa: E402
 
 found = {}
@@ -44,7 +44,7 @@ config = UNetConfig(
     num_head_channels=16,
     context_dim=1024,
 )
-own = host_control.build_control_net(config, IRControlNet(config).state_dict())
+own = host_control_loader.build_control_net(config, IRControlNet(config).state_dict())
 own.hint = SimpleNamespace(image=torch.zeros(1, 3, 512, 1024))
 patch = TilingPatch(tile=16, overlap=8, weights="gaussian", tile_batch=3)
 
