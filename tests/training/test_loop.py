@@ -15,7 +15,6 @@ from training_pictures import write_pictures
 from webdataset import ShardWriter
 
 from bir_core import load_model
-from bir_core.errors import BIRError
 from bir_core.training import loop
 from bir_core.training.data import open_source
 from bir_core.training.diffir import stage1_training
@@ -380,21 +379,31 @@ def test_a_diverging_training_keeps_the_state_before(pictures, tmp_path):
     assert (tmp_path / "state.safetensors").read_bytes() == before
 
 
-def test_a_full_disk_keeps_the_state_before(pictures, tmp_path, monkeypatch):
-    path = tmp_path / "state.safetensors"
-    state = TrainingState(1, {"model.w": torch.ones(3)}, {}, 1, 20.0)
-    save_state(path, state)
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows cannot limit the size of files")
+def test_a_file_that_cannot_be_written_whole_keeps_the_state_before(pictures, tmp_path):
+    """Past the limit of file sizes the system refuses to write, as on a disk that is full."""
+    import resource
 
-    def full(tensors, file, metadata):
-        Path(file).write_bytes(b"half")
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("bir_core.training.state.save_file", full)
-    with pytest.raises(BIRError, match="No space left"):
-        save_state(path, TrainingState(2, {"model.w": torch.zeros(3)}, {}, 1, 20.0))
-    read = read_state(path)
-    assert (read.iteration, read.best) == (1, 20.0)
-    assert list(tmp_path.iterdir()) == [path]
+    short = ("iterations=2", "save_every=2")
+    run_recipe(load_recipe("smoke_s1", short), data=pictures, output=tmp_path, device="cpu")
+    before = {path.name: path.read_bytes() for path in tmp_path.glob("*.safetensors")}
+    limit = len(before["state.safetensors"]) // 2
+    line = arguments("smoke_s1", pictures, tmp_path, "--resume", changes=("iterations=4",))
+    finished = subprocess.run(
+        command(*line),
+        cwd=ROOT,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+    )
+    assert finished.returncode == 2
+    assert "Expected to write the training state" in finished.stderr.splitlines()[-1]
+    assert {path.name: path.read_bytes() for path in tmp_path.glob("*.safetensors")} == before
+    whole = load_recipe("smoke_s1", ("iterations=4",))
+    run_recipe(whole, data=pictures, output=tmp_path, resume=True, device="cpu")
+    assert read_state(tmp_path / "state.safetensors").iteration == 4
 
 
 def test_skipped_pictures_are_named_in_the_log(tmp_path, caplog):
