@@ -7,8 +7,8 @@ import argparse
 import logging
 import os
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -79,9 +79,9 @@ def restore_all(jobs: list[Job], options: argparse.Namespace) -> Iterator[Outcom
             has no room for the workers, or they die again and again.
     """
     try:
-        with _cluster(options.ray_address):
+        with _cluster(options.ray_address), _rows(jobs, options) as rows:
             deadly = 0
-            for row in _dataset(jobs, options).iter_rows():
+            for row in rows:
                 if row["kind"] == "stop":
                     raise BIRError(row["text"])
                 deadly += row["kind"] == "deadly"
@@ -103,9 +103,10 @@ def restore_all(jobs: list[Job], options: argparse.Namespace) -> Iterator[Outcom
 def _cluster(address: str | None) -> Iterator[None]:
     """A connection to a running cluster, or a cluster of this machine's own, while it lasts."""
     # Ray reads these when it is imported. Its workers would otherwise run at the lowest priority,
-    # unlike the local engine.
+    # unlike the local engine; and a thread of it that comes late would start another cluster.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_worker_niceness", "0")
+    os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
     try:
         import ray
         import ray.data
@@ -145,6 +146,14 @@ def _require_listener(address: str) -> None:
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if colon and port.isdigit():
         socket.create_connection((host, int(port)), timeout=10).close()
+
+
+def _rows(
+    jobs: list[Job], options: argparse.Namespace
+) -> "closing[Generator[dict[str, Any], None, None]]":
+    """What becomes of each job, as it becomes ready; left early, the work stops."""
+    rows = iter(_dataset(jobs, options).iter_rows())
+    return closing(cast("Generator[dict[str, Any], None, None]", rows))
 
 
 def _dataset(jobs: list[Job], options: argparse.Namespace) -> "Dataset":

@@ -80,7 +80,7 @@ def local_files_only(folder: Path) -> Iterator[None]:
     downloads = optional_package("pyiqa.utils.download_util")
     timm = optional_package("timm")
     create_model = timm.create_model
-    usual, reading = torch.hub.get_dir(), os.environ.get(_SAFE_READING)
+    reading = os.environ.get(_SAFE_READING)
     with ExitStack() as stack:
         stack.enter_context(redirect_stdout(sys.stderr))
         # pyiqa calls torchvision and torch in ways that they call deprecated.
@@ -93,8 +93,8 @@ def local_files_only(folder: Path) -> Iterator[None]:
         stack.enter_context(
             _replaced(timm, "create_model", lambda name, **_: create_model(name, pretrained=False))
         )
-        stack.callback(torch.hub.set_dir, usual)
-        torch.hub.set_dir(folder)
+        # Not `set_dir`, after which the environment would not count any more.
+        stack.enter_context(_replaced(torch.hub, "_hub_dir", str(folder)))
         stack.callback(_set_environment, _SAFE_READING, reading)
         _set_environment(_SAFE_READING, "1")
         yield

@@ -21,6 +21,8 @@ from bir_core.commands import restore, restore_ray
 from bir_core.networks.swinir import SwinIR
 from bir_core.picture_files import Picture, write_picture
 
+# As the command does; Ray reads it when it is imported.
+os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
 pytest.importorskip("ray", reason="ray is absent: pip install comfyui-bir[ray]")
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 WORKER = "ray::MapWorker"

@@ -134,13 +134,15 @@ def test_absent_files_are_named_with_their_address(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["lpips", "dists", "musiq", "niqe", "fid"])
-def test_nothing_is_downloaded_and_nothing_stays_changed(name, tmp_path):
+def test_nothing_is_downloaded_and_nothing_stays_changed(name, tmp_path, monkeypatch):
     before = torch.hub.get_dir(), torch.hub.download_url_to_file
     with pytest.raises(BIRError, match="no such file"):
         pyiqa_network(name, tmp_path, CPU)
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
     assert (torch.hub.get_dir(), torch.hub.download_url_to_file) == before
     assert "TORCH_FORCE_WEIGHTS_ONLY_LOAD" not in os.environ
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    assert torch.hub.get_dir() == str(tmp_path / "hub")
 
 
 class Executed:
