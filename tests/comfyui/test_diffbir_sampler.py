@@ -192,6 +192,6 @@ def test_progress_and_cancel(diffbir_server: Server, image: Array) -> None:
     with pytest.raises(Failed) as failure:
         diffbir_server.wait(prompt_id)
     assert failure.value.kind == "execution_interrupted"
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 30  # the 200 steps take minutes
     # The models are as before.
     assert restored(diffbir_server, one_node(diffbir_server, image)).shape == image.shape
