@@ -36,8 +36,9 @@ def draw_normal(generators: Sequence[torch.Generator], like: Tensor) -> Tensor:
 
 
 def normal_noise(generators: Sequence[torch.Generator], like: Tensor) -> NoiseSampler:
-    """Independent noise at each call. Every sampler here asks for each interval once, so this has
-    the distribution of a Brownian path."""
+    """Independent noise at each call, for samplers outside of `DiffBIR`. It has the distribution of
+    a Brownian path where each interval is asked for once: in all samplers but `sample_dpmpp_sde`,
+    whose intervals overlap."""
     return lambda sigma, sigma_next: draw_normal(generators, like)
 
 
