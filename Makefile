@@ -10,7 +10,7 @@ STAMP := $(VENV)/.installed
 .PHONY: demo test lint install clean
 
 demo: $(STAMP)
-	$(BIN)/python -m bir_core.demo
+	$(BIN)/bir demo
 
 test: lint
 	$(BIN)/pytest tests

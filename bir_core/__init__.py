@@ -1,10 +1,10 @@
 """Blind image restoration with DiffIR and DiffBIR: models, restoration, degradation, training."""
 
 from .checkpoints import ModelInfo, inspect, load_model
-from .diffbir import DiffBIR
-from .diffbir_settings import DiffBIRSettings
+from .diffbir.pipeline import DiffBIR
+from .diffbir.settings import DiffBIRSettings
+from .diffir.restore import restore
 from .errors import BIRError
-from .restore import restore
 
 __all__ = [
     "BIRError",

@@ -16,6 +16,7 @@ COMMANDS = {
     "evaluate": "measure models, or pictures that are restored already",
     "embed": "write the embedding of a prompt to a file",
     "plan": "say what a restoration would take of the memory",
+    "demo": "restore a damaged photograph with the built-in model and show the gain",
     "bench": "measure time and memory of the networks",
 }
 EXIT_FAILURE = 2

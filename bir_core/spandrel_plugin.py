@@ -17,9 +17,9 @@ from spandrel import (
 from torch import Tensor, nn
 
 from .checkpoints import load_model
+from .diffir.restore import restore
 from .errors import BIRError
 from .networks.diffir import DiffIRStage2
-from .restore import restore
 
 ARCHITECTURE_ID = "BIR_DiffIR"
 

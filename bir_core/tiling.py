@@ -1,7 +1,7 @@
 """Apply a function to a large picture or latent tile by tile and blend the results.
 
 The one place where pictures are cut into overlapping tiles. (The VAE has an exact way of its own,
-`networks/autoencoder_tiled.py`, and DiffIR needs no tiles.)
+`exact_vae/passes.py`, and DiffIR needs no tiles.)
 """
 
 import math

@@ -3,11 +3,11 @@
 from comfy_api.latest import ComfyExtension, io
 
 from ..bir_core import spandrel_plugin
-from . import host
 from .color import BIRColorFix
 from .control import DiffBIRConditioning, DiffBIRControlNetLoader
 from .diffir import DiffIRLoader, DiffIRRestore
 from .guidance import DiffBIRGuidance
+from .host import services
 from .sampler import DiffBIRSampler
 from .sampling import DiffBIRCFGGuider, DiffBIRScheduler
 from .stage1 import BIRCrop, BIRRestorationModule
@@ -34,8 +34,8 @@ NODES: list[type[io.ComfyNode]] = [
 
 class BIRExtension(ComfyExtension):
     async def on_load(self) -> None:
-        host.register_model_folder()
-        spandrel_plugin.register(callback=host.raise_if_cancelled)
+        services.register_model_folder()
+        spandrel_plugin.register(callback=services.raise_if_cancelled)
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return NODES

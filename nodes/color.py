@@ -3,7 +3,7 @@
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..bir_core.color_fix import adain_color_fix, wavelet_color_fix
+from ..bir_core.diffbir.color_fix import adain_color_fix, wavelet_color_fix
 from ..bir_core.errors import BIRError
 from ..bir_core.images import (
     attach_alpha,
@@ -12,7 +12,7 @@ from ..bir_core.images import (
     split_alpha,
     to_channels_last,
 )
-from . import host
+from .host import services
 
 METHODS = {"wavelet": wavelet_color_fix, "adain": adain_color_fix}
 
@@ -30,7 +30,7 @@ def fix_colors(image: Tensor, reference: Tensor, method: str) -> Tensor:
     try:
         fixed = METHODS[method](colours, style.to(colours).expand(len(colours), -1, -1, -1))
     except Exception as error:
-        host.raise_unless_out_of_memory(error)
+        services.raise_unless_out_of_memory(error)
         raise BIRError(
             "The colour fix should find memory for several copies of the picture, but it ran out; "
             "close other programs, or take fewer or smaller pictures."
@@ -86,4 +86,6 @@ class BIRColorFix(io.ComfyNode):
         content, style = from_channels_last(image.float()), from_channels_last(reference.float())
         if resize_reference and style.shape[-2:] != content.shape[-2:]:
             style = resize(style, content.shape[-2], content.shape[-1]).clamp(0, 1)
-        return io.NodeOutput(host.to_output(to_channels_last(fix_colors(content, style, method))))
+        return io.NodeOutput(
+            services.to_output(to_channels_last(fix_colors(content, style, method)))
+        )

@@ -7,10 +7,18 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..bir_core.checkpoints import inspect, load_model
-from ..bir_core.conditioning import PADDED_MULTIPLE
+from ..bir_core.diffbir.conditioning import PADDED_MULTIPLE
 from ..bir_core.errors import BIRError
 from ..bir_core.images import from_channels_last, pad_to_multiple, split_alpha
-from . import host_control, host_control_loader, host_hint
+from .host import (
+    control as host_control,
+)
+from .host import (
+    control_loader as host_control_loader,
+)
+from .host import (
+    hint,
+)
 from .inputs import part_of_the_sampling
 
 # Of the published files, whose names end up in many forms.
@@ -108,7 +116,7 @@ def require_control(control_net: Any, vae: Any) -> None:
             "DiffBIR should be conditioned by an IRControlNet from Load DiffBIR ControlNet, but a "
             f"{type(control_net).__name__} came; use Apply ControlNet for that one."
         )
-    host_hint.require_vae(vae)
+    hint.require_vae(vae)
 
 
 class DiffBIRConditioning(io.ComfyNode):
@@ -215,7 +223,7 @@ class DiffBIRConditioning(io.ComfyNode):
         require_control(control_net, vae)
         colours, _ = split_alpha(from_channels_last(image.float()))
         padded = pad_to_multiple(colours, PADDED_MULTIPLE, padding)
-        latent = host_hint.encode(vae, padded)
+        latent = hint.encode(vae, padded)
         if strength:
             control = control_net.copy().set_encoded_hint(
                 padded, latent, vae, strength, (start_percent, end_percent)

@@ -8,11 +8,11 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..bir_core.checkpoints import ModelInfo, load_model
+from ..bir_core.diffir.restore import required_memory, restore
 from ..bir_core.errors import BIRError
 from ..bir_core.images import attach_alpha, from_channels_last, split_alpha, to_channels_last
-from ..bir_core.restore import required_memory, restore
 from ..bir_core.weights import BUILT_IN
-from . import host
+from .host import services
 
 DiffIRModel = io.Custom("DIFFIR_MODEL")
 DTYPES = {"default": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -31,7 +31,7 @@ def describe(info: ModelInfo) -> str:
 
 def model_file(model_name: str) -> str | Path:
     """The file of an entry in the loader's list."""
-    return BUILT_IN.get(model_name) or host.model_path(model_name)
+    return BUILT_IN.get(model_name) or services.model_path(model_name)
 
 
 class DiffIRLoader(io.ComfyNode):
@@ -51,7 +51,7 @@ class DiffIRLoader(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "model_name",
-                    options=[*BUILT_IN, *host.model_names()],
+                    options=[*BUILT_IN, *services.model_names()],
                     tooltip=(
                         "A built-in model, or a file of models/upscale_models or models/diffir. "
                         "Stage 2 files only; stage 1 files serve training."
@@ -83,7 +83,7 @@ class DiffIRLoader(io.ComfyNode):
         network = load_model(
             model_file(model_name), dtype=DTYPES[weight_dtype], architecture="diffir_s2"
         )
-        return io.NodeOutput(host.manage(network), describe(network.info))
+        return io.NodeOutput(services.manage(network), describe(network.info))
 
     @classmethod
     def fingerprint_inputs(cls, model_name: str, **_: str) -> tuple[int, int]:
@@ -149,7 +149,7 @@ class DiffIRRestore(io.ComfyNode):
     @classmethod
     def execute(
         cls,
-        model: host.ManagedModel,
+        model: services.ManagedModel,
         image: Tensor,
         seed: int,
         mask: Tensor | None = None,
@@ -157,7 +157,7 @@ class DiffIRRestore(io.ComfyNode):
     ) -> io.NodeOutput:
         colours, alpha = split_alpha(from_channels_last(image.float()))
         masks = None if mask is None else masks_of_batch(mask, len(colours))
-        progress = host.batch_progress(len(colours))
+        progress = services.batch_progress(len(colours))
         network, device = model.network, model.device
         dtype = next(network.parameters()).dtype
         model.load(required_memory(network.config, *colours.shape[-2:], dtype, device.type))
@@ -173,9 +173,9 @@ class DiffIRRestore(io.ComfyNode):
                 strip=strip or None,
                 callback=progress(index),
             )
-            restored.append(host.to_output(picture))
+            restored.append(services.to_output(picture))
         pictures = attach_alpha(torch.cat(restored), alpha)
-        return io.NodeOutput(host.to_output(to_channels_last(pictures)))
+        return io.NodeOutput(services.to_output(to_channels_last(pictures)))
 
 
 def masks_of_batch(mask: Tensor, batch: int) -> Tensor:

@@ -6,13 +6,13 @@ from comfy_api.latest import io
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..bir_core.conditioning import PADDED_MULTIPLE, latent_mask
-from ..bir_core.decoder_copy import decoder_config
+from ..bir_core.checkpoints.decoder_copy import decoder_config
+from ..bir_core.diffbir.conditioning import PADDED_MULTIPLE, latent_mask
 from ..bir_core.diffusion.guidance import weight_map
 from ..bir_core.images import crop, from_channels_last, pad_to_multiple, split_alpha
-from . import host, host_hint
-from .host_guidance import GuidancePatch
-from .host_vae import DEFAULT_TILE
+from .host import hint, services
+from .host.guidance import GuidancePatch
+from .host.vae import DEFAULT_TILE
 from .inputs import part_of_the_sampling
 
 SPACES = ("latent", "rgb")
@@ -121,7 +121,7 @@ class DiffBIRGuidance(io.ComfyNode):
         mask: Tensor | None = None,
         tile_size: int = DEFAULT_TILE,
     ) -> io.NodeOutput:
-        host_hint.require_vae(vae)
+        hint.require_vae(vae)
         colours, _ = split_alpha(from_channels_last(image.float()))
         padded = pad_to_multiple(colours, PADDED_MULTIPLE)
         patched, weight = guide(
@@ -139,7 +139,7 @@ class DiffBIRGuidance(io.ComfyNode):
         )
         factor = padded.shape[-1] // weight.shape[-1]
         shown = crop(F.interpolate(weight, scale_factor=factor), *colours.shape[-2:])
-        return io.NodeOutput(patched, host.to_output(shown[:, 0]))
+        return io.NodeOutput(patched, services.to_output(shown[:, 0]))
 
 
 def guide(
@@ -172,7 +172,7 @@ def guide(
     on_pixels = space == "rgb"
     if on_pixels:
         decoder_config(vae.first_stage_model.state_dict())  # another VAE is said before sampling
-    latent = host_hint.encode(vae, padded) if latent is None else latent
+    latent = hint.encode(vae, padded) if latent is None else latent
     patch = GuidancePatch(
         latent=model.get_model_object("latent_format").process_in(latent),
         scale=scale,

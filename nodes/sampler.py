@@ -8,7 +8,7 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..bir_core.conditioning import PADDED_MULTIPLE, latent_mask
+from ..bir_core.diffbir.conditioning import PADDED_MULTIPLE, latent_mask
 from ..bir_core.diffusion.noise import SEEDS
 from ..bir_core.diffusion.schedules import edm_sigmas, spaced_sigmas
 from ..bir_core.images import (
@@ -21,11 +21,20 @@ from ..bir_core.images import (
     split_alpha,
     to_channels_last,
 )
-from . import host, host_control, host_hint, host_sampling
 from .color import METHODS, fix_colors
 from .control import PICTURE_SIZE, require_control
 from .guidance import LOSSES, SPACES, guide
-from .host_vae import Tiling, decode, decode_whole, encode
+from .host import (
+    control as host_control,
+)
+from .host import (
+    hint,
+    services,
+)
+from .host import (
+    sampling as host_sampling,
+)
+from .host.vae import Tiling, decode, decode_whole, encode
 from .stage1 import PictureSize
 from .tiling import tile_model
 
@@ -38,7 +47,7 @@ logger = logging.getLogger(__name__)
 def encoded(vae: Any, padded: Tensor, tile_size: int) -> Tensor:
     """(B, 3, H, W) in [0, 1] to its latent, unscaled, on the CPU: in exact tiles or as a whole."""
     if not tile_size:
-        return host_hint.encode(vae, padded)
+        return hint.encode(vae, padded)
     return encode(vae, to_channels_last(padded), Tiling(tile_size)).cpu()
 
 
@@ -324,6 +333,6 @@ class DiffBIRSampler(io.ComfyNode):
         if size is not None:
             restored = resize(restored, *size).clamp(0, 1)
         return io.NodeOutput(
-            host.to_output(to_channels_last(restored)),
-            {"samples": host.to_output(torch.cat(latents)), PICTURE_SIZE: (height, width)},
+            services.to_output(to_channels_last(restored)),
+            {"samples": services.to_output(torch.cat(latents)), PICTURE_SIZE: (height, width)},
         )

@@ -5,7 +5,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..bir_core.diffusion.schedules import TRAINED_STEPS, spaced_sigmas
-from . import host_sampling
+from .host import sampling as host_sampling
 
 
 class DiffBIRScheduler(io.ComfyNode):

@@ -6,18 +6,8 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..bir_core.conditioning import PADDED_MULTIPLE
-from ..bir_core.errors import BIRError
-from ..bir_core.images import (
-    attach_alpha,
-    crop,
-    from_channels_last,
-    resize,
-    split_alpha,
-    to_channels_last,
-)
-from ..bir_core.spandrel_plugin import ARCHITECTURE_ID
-from ..bir_core.stage1 import (
+from ..bir_core.diffbir.conditioning import PADDED_MULTIPLE
+from ..bir_core.diffbir.stage1 import (
     SHORT_SIDE,
     SMALLEST_TILE,
     Task,
@@ -29,8 +19,18 @@ from ..bir_core.stage1 import (
     stage1_sizes,
     with_published_padding,
 )
-from . import host
+from ..bir_core.errors import BIRError
+from ..bir_core.images import (
+    attach_alpha,
+    crop,
+    from_channels_last,
+    resize,
+    split_alpha,
+    to_channels_last,
+)
+from ..bir_core.spandrel_plugin import ARCHITECTURE_ID
 from .control import PICTURE_SIZE
+from .host import services
 
 PictureSize = io.Custom("BIR_SIZE")  # (height, width) in pixels
 
@@ -163,13 +163,13 @@ class BIRRestorationModule(io.ComfyNode):
         sizes = stage1_sizes(*colours.shape[-2:], order, upscale_by, short_side)
         scale = upscale_model.scale
         network = with_published_padding(upscale_model, upscale_model.architecture.name)
-        model = host.ManagedModel(upscale_model.patcher)
+        model = services.ManagedModel(upscale_model.patcher)
         model.load(stage1_memory(sizes.network, scale))
         # DiffIR goes through a picture of any size in strips, with one prior for the whole.
         needs_no_tiles = upscale_model.architecture.id == ARCHITECTURE_ID
         if tile == 0 and not needs_no_tiles:
-            tile = automatic_tile(sizes.network, scale, host.free_memory(model.device))
-        progress = host.batch_progress(len(colours))
+            tile = automatic_tile(sizes.network, scale, services.free_memory(model.device))
+        progress = services.batch_progress(len(colours))
         restored = [
             restore_stage1(
                 colours[index : index + 1].to(model.device),
@@ -181,12 +181,12 @@ class BIRRestorationModule(io.ComfyNode):
                 overlap=overlap,
                 padding=padding,
                 callback=progress(index),
-                on_smaller_tile=lambda _: host.free_cache(),
+                on_smaller_tile=lambda _: services.free_cache(),
             ).clamp(0, 1)
             for index in range(len(colours))
         ]
-        pictures = attach_alpha(torch.cat([host.to_output(one) for one in restored]), alpha)
-        return io.NodeOutput(host.to_output(to_channels_last(pictures)), sizes.output)
+        pictures = attach_alpha(torch.cat([services.to_output(one) for one in restored]), alpha)
+        return io.NodeOutput(services.to_output(to_channels_last(pictures)), sizes.output)
 
 
 class BIRCrop(io.ComfyNode):
@@ -235,7 +235,7 @@ class BIRCrop(io.ComfyNode):
             picture = without_padding(picture, latent)
         if size is not None and tuple(picture.shape[-2:]) != tuple(size):
             picture = resize(picture, *size)
-        return io.NodeOutput(host.to_output(to_channels_last(picture.clamp(0, 1))))
+        return io.NodeOutput(services.to_output(to_channels_last(picture.clamp(0, 1))))
 
 
 def without_padding(picture: Tensor, latent: dict[str, Any]) -> Tensor:

@@ -6,7 +6,7 @@ from comfy_api.latest import io
 
 from ..bir_core.diffusion.guidance import LATENT_FACTOR
 from ..bir_core.tiling import tile_starts
-from .host_tiling import TilingPatch
+from .host.tiling import TilingPatch
 
 WEIGHTS = ("gaussian", "official", "uniform")
 

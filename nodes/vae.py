@@ -6,10 +6,10 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..bir_core.errors import BIRError
-from ..bir_core.exact_tiled_vae import SMALLEST_TILE
+from ..bir_core.exact_vae.tiled import SMALLEST_TILE
 from ..bir_core.images import from_channels_last, split_alpha, to_channels_last
-from . import host
-from .host_vae import (
+from .host import services
+from .host.vae import (
     AS_THE_VAE,
     DEFAULT_TILE,
     DTYPES,
@@ -101,7 +101,7 @@ class BIRVAEDecodeTiled(io.ComfyNode):
     ) -> io.NodeOutput:
         tiling = Tiling(tile_size, precision, parking, parking_dtype)
         images = decode(vae, samples["samples"], tiling)
-        return io.NodeOutput(host.to_output(images))
+        return io.NodeOutput(services.to_output(images))
 
 
 class BIRVAEEncodeTiled(io.ComfyNode):
@@ -153,4 +153,4 @@ class BIRVAEEncodeTiled(io.ComfyNode):
         colours, _ = split_alpha(from_channels_last(pixels))
         tiling = Tiling(tile_size, precision, parking, parking_dtype)
         latents = encode(vae, to_channels_last(colours), tiling)
-        return io.NodeOutput({"samples": host.to_output(latents)})
+        return io.NodeOutput({"samples": services.to_output(latents)})

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from bir_core.training import loop
 from bir_core.training.data import open_source
-from bir_core.training.methods import make_training
+from bir_core.training.methods.table import make_training
 from bir_core.training.run import make_source
 
 

@@ -12,7 +12,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from ..diffbir import LATENT_SCALE
+from ..diffbir.pipeline import LATENT_SCALE
 from ..diffusion.guidance import (
     LATENT_FACTOR,
     RestorationGuidance,
@@ -20,7 +20,7 @@ from ..diffusion.guidance import (
     pool_weight,
     region_weight,
 )
-from ..exact_tiled_vae import decode_tiled, decode_with_gradient, encode_tiled
+from ..exact_vae.tiled import decode_tiled, decode_with_gradient, encode_tiled
 from ..networks.autoencoder import SDVAE, VAEConfig
 from ..networks.ir_controlnet import IRControlNet
 from ..networks.unet import SDUNet, UNetConfig

@@ -15,9 +15,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ..diffir.restore import free_memory, plan_strip
+from ..diffir.streaming import stream
 from ..networks.diffir import OFFICIAL_CONFIGS, DiffIRStage2, draw_noise
-from ..networks.diffir_streaming import stream
-from ..restore import free_memory, plan_strip
 from .measuring import peak_memory_of, seconds_of
 
 Side = Literal["plain", "streamed"]

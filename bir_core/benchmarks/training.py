@@ -12,7 +12,7 @@ import torch
 from ..errors import BIRError
 from ..training.data import open_source
 from ..training.loop import Run, make_accelerator
-from ..training.methods import make_training
+from ..training.methods.table import make_training
 from ..training.recipe import Recipe
 from ..training.run import make_source
 from ..training.start_files import StartFiles

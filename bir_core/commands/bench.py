@@ -123,7 +123,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _run_training(options: argparse.Namespace) -> int:
     from ..benchmarks.training import training_throughput
-    from ..training.methods import load_recipe
+    from ..training.methods.table import load_recipe
 
     if options.data is None:
         raise BIRError("--training should have pictures, but none came; give a folder as --data.")

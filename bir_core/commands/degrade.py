@@ -18,7 +18,13 @@ from ..atomic_files import complete_file
 from ..degradations import MaskDegradation, degrade, get_preset, preset_names
 from ..errors import BIRError
 from ..images import resize
-from ..picture_files import Picture, list_pictures, read_picture, require_free, write_picture
+from ..pictures.files import (
+    Picture,
+    list_pictures,
+    read_picture,
+    require_free,
+    write_picture,
+)
 from .options import positive, seed, write_line
 
 

@@ -6,9 +6,9 @@ from typing import cast
 
 from ..checkpoints import load_model
 from ..checkpoints.diffusers import network_file
+from ..diffbir.prompts import encode_prompts, save_embedding
 from ..errors import BIRError
 from ..networks.text_encoder import TextEncoder
-from ..prompts import encode_prompts, save_embedding
 from .options import write_line
 
 

@@ -25,7 +25,7 @@ from ..evaluation.protocols import PROTOCOLS, Protocol
 from ..evaluation.samples import degraded_pairs, folder_pairs, load, model_samples, result_samples
 from ..evaluation.tables import as_markdown, require_table_name, write_table
 from ..evaluation.weight_files import usual_folder
-from ..picture_files import list_pictures, read_picture, require_free
+from ..pictures.files import list_pictures, read_picture, require_free
 from ..weights import BUILTIN_NAMES, builtin_model_path
 from .options import DTYPES, add_device_arguments, choose_device, positive, seed, write_line
 

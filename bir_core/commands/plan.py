@@ -14,9 +14,8 @@ import torch
 from torch import nn
 
 from ..checkpoints import load_model
-from ..diffbir_settings import DiffBIRSettings, official_settings
-from ..errors import BIRError
-from ..memory_plan import (
+from ..diffbir import method as restore_diffbir
+from ..diffbir.memory_plan import (
     GIGABYTE,
     DiffBIRNetworks,
     MemoryPlan,
@@ -24,17 +23,18 @@ from ..memory_plan import (
     plan_diffir,
     weight_bytes,
 )
+from ..diffbir.restoration_modules import RestorationModule
+from ..diffbir.settings import DiffBIRSettings, official_settings
+from ..diffbir.stage1 import Task, Version, official_order, stage1_sizes
+from ..diffir.restore import free_memory
+from ..errors import BIRError
 from ..networks.autoencoder import SDVAE, VAEConfig
 from ..networks.diffir import DiffIRStage2
 from ..networks.ir_controlnet import IRControlNet
 from ..networks.swinir import SwinIR, SwinIRConfig
 from ..networks.unet import SDUNet, UNetConfig
-from ..picture_files import read_picture
-from ..restoration_modules import RestorationModule
-from ..restore import free_memory
-from ..stage1 import Task, Version, official_order, stage1_sizes
+from ..pictures.files import read_picture
 from ..weights import BUILTIN_NAMES, builtin_model_path
-from . import restore_diffbir
 from .options import DTYPES, add_device_arguments, choose_device, write_line
 
 UNITS = {"MB": 10**6, "GB": 10**9, "MIB": 2**20, "GIB": 2**30}

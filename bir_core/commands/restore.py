@@ -10,8 +10,10 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ..atomic_files import remove_leftovers
+from ..diffbir import method as restore_diffbir
+from ..diffir import method as restore_diffir
 from ..errors import BIRError
-from . import restore_diffbir, restore_diffir, restore_local, restore_ray
+from . import restore_local, restore_ray
 from .options import add_device_arguments, option_names, seed, write_line
 from .restore_jobs import FORMAT_SUFFIXES, Job, plan_jobs
 

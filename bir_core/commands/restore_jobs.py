@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import BIRError
-from ..picture_files import SIXTEEN_BIT_FORMATS, SUFFIXES, list_pictures, require_free
+from ..pictures.files import SIXTEEN_BIT_FORMATS, SUFFIXES, list_pictures, require_free
 
 FORMAT_SUFFIXES = {"png": ".png", "jpg": ".jpg", "webp": ".webp", "tiff": ".tif"}
 

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from ..diffbir import method as restore_diffbir
+from ..diffir import method as restore_diffir
 from ..errors import BIRError
 from ..images import resize
 from ..memory import is_out_of_memory
-from ..picture_files import Picture, read_picture, require_format, write_picture
-from . import restore_diffbir, restore_diffir
+from ..pictures.files import Picture, read_picture, require_format, write_picture
 from .options import choose_device
 from .restore_jobs import Job
 

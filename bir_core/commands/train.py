@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         BIRError: see `load_recipe` and `run_recipe`.
     """
-    from ..training.methods import load_recipe
+    from ..training.methods.table import load_recipe
     from ..training.run import run_recipe
 
     # Validation, and losses without a terminal.

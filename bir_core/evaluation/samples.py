@@ -11,12 +11,12 @@ from ..checkpoints import load_model, read_checkpoint
 from ..checkpoints.architectures import ARCHITECTURES
 from ..checkpoints.keys import unwrap
 from ..degradations import degrade, get_preset
+from ..diffbir.restoration_modules import load_restoration_module
+from ..diffir.restore import restore
 from ..errors import BIRError
 from ..images import resize
 from ..networks.diffir import DiffIRStage2
-from ..picture_files import list_pictures, read_picture
-from ..restoration_modules import load_restoration_module
-from ..restore import restore
+from ..pictures.files import list_pictures, read_picture
 from .measuring import Sample
 
 

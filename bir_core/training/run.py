@@ -19,7 +19,7 @@ from .data import (
     to_float,
 )
 from .loop import make_accelerator, train
-from .methods import make_training
+from .methods.table import make_training
 from .recipe import Recipe
 from .start_files import StartFiles
 from .toml_tables import require

@@ -52,7 +52,10 @@ from bir_pack.bir_core.diffusion.schedules import edm_sigmas, spaced_sigmas  # n
 from bir_pack.bir_core.errors import BIRError  # noqa: E402
 from bir_pack.bir_core.networks.ir_controlnet import IRControlNet  # noqa: E402
 from bir_pack.bir_core.networks.unet import UNetConfig  # noqa: E402
-from bir_pack.nodes import color, host_control, host_control_loader, host_sampling  # noqa: E402
+from bir_pack.nodes import color  # noqa: E402
+from bir_pack.nodes.host import control as host_control  # noqa: E402
+from bir_pack.nodes.host import control_loader as host_control_loader  # noqa: E402
+from bir_pack.nodes.host import sampling as host_sampling  # noqa: E402
 
 
 def vectors(name: str) -> tuple[Results, dict[str, str]]:

@@ -36,7 +36,7 @@ from bir_pack.bir_core.diffusion.guidance import region_weight  # noqa: E402
 from bir_pack.bir_core.diffusion.schedules import spaced_sigmas  # noqa: E402
 from bir_pack.bir_core.errors import BIRError  # noqa: E402
 from bir_pack.bir_core.networks.autoencoder import SDVAE, VAEConfig  # noqa: E402
-from bir_pack.nodes.host_guidance import LAST_TIMESTEP, GuidancePatch  # noqa: E402
+from bir_pack.nodes.host.guidance import LAST_TIMESTEP, GuidancePatch  # noqa: E402
 
 with safe_open(data / "diffbir_guidance.safetensors", "pt") as file:
     vectors = {name: file.get_tensor(name).double() for name in file.keys()}  # noqa: SIM118

@@ -8,7 +8,7 @@ import torch
 from comfyui.diffbir_graph import Array
 from comfyui.harness import Failed, Server, node, unique_copy
 
-from bir_core.color_fix import adain_color_fix, wavelet_color_fix
+from bir_core.diffbir.color_fix import adain_color_fix, wavelet_color_fix
 from bir_core.images import from_channels_last, to_channels_last
 
 METHODS = {"wavelet": wavelet_color_fix, "adain": adain_color_fix}

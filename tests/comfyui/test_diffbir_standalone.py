@@ -11,8 +11,8 @@ from comfyui.harness import Server, node
 from comfyui.test_diffbir_sampler import one_node, restored
 from comfyui.vae_models import DECODER_WIDTH, vae_weights, write_vae
 
-from bir_core.diffbir import DiffBIR
-from bir_core.diffbir_settings import DiffBIRSettings
+from bir_core.diffbir.pipeline import DiffBIR
+from bir_core.diffbir.settings import DiffBIRSettings
 from bir_core.diffusion.noise import NoiseSource, draw_normal, image_generators
 from bir_core.images import from_channels_last, to_channels_last
 from bir_core.networks.autoencoder import SDVAE, VAEConfig

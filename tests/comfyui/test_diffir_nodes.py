@@ -10,7 +10,7 @@ from comfyui.models import CONFIGS, random_model
 from numpy.typing import NDArray
 
 from bir_core.checkpoints import load_model, save_checkpoint
-from bir_core.restore import restore
+from bir_core.diffir.restore import restore
 
 Array = NDArray[np.float32]
 Run = Callable[..., Array]

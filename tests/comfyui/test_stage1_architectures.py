@@ -15,9 +15,9 @@ from comfyui.harness import Server
 from comfyui.test_diffbir_stage1 import picture_of, stage1
 from parity import fill_by_rule_w
 
+from bir_core.diffbir.restoration_modules import load_restoration_module
+from bir_core.diffbir.stage1 import official_order, restore_stage1, stage1_sizes
 from bir_core.networks.swinir import SwinIR, SwinIRConfig
-from bir_core.restoration_modules import load_restoration_module
-from bir_core.stage1 import official_order, restore_stage1, stage1_sizes
 
 
 def calm(weights: Weights, last: str) -> Weights:

@@ -7,7 +7,7 @@ from comfyui.harness import Failed, Prompt, Server, node, unique_copy
 from comfyui.models import CONFIGS, random_model
 from numpy.typing import NDArray
 
-from bir_core.restore import restore
+from bir_core.diffir.restore import restore
 
 Array = NDArray[np.float32]
 

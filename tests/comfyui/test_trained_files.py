@@ -12,7 +12,7 @@ from training_pictures import write_pictures
 from bir_core import load_model, restore
 from bir_core.checkpoints import save_checkpoint
 from bir_core.networks.swinir import SwinIR
-from bir_core.training.methods import load_recipe
+from bir_core.training.methods.table import load_recipe
 from bir_core.training.run import run_recipe
 from bir_core.training.start_files import StartFiles
 

@@ -32,8 +32,8 @@ from bir_pack.bir_core.errors import BIRError  # noqa: E402
 from bir_pack.bir_core.networks.ir_controlnet import IRControlNet  # noqa: E402
 from bir_pack.bir_core.networks.unet import UNetConfig  # noqa: E402
 from bir_pack.bir_core.tiling import Tile  # noqa: E402
-from bir_pack.nodes import host_control_loader  # noqa: E402
-from bir_pack.nodes.host_tiling import TilingPatch  # noqa: E402
+from bir_pack.nodes.host import control_loader as host_control_loader  # noqa: E402
+from bir_pack.nodes.host.tiling import TilingPatch  # noqa: E402
 
 found = {}
 config = UNetConfig(

@@ -30,7 +30,7 @@ sys.modules["bir_pack"] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(sys.modules["bir_pack"])
 
 from bir_pack.bir_core.benchmarks.measuring import peak_memory_of, seconds_of  # noqa: E402
-from bir_pack.nodes.host_vae import Tiling, decode  # noqa: E402
+from bir_pack.nodes.host.vae import Tiling, decode  # noqa: E402
 
 CPU = torch.device("cpu")
 vae = comfy.sd.VAE(sd=comfy.utils.load_torch_file(str(file)))

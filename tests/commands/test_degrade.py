@@ -9,7 +9,7 @@ from command_line import run_here, save_small_model
 from bir_core.commands import degrade as command
 from bir_core.degradations import degrade, get_preset
 from bir_core.errors import BIRError
-from bir_core.picture_files import Picture, read_picture, write_picture
+from bir_core.pictures.files import Picture, read_picture, write_picture
 
 
 def call(*words: str | Path) -> int:

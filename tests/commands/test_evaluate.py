@@ -11,9 +11,9 @@ from training_pictures import write_pictures
 
 from bir_core import load_model
 from bir_core.degradations import degrade, get_preset
+from bir_core.diffir.restore import restore
 from bir_core.metrics import psnr, ssim, ssim_volume
-from bir_core.picture_files import read_picture
-from bir_core.restore import restore
+from bir_core.pictures.files import read_picture
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from bir_core.cli import main
-from bir_core.picture_files import Picture, write_picture
+from bir_core.pictures.files import Picture, write_picture
 
 
 def plan(capsys, *arguments):

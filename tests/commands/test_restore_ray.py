@@ -19,7 +19,7 @@ from bir_core.checkpoints import save_checkpoint
 from bir_core.cli import main
 from bir_core.commands import restore, restore_ray
 from bir_core.networks.swinir import SwinIR
-from bir_core.picture_files import Picture, write_picture
+from bir_core.pictures.files import Picture, write_picture
 
 # As the command does; Ray reads it when it is imported.
 os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")

@@ -14,7 +14,7 @@ from bir_core.evaluation.frechet import frechet_distance
 from bir_core.evaluation.metrics import METRICS, Settings
 from bir_core.evaluation.networks import face_crop, inception_features, pyiqa_network
 from bir_core.evaluation.weight_files import require_weights
-from bir_core.picture_files import read_picture
+from bir_core.pictures.files import read_picture
 
 pytest.importorskip("pyiqa", reason="pyiqa is not installed")
 CPU = torch.device("cpu")

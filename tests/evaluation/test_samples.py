@@ -8,7 +8,7 @@ from bir_core.checkpoints import save_checkpoint
 from bir_core.errors import BIRError
 from bir_core.evaluation.samples import degraded_pairs, folder_pairs, load, result_samples
 from bir_core.networks.swinir import SwinIR, SwinIRConfig
-from bir_core.picture_files import read_picture
+from bir_core.pictures.files import read_picture
 
 CPU = torch.device("cpu")
 

@@ -13,7 +13,7 @@ from diffbir_models import TINY_SWINIR, filled, save_base
 from bir_core.checkpoints import save_checkpoint
 from bir_core.networks import discriminators
 from bir_core.networks.swinir import SwinIR
-from bir_core.training.methods import load_recipe
+from bir_core.training.methods.table import load_recipe
 from bir_core.training.run import run_recipe
 from bir_core.training.start_files import StartFiles
 from bir_core.training.state import read_state

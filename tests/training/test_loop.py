@@ -17,8 +17,8 @@ from webdataset import ShardWriter
 from bir_core import load_model
 from bir_core.training import loop
 from bir_core.training.data import open_source
-from bir_core.training.diffir import stage1_training
-from bir_core.training.methods import load_recipe
+from bir_core.training.methods.diffir import stage1_training
+from bir_core.training.methods.table import load_recipe
 from bir_core.training.phases import Phase, Training, Update
 from bir_core.training.run import make_source, run_recipe
 from bir_core.training.start_files import StartFiles

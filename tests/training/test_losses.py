@@ -8,8 +8,8 @@ from parity import config_from_metadata, fill_by_rule, load_vectors
 
 from bir_core.networks.diffir import DiffIRConfig, DiffIRStage1, DiffIRStage2
 from bir_core.training.data import Batch
-from bir_core.training.diffir import JointLoss, PriorLoss, Stage1Loss
 from bir_core.training.losses import pixel_l1, prior_kl, prior_l1
+from bir_core.training.methods.diffir import JointLoss, PriorLoss, Stage1Loss
 
 NETS = ["realsr_x4", "realsr_x2", "realsr_x1", "srgan_x4_b2", "deblur_b2"]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import BIRError
-from ...picture_files import list_pictures
+from ...pictures.files import list_pictures
 from .captions import Captions, captions_from
 from .pictures import WholeExample, read_training_picture
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ...errors import BIRError
-from ...picture_codecs import decode
+from ...pictures.codecs import decode
 from .captions import Captions
 
 

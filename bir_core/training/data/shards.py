@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ...errors import BIRError
-from ...picture_files import SUFFIXES
+from ...pictures.files import SUFFIXES
 from .captions import Captions, captions_from
 from .pictures import WholeExample, read_training_picture
 from .shard_index import load_or_make_index, walk, webdataset_package

@@ -8,7 +8,7 @@ from bir_core.errors import BIRError
 from bir_core.training.data import places
 from bir_core.training.data.cuts import cut_picture
 from bir_core.training.data.places import affine, bend, perspective, places_window, shift_hsv
-from bir_core.training.methods import load_recipe
+from bir_core.training.methods.table import load_recipe
 
 SIZE = torch.Size((40, 60))
 

@@ -1,0 +1,89 @@
+"""What IRControlNet is conditioned on: the latent of the stage-1 image, its noise and its parts."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ..diffusion.guidance import LATENT_FACTOR
+from ..diffusion.noise import draw_normal, image_generators
+from ..diffusion.schedules import q_sample
+from ..errors import BIRError
+from ..images import pad_to_multiple, resize
+from ..networks.unet import UNetConfig
+
+# Latents in multiples of 8 pass through the four levels of the UNet without rounding.
+PADDED_MULTIPLE = 64
+# Sides of a mask may be this part longer or shorter than the proportions of the image.
+ASPECT_TOLERANCE = 0.02
+
+
+def augment_condition(latent: Tensor, alpha_cumprod: float, seed: int) -> Tensor:
+    """Noise on the condition (DiffBIR's noise_aug): less faithful, more inventive.
+
+    Args:
+        latent: (B, 4, h, w), latent_scale applied.
+        alpha_cumprod: abar of the timestep up to which noise is added, in the model's schedule.
+        seed: image i of the batch takes the second draw of seed + i: the first is the noise that
+            sampling starts from, in the official code too, and the two must be independent.
+
+    Returns:
+        sqrt(abar) latent + sqrt(1 - abar) noise.
+    """
+    generators = image_generators(seed, len(latent))
+    draw_normal(generators, latent)  # what a sampler with the same seed starts from
+    noise = draw_normal(generators, latent)
+    return q_sample(latent, noise, torch.tensor(alpha_cumprod))
+
+
+def latent_mask(mask: Tensor, height: int, width: int) -> Tensor:
+    """A MASK (B, H, W) or (H, W) for an image of (height, width) pixels as (B, 1, h, w), at the
+    resolution of the padded image's latents."""
+    masks = mask.float().reshape(-1, 1, *mask.shape[-2:])
+    proportion = masks.shape[-1] * height / (masks.shape[-2] * width)
+    if abs(proportion - 1) > ASPECT_TOLERANCE:
+        raise BIRError(
+            f"The mask of the guidance should have the proportions of the image, {width} x "
+            f"{height}, but {masks.shape[-1]} x {masks.shape[-2]} came; paint it on the image, or "
+            "disconnect it."
+        )
+    padded = pad_to_multiple(resize(masks, height, width, "bilinear"), PADDED_MULTIPLE)
+    latents = padded.shape[-2] // LATENT_FACTOR, padded.shape[-1] // LATENT_FACTOR
+    return resize(padded, *latents, "area").clamp(0, 1)
+
+
+def condition_parts(
+    condition: Tensor, corners: Sequence[tuple[int, int]], height: int, width: int, count: int
+) -> Tensor:
+    """The parts of the condition that belong to the parts of a latent.
+
+    Args:
+        condition: (B, 4, H, W) of the whole picture.
+        corners: (y, x) of each part in latent pixels.
+        height, width: of every part.
+        count: samples of each part. A condition of fewer images is repeated in their order, of
+            more is cut.
+
+    Returns:
+        (len(corners) * count, 4, height, width), part by part.
+    """
+    index = torch.arange(count, device=condition.device) % len(condition)
+    parts = [condition[:, :, y : y + height, x : x + width][index] for y, x in corners]
+    return torch.cat(parts)
+
+
+def control_memory(config: UNetConfig, batch: int, height: int, width: int, itemsize: int) -> int:
+    """Bytes of activations while an IRControlNet runs on a latent (batch, 4, height, width): an
+    estimate of its outputs and of the widest feed-forward layer, which is that of the first
+    level.
+
+    Args:
+        itemsize: bytes per number.
+    """
+    channels = config.model_channels
+    outputs = sum(
+        channels * mult * (config.num_res_blocks + 1) / 4**level
+        for level, mult in enumerate(config.channel_mult)
+    )
+    working = 16 * channels  # value and gate of GEGLU, 8 times the width, and as much around it
+    return int(batch * height * width * itemsize * (outputs + working))

@@ -1,0 +1,444 @@
+"""How much memory each stage of a run takes, and the pieces in which it fits: one plan for all.
+
+The numbers are those of the tensors alive at the busiest moment, measured on the networks of the
+official sizes and rounded up; `USABLE` leaves the rest of the memory to the work space of libraries
+and to what no estimate sees. Where a plan is wrong nevertheless, each stage goes on with smaller
+pieces when the memory runs out.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import nn
+
+from ..diffir.restore import USABLE, plan_strip, strip_memory
+from ..diffusion.guidance import LATENT_FACTOR
+from ..errors import BIRError
+from ..exact_vae.gradient import gradient_bytes
+from ..exact_vae.operations import (
+    Operation,
+    base_channels,
+    decoder_operations,
+    encoder_operations,
+    parked_bytes,
+    working_bytes,
+)
+from ..exact_vae.tiled import choose_parking
+from ..fallbacks import dtype_of
+from ..networks.diffir import DiffIRConfig, DiffIRStage2
+from ..networks.swinir import SwinIR
+from ..tiling import tiles
+from .conditioning import PADDED_MULTIPLE
+from .restoration_modules import RestorationModule
+from .settings import DiffBIRSettings
+from .stage1 import (
+    Order,
+    Size,
+    Stage1Sizes,
+    fitting_tile,
+    stage1_memory,
+)
+
+GIGABYTE = 1e9
+RGB = 3 * 4  # bytes of a pixel in float32
+# Sides of tiles in pixels, the preferred first: Stable Diffusion 2.1 base was trained on 512.
+TILES = (512, 256, 128, 64)
+# Tiles in one call of the networks: more do not make a large device faster.
+MOST_TILES = 8
+
+# Measured, in numbers per pixel of its output: three maps of SwinIR's 64 channels.
+SWINIR_MAPS = 200
+# In numbers per latent pixel and channel of the first level: IRControlNet, then the UNet
+# with its residuals.
+STAGE2_MAPS = 33
+# In numbers per pixel and channel of the widest grid: the whole VAE, and the decoder with what its
+# gradient needs.
+VAE_MAPS = 6.1
+VAE_GRADIENT_MAPS = 46
+# In numbers per latent pixel: noise, estimates and memory of a sampler, weights of the tiles.
+LATENT_MAPS = 64
+# In RGB pictures of the padded size that are alive besides the networks' maps.
+ENCODING_PICTURES = 4
+SAMPLING_PICTURES = 4
+GUIDANCE_PICTURES = 4  # on pixels
+DECODING_PICTURES = 10
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """One stage of a run; memory in bytes.
+
+    Attributes:
+        name: "stage 1", "encoding", "sampling", "decoding", or "restoring" for DiffIR.
+        tile: side of its pieces in pixels; 0 for the whole picture.
+        weights: of the networks that lie on the computing device meanwhile.
+        work: everything else there.
+        parked: feature maps that wait in the host's memory.
+        tile_batch: tiles that are computed at a time.
+        rows: of a strip, for DiffIR.
+    """
+
+    name: str
+    tile: int
+    weights: int
+    work: int
+    parked: int = 0
+    tile_batch: int = 1
+    rows: int = 0
+
+    @property
+    def memory(self) -> int:
+        """Bytes on the computing device."""
+        return self.weights + self.work
+
+    @property
+    def pieces(self) -> str:
+        """Its pieces in words."""
+        if self.rows:
+            return f"strips of {self.rows} rows"
+        if not self.tile:
+            return "whole"
+        batch = f", {self.tile_batch} at a time" if self.tile_batch > 1 else ""
+        return f"tiles of {self.tile}{batch}"
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """What a run takes of a device.
+
+    Attributes:
+        stages: in order.
+        memory: bytes of the device that the run may use, weights included.
+        host_memory: bytes of the host, for maps that are parked.
+        images: pictures of a batch that are restored at a time.
+    """
+
+    stages: tuple[StagePlan, ...]
+    memory: int
+    host_memory: int
+    images: int = 1
+
+    @property
+    def largest(self) -> StagePlan:
+        """The stage that takes most of the device."""
+        return max(self.stages, key=lambda stage: stage.memory)
+
+    @property
+    def needed(self) -> int:
+        """Bytes that the device should have for it, with what is left to libraries."""
+        return int(self.largest.memory / USABLE)
+
+    @property
+    def fits(self) -> bool:
+        parked = max(stage.parked for stage in self.stages)
+        return self.needed <= self.memory and parked <= USABLE * self.host_memory
+
+    def __str__(self) -> str:
+        pieces = ", ".join(f"{stage.name} {stage.pieces}" for stage in self.stages)
+        return f"{pieces}; {self.needed / GIGABYTE:.1f} of {self.memory / GIGABYTE:.1f} GB"
+
+    def stage(self, name: str) -> StagePlan:
+        return next(stage for stage in self.stages if stage.name == name)
+
+    def settled(self, settings: DiffBIRSettings) -> DiffBIRSettings:
+        """The settings with the plan's numbers in the place of those that were left to it."""
+        sampling = self.stage("sampling")
+        return replace(
+            settings,
+            stage1_tile=self.stage("stage 1").tile,
+            vae_tile=self.stage("decoding").tile,
+            tile=sampling.tile,
+            tile_batch=sampling.tile_batch,
+        )
+
+
+def weight_bytes(*networks: nn.Module | None, on: torch.device | None = None) -> int:
+    """Memory of the weights and buffers of networks: wherever they lie, or on one kind of
+    device."""
+    tensors = [
+        tensor
+        for network in networks
+        if network is not None
+        for tensor in (*network.parameters(), *network.buffers())
+    ]
+    return sum(
+        tensor.numel() * tensor.dtype.itemsize
+        for tensor in tensors
+        if on is None or tensor.device.type == on.type
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiffBIRNetworks:
+    """What the plan is for; the networks may lie on any device, `meta` included."""
+
+    sd_unet: nn.Module
+    ir_controlnet: nn.Module
+    sd_vae: nn.Module
+    stage1: RestorationModule | None
+
+    @property
+    def stage1_network(self) -> nn.Module | None:
+        return None if self.stage1 is None else self.stage1.network
+
+    @property
+    def modules(self) -> list[nn.Module]:
+        """All networks that hold weights."""
+        modules = (self.stage1_network, self.sd_unet, self.ir_controlnet, self.sd_vae)
+        return [module for module in modules if module is not None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Planner:
+    """The numbers that all stages of a plan share."""
+
+    networks: DiffBIRNetworks
+    settings: DiffBIRSettings
+    padded: Size
+    device: torch.device
+    memory: int
+    host_memory: int
+    offload: bool
+
+    @property
+    def pixels(self) -> int:
+        return self.padded[0] * self.padded[1]
+
+    def weights(self, *used: nn.Module | None) -> int:
+        """Of the networks that lie on the device while `used` work."""
+        return weight_bytes(*(used if self.offload else self.networks.modules))
+
+    def room(self, weights: int) -> float:
+        """Bytes for work beside weights."""
+        return USABLE * self.memory - weights
+
+    def stage1(self, sizes: Stage1Sizes, order: Order, images: int) -> StagePlan:
+        module = self.networks.stage1
+        scale = 1 if module is None else module.scale
+        size = sizes.network
+        if order == "enlarge_first":
+            size = _padded(size)
+        weights = self.weights(self.networks.stage1_network)
+        # The network's input, its output and the sums of the tiles, and the result.
+        pictures = images * RGB * (size[0] * size[1] * (3 + 3 * scale**2) + self.pixels)
+        tile = self.settings.stage1_tile
+        if module is None:
+            return StagePlan("stage 1", tile or 0, weights, pictures)
+        free = max(0.0, self.room(weights) - pictures)
+        if isinstance(module.network, DiffIRStage2) and not tile:
+            # It goes through a picture of any size in strips, as long as the memory takes.
+            config, kind = module.network.config, self.device.type
+            rows = plan_strip(config, *size, 1, int(free / USABLE), torch.float32, kind)
+            work = strip_memory(config, *size, rows, torch.float32)
+            return StagePlan("stage 1", 0, weights, pictures + work, rows=rows)
+        per_pixel = images * _stage1_memory_of_pixel(module)
+        if tile is None:
+            tile = fitting_tile(size, per_pixel, free)
+        height, width = (min(tile or side, side) for side in size)
+        work = per_pixel * height * width
+        return StagePlan("stage 1", tile, weights, pictures + work)
+
+    def vae(
+        self, name: str, operations: list[Operation], size: Size, pictures: int, images: int
+    ) -> StagePlan:
+        """Encoding or decoding; `size` is that of the network's input, and `pictures` are held for
+        each of the images."""
+        dtype = dtype_of(self.networks.sd_vae)
+        weights = self.weights(self.networks.sd_vae)
+        held = images * RGB * pictures * self.pixels
+        chosen = self.settings.vae_tile
+        if chosen == 0:
+            numbers = VAE_MAPS * base_channels(operations) * self.pixels * images
+            return StagePlan(name, 0, weights, held + int(numbers * dtype.itemsize))
+        plan = None
+        for tile in TILES if chosen is None else (chosen,):
+            working = working_bytes(operations, min(tile, max(self.padded)), dtype)
+            try:
+                parking = choose_parking(
+                    operations,
+                    *size,
+                    tile=tile,
+                    device=self.device,
+                    dtype=dtype,
+                    free_device=max(0, int((self.room(weights) - held) / USABLE)),
+                    free_host=self.host_memory,
+                )
+            except BIRError:
+                # As little as possible, which is more than there is.
+                parked = parked_bytes(operations, *size, torch.float16)
+                plan = StagePlan(name, tile, weights, held + working + parked)
+                continue
+            parked = parked_bytes(operations, *size, parking.dtype)
+            if parking.device == self.device:
+                return StagePlan(name, tile, weights, held + working + parked)
+            plan = StagePlan(name, tile, weights, held + working, parked)
+            if held + working <= self.room(weights):
+                return plan
+        assert plan is not None  # there is at least one tile
+        return plan
+
+    def sampling(self, images: int) -> StagePlan:
+        networks, settings = self.networks, self.settings
+        used = [networks.sd_unet, networks.ir_controlnet]
+        pictures = SAMPLING_PICTURES
+        if settings.guidance_in_pixels:
+            used.append(networks.sd_vae)
+            pictures += GUIDANCE_PICTURES
+        latents = 4 * LATENT_MAPS * self.pixels // LATENT_FACTOR**2
+        held = images * (RGB * pictures * self.pixels + latents)
+        weights = self.weights(*used)
+        room = self.room(weights) - held
+        of_prompts = 1 if settings.cfg == 1 and not settings.rescale_cfg else 2
+        batches = range(MOST_TILES, 0, -1) if settings.tile_batch is None else ()
+        for tile in TILES if settings.tile is None else (settings.tile,):
+            height, width = (min(tile or side, side) for side in self.padded)
+            one = _stage2_memory(networks, height, width, images * of_prompts)
+            overlap = min(settings.overlap, tile // 2)
+            count = len(tiles(*self.padded, tile, overlap)) if tile else 1
+            # A CPU gains nothing by several tiles at a time.
+            fitting = [
+                batch
+                for batch in batches
+                if batch <= count and self.device.type != "cpu" and batch * one <= room
+            ]
+            batch = settings.tile_batch or max(fitting, default=1)
+            guiding, parked = self.gradient(tile, images, room)
+            work = held + max(batch * one, guiding)
+            plan = StagePlan("sampling", tile, weights, work, parked, tile_batch=batch)
+            if plan.memory <= USABLE * self.memory and parked <= USABLE * self.host_memory:
+                break
+        return plan
+
+    def gradient(self, tile: int, images: int, room: float) -> tuple[int, int]:
+        """Bytes on the device and on the host for the way through the decoder and back."""
+        if not self.settings.guidance_in_pixels:
+            return 0, 0
+        vae = self.networks.sd_vae
+        operations, dtype = decoder_operations(vae.decoder), dtype_of(vae)
+        if not tile or tile >= max(self.padded):
+            numbers = VAE_GRADIENT_MAPS * base_channels(operations) * self.pixels * images
+            return numbers * dtype.itemsize, 0
+        latent = (self.padded[0] // LATENT_FACTOR, self.padded[1] // LATENT_FACTOR)
+        parked = images * gradient_bytes(operations, *latent)
+        # With the gradients of a tile.
+        working = 2 * working_bytes(operations, tile, dtype)
+        if parked + working <= room or self.device.type == "cpu":
+            return parked + working, 0
+        return working, parked
+
+
+def _stage1_memory_of_pixel(module: RestorationModule) -> int:
+    """Bytes of the maps for a pixel of the input."""
+    if isinstance(module.network, SwinIR):
+        return SWINIR_MAPS * module.scale**2 * dtype_of(module.network).itemsize
+    return stage1_memory((1, 1), module.scale)
+
+
+def _stage2_memory(networks: DiffBIRNetworks, height: int, width: int, samples: int) -> int:
+    """Bytes of the maps of UNet and IRControlNet for pictures of (height, width) pixels."""
+    dtype = dtype_of(networks.sd_unet)
+    channels: int = networks.sd_unet.config.model_channels  # type: ignore[union-attr,assignment]
+    latent = height // LATENT_FACTOR * (width // LATENT_FACTOR)
+    return int(STAGE2_MAPS * channels * latent * samples * dtype.itemsize)
+
+
+def _padded(size: Size) -> Size:
+    height, width = (side + -side % PADDED_MULTIPLE for side in size)
+    return height, width
+
+
+def plan_diffbir(
+    networks: DiffBIRNetworks,
+    sizes: Stage1Sizes,
+    order: Order,
+    settings: DiffBIRSettings,
+    *,
+    device: torch.device,
+    memory: int,
+    host_memory: int,
+    images: int = 1,
+    offload: bool = False,
+) -> MemoryPlan:
+    """Tiles of all stages of DiffBIR that fit into the memory of a device.
+
+    The sampling keeps to tiles of 512 pixels, on which the base was trained, so that the result
+    depends on the memory only where that is too small for them, or for the whole picture in
+    stage 1. What `settings` say is not changed.
+
+    Args:
+        networks: with their weights in the type of the run.
+        sizes, order: of `stage1.stage1_sizes` and `stage1.official_order`.
+        settings: None in them leaves a number to the plan.
+        device: where the networks compute; it need not be there.
+        memory: its bytes that may be used, weights included.
+        host_memory: bytes of the host; the same memory for a CPU.
+        images: in the batch.
+        offload: whether only the networks of the stage lie on the device.
+
+    Returns:
+        The plan; if `fits` is False then even the smallest pieces take more.
+    """
+    encoder = encoder_operations(networks.sd_vae.encoder)
+    decoder = decoder_operations(networks.sd_vae.decoder)
+    padded = _padded(sizes.condition)
+    latent = (padded[0] // LATENT_FACTOR, padded[1] // LATENT_FACTOR)
+    planner = _Planner(
+        networks=networks,
+        settings=settings,
+        padded=padded,
+        device=device,
+        memory=memory,
+        host_memory=host_memory,
+        offload=offload,
+    )
+    # The whole batch where it fits, or else picture by picture: smaller tiles would make a result
+    # depend on what else is in the batch.
+    together, alone = (
+        (planner.stage1(sizes, order, count), planner.sampling(count)) for count in (images, 1)
+    )
+    same = [stage.tile for stage in together] == [stage.tile for stage in alone]
+    if not same or max(stage.memory for stage in together) > USABLE * memory:
+        images, together = 1, alone
+    stages = (
+        together[0],
+        planner.vae("encoding", encoder, padded, ENCODING_PICTURES, images),
+        together[1],
+        planner.vae("decoding", decoder, latent, DECODING_PICTURES, images),
+    )
+    return MemoryPlan(_one_vae_tile(stages), memory, host_memory, images)
+
+
+def _one_vae_tile(stages: Sequence[StagePlan]) -> tuple[StagePlan, ...]:
+    """The smaller tile of the VAE for both ways: one setting serves them."""
+    names = ("encoding", "decoding")
+    smallest = min(stage.tile for stage in stages if stage.name in names)
+    return tuple(
+        replace(stage, tile=smallest) if stage.name in names else stage for stage in stages
+    )
+
+
+def plan_diffir(
+    config: DiffIRConfig,
+    weights: int,
+    height: int,
+    width: int,
+    *,
+    dtype: torch.dtype,
+    device: torch.device,
+    memory: int,
+) -> MemoryPlan:
+    """The strips in which DiffIR restores one picture.
+
+    Args:
+        config, weights: of the network, and the bytes of its weights.
+        height, width: of the picture.
+        dtype: of the computation.
+        device, memory: as in `plan_diffbir`.
+    """
+    multiple = config.size_multiple
+    padded = (height + -height % multiple, width + -width % multiple)
+    free = max(0, memory - int(weights / USABLE))
+    rows = plan_strip(config, *padded, 1, free, dtype, device.type)
+    work = strip_memory(config, *padded, rows, dtype)
+    return MemoryPlan((StagePlan("restoring", 0, weights, work, rows=rows),), memory, memory)

@@ -1,0 +1,258 @@
+"""The options of `bir restore --method diffbir`, and what they make of a picture."""
+
+import argparse
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, cast, get_args
+
+import torch
+from torch import Tensor
+
+from ..checkpoints import load_model
+from ..checkpoints.diffusers import network_file
+from ..commands.options import DTYPES
+from ..diffusion.noise import require_brownian_noise
+from ..diffusion.sampling import SAMPLERS
+from ..errors import BIRError
+from ..networks.text_encoder import TextEncoder
+from . import face_options
+from . import pipeline as diffbir
+from .pipeline import Callback, DiffBIR
+from .prompts import OFFICIAL_PROMPTS, encode_prompts, load_embedding
+from .restoration_modules import RestorationModule, load_restoration_module
+from .settings import CHOICES, DiffBIRSettings, official_settings
+from .stage1 import Task, Version
+
+NO_STAGE1 = "none"
+FILES = ("base", "controlnet", "stage1")
+# Options that become settings of the same name.
+SETTINGS = {
+    "sampler": (str, tuple(SAMPLERS), "of the diffusion"),
+    "steps": (int, None, "of the sampler"),
+    "cfg": (float, None, "how strongly the prompts count; at 1 the negative one does not"),
+    "strength": (float, None, "factor on the control of IRControlNet"),
+    "noise_aug": (int, None, "timestep up to which noise is put on the condition, 0 to 999"),
+    "start": (str, CHOICES["start"], "what the sampling starts from"),
+    "guidance": (float, None, "scale of restoration guidance, 0.5 for 512 x 512 pixels"),
+    "guidance_space": (str, CHOICES["guidance_space"], "where its loss is taken"),
+    "guidance_loss": (
+        str,
+        CHOICES["guidance_loss"],
+        "w_mse holds flat regions, mse everything alike",
+    ),
+    "tile": (int, None, "side in pixels of the tiles of the sampling, 0 for none"),
+    "overlap": (int, None, "pixels that these tiles share"),
+    "tile_batch": (int, None, "tiles that are computed at a time"),
+    "vae_tile": (int, None, "side in pixels of the pieces of the VAE, 0 for none"),
+    "stage1_tile": (int, None, "side in pixels of the tiles of stage 1, 0 for none"),
+    "color_fix": (str, CHOICES["color_fix"], "colours of stage 1 on the result"),
+    "padding": (str, CHOICES["padding"], "of sides to multiples of 64 pixels"),
+    "short_side": (int, None, "least pixels of the smaller side on the way, 0 for no bound"),
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options that only `--method diffbir` takes; those that were not given stay None."""
+    group = parser.add_argument_group("DiffBIR", "only with --method diffbir")
+    group.add_argument(
+        "--base",
+        metavar="FILE|FOLDER",
+        type=Path,
+        help="Stable Diffusion 2.1 base (v1, v2) or DiffBIR's zero-SNR base (v2.1): a checkpoint, "
+        "the UNet's file, or a folder in the layout of diffusers",
+    )
+    group.add_argument("--vae", metavar="FILE", type=Path, help="if the base has none")
+    group.add_argument("--text-encoder", metavar="FILE", type=Path, help="if the base has none")
+    group.add_argument("--controlnet", metavar="FILE", type=Path, help="IRControlNet")
+    group.add_argument(
+        "--stage1",
+        metavar=f"FILE|{NO_STAGE1}",
+        help="network that removes the degradation: SwinIR, DiffIR, or what spandrel knows "
+        f"(BSRNet, SCUNet, ...); {NO_STAGE1} for pictures that are clean already",
+    )
+    group.add_argument("--version", choices=get_args(Version), help="(default: v2.1)")
+    group.add_argument(
+        "--task",
+        choices=(*get_args(Task), face_options.UNALIGNED_FACE),
+        help="face: aligned, 512 x 512; unaligned_face: a whole photo, its background as in sr and "
+        "each face on its own (default: sr)",
+    )
+    face_options.add_arguments(group)
+    group.add_argument(
+        "--upscale", metavar="FACTOR", type=float, help="output by input side (default: 4)"
+    )
+    for name in ("prompt", "negative"):
+        group.add_argument(f"--{name}", metavar="TEXT", help="(default: the authors')")
+        group.add_argument(
+            f"--{name}-embedding",
+            metavar="FILE",
+            type=Path,
+            help="instead of the text: its embedding, made by bir embed",
+        )
+    add_settings(group, SETTINGS)
+    group.add_argument(
+        "--rescale-cfg",
+        action="store_true",
+        default=None,
+        help="let cfg grow from 1 to 1 + cfg along the sampling",
+    )
+    group.add_argument(
+        "--offload",
+        action="store_true",
+        default=None,
+        help="keep the networks of other stages in the host's memory, for GPUs of little memory",
+    )
+    group.add_argument(
+        "--sampler-option",
+        metavar="NAME=NUMBER",
+        type=_assignment,
+        action="append",
+        help="eta, s_noise, s_churn, s_tmin, s_tmax or order of the sampler; may be repeated",
+    )
+
+
+def add_settings(group: argparse._ArgumentGroup, names: Iterable[str]) -> None:
+    """The options of these settings; those that were not given stay None."""
+    for name in names:
+        kind, choices, text = SETTINGS[name]
+        group.add_argument(
+            "--" + name.replace("_", "-"),
+            type=cast(Any, kind),
+            choices=choices,
+            metavar=None if choices else "NUMBER",
+            help=f"{text} (default: {_defaults(name)})",
+        )
+
+
+def _defaults(name: str) -> str:
+    """What a setting is in each version, in words."""
+    values = {version: getattr(official_settings(version), name) for version in get_args(Version)}
+    if values["v2.1"] is None:
+        return "from the free memory"
+    if len(set(values.values())) == 1:
+        return str(values["v2.1"])
+    return ", ".join(f"{value} for {version}" for version, value in values.items())
+
+
+def _assignment(text: str) -> tuple[str, float]:
+    name, equals, number = text.partition("=")
+    try:
+        return name, float(number if equals else "")
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(
+            f"expected NAME=NUMBER such as eta=0.5, but {text} came"
+        ) from error
+
+
+def prepare(
+    options: argparse.Namespace, device: torch.device
+) -> Callable[[Tensor, Callback], Tensor]:
+    """Load everything that the options name.
+
+    Returns:
+        A function from a picture (1, 3, H, W) in [0, 1] and a progress callback to the result.
+
+    Raises:
+        BIRError: a file that is missing, unreadable or of another kind, or impossible settings.
+    """
+    for name in FILES:
+        if getattr(options, name) is None:
+            raise BIRError(
+                f"Expected --{name} for --method diffbir, but none came; give the file"
+                + (f", or {NO_STAGE1}." if name == "stage1" else ".")
+            )
+    if options.offload and device.type == "cpu":
+        raise BIRError(
+            "Expected a GPU for --offload, but the CPU computes, which has no memory of its own; "
+            "leave the option out or choose another --device."
+        )
+    # The tiles that were chosen, one line for each picture.
+    logging.getLogger(diffbir.__name__).setLevel(logging.INFO)
+    version: Version = options.version or "v2.1"
+    settings = _settings(options, version)
+    if SAMPLERS[settings.sampler].brownian:
+        require_brownian_noise()
+    needs_negative = settings.cfg != 1 or settings.rescale_cfg
+    faces = face_options.load_face_networks(options, version, device)
+    prompts = _embeddings(options, version, device, needs_negative)
+    dtype = DTYPES[options.dtype]
+    # Of networks that wait on the host, none need be on the device at first.
+    place = torch.device("cpu") if options.offload else device
+    module = _stage1(options.stage1, place)
+    pipeline = DiffBIR(
+        sd_unet=load_model(
+            _part(options.base, "sd_unet"), architecture="sd_unet", device=place, dtype=dtype
+        ),
+        ir_controlnet=load_model(
+            options.controlnet, architecture="ir_controlnet", device=place, dtype=dtype
+        ),
+        # As in the official code these stay in float32.
+        sd_vae=load_model(
+            options.vae or _part(options.base, "sd_vae"), architecture="sd_vae", device=place
+        ),
+        stage1=module,
+        version=version,
+        device=device,
+        offload=bool(options.offload),
+    )
+    if faces is None:
+        restorer: Callable[..., Tensor] = partial(pipeline, task=options.task or "sr")
+    else:
+        restorer = face_options.photo_restorer(pipeline, faces)
+
+    def restore(image: Tensor, callback: Callback) -> Tensor:
+        return restorer(
+            image,
+            *prompts,
+            upscale_by=4.0 if options.upscale is None else options.upscale,
+            settings=settings,
+            seed=options.seed,
+            callback=callback,
+        )
+
+    return restore
+
+
+def _settings(options: argparse.Namespace, version: Version) -> DiffBIRSettings:
+    given = {name: getattr(options, name) for name in (*SETTINGS, "rescale_cfg")}
+    changes = {name: value for name, value in given.items() if value is not None}
+    if options.sampler_option:
+        changes["sampler_options"] = dict(options.sampler_option)
+    return replace(official_settings(version), **changes)
+
+
+def _part(base: Path, network: str) -> Path:
+    return network_file(base, network) if base.is_dir() else base
+
+
+def _stage1(choice: str, device: torch.device) -> RestorationModule | None:
+    return None if choice == NO_STAGE1 else load_restoration_module(choice, device=device)
+
+
+def _embeddings(
+    options: argparse.Namespace, version: Version, device: torch.device, needs_negative: bool
+) -> list[Tensor]:
+    """The embedding of the prompt, and of the negative one where it is needed. The text encoder is
+    loaded only for texts, and gone again before the other networks come."""
+    names = ["prompt", "negative"] if needs_negative else ["prompt"]
+    found: dict[str, Tensor] = {}
+    texts: dict[str, str] = {}
+    for name, official in zip(names, OFFICIAL_PROMPTS[version], strict=False):
+        text, file = getattr(options, name), getattr(options, f"{name}_embedding")
+        if text is not None and file is not None:
+            raise BIRError(
+                f"Expected --{name} or --{name}-embedding, but both came; leave one of them out."
+            )
+        if file is not None:
+            found[name] = load_embedding(file)
+        else:
+            texts[name] = official if text is None else text
+    if texts:
+        source = options.text_encoder or _part(options.base, "text_encoder")
+        encoder = cast(TextEncoder, load_model(source, architecture="text_encoder", device=device))
+        embeddings = encode_prompts(encoder, list(texts.values()))
+        found |= {name: embeddings[index, None] for index, name in enumerate(texts)}
+    return [found[name] for name in names]

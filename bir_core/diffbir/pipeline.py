@@ -1,0 +1,454 @@
+"""DiffBIR outside ComfyUI: stage 1 removes the degradation, stage 2 brings detail back.
+
+Lin et al., "DiffBIR: Toward Blind Image Restoration with Generative Diffusion Prior" (ECCV 2024).
+The networks come as modules and the prompts as embeddings; every step is a method, and a call makes
+them all.
+"""
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from ..diffir.restore import free_memory
+from ..diffusion.noise import Draws, NoiseSource, require_brownian_noise
+from ..diffusion.sampling import SAMPLERS
+from ..diffusion.schedules import sd_alphas_cumprod
+from ..errors import BIRError
+from ..exact_vae.tiled import decode_tiled, encode_tiled
+from ..fallbacks import dtype_of, finite, in_fitting_tiles, whole_or_in_tiles
+from ..images import crop, pad_to_multiple, require_finite, resize
+from .conditioning import PADDED_MULTIPLE
+from .memory_plan import TILES, DiffBIRNetworks, MemoryPlan, plan_diffbir, weight_bytes
+from .restoration_modules import RestorationModule
+from .settings import COLOR_FIXES, DiffBIRSettings, official_settings
+from .stage1 import (
+    Stage1Sizes,
+    Task,
+    Version,
+    official_order,
+    restore_stage1,
+    stage1_sizes,
+)
+from .stage2 import LATENT_SCALE as LATENT_SCALE
+from .stage2 import Stage2
+
+CPU = torch.device("cpu")
+
+# (name of the stage, steps done, steps in all); may raise to cancel
+Callback = Callable[[str, int, int], None]
+logger = logging.getLogger(__name__)
+
+
+class DiffBIR:
+    """The two stages with their networks.
+
+    The networks belong on one device, and are brought to it if it is named. UNet and IRControlNet
+    may be of half precision, the arithmetic of the samplers is float32. A stage that gives NaN or
+    infinity in half precision is repeated in float32.
+
+    Args:
+        sd_unet: (x, timesteps, context, control) -> eps, or v for v2.1, as `SDUNet`.
+        ir_controlnet: (x, hint, timesteps, context) -> list of residuals, as `IRControlNet`.
+        sd_vae: as `SDVAE`.
+        stage1: as from `load_restoration_module`, or a function that restores (B, 3, h, w) to
+            (B, 3, h stage1_scale, w stage1_scale), both in [0, 1]; None takes the picture as it is,
+            for input that another program has cleaned.
+        stage1_scale: enlargement by `stage1` if that is a function.
+        version: v1 and v2 want the base of SD 2.1 (eps, plain schedule), v2.1 the zero-SNR base.
+        device: where the work is done; None for where `sd_unet` lies, and the others with it.
+        offload: only the networks of the stage at work lie on the device, the others wait in the
+            host's memory.
+
+    Raises:
+        BIRError: an unknown version, or an IRControlNet with other sizes than the UNet.
+    """
+
+    def __init__(
+        self,
+        *,
+        sd_unet: nn.Module,
+        ir_controlnet: nn.Module,
+        sd_vae: nn.Module,
+        stage1: RestorationModule | Callable[[Tensor], Tensor] | None = None,
+        stage1_scale: int = 1,
+        version: Version = "v2.1",
+        device: torch.device | str | None = None,
+        offload: bool = False,
+    ) -> None:
+        if version not in ("v1", "v2", "v2.1"):
+            raise BIRError(
+                f"Expected DiffBIR v1, v2 or v2.1, but {version!r} came; choose one of these."
+            )
+        configs = [getattr(network, "config", None) for network in (sd_unet, ir_controlnet)]
+        if None not in configs and configs[0] != configs[1]:
+            raise BIRError(
+                f"IRControlNet should have the sizes of the base, {configs[0]}, but {configs[1]} "
+                "came; choose files that belong together."
+            )
+        if stage1 is not None and not isinstance(stage1, RestorationModule):
+            network = stage1 if isinstance(stage1, nn.Module) else None
+            stage1 = RestorationModule(stage1, stage1_scale, "custom", network)
+        self.networks = DiffBIRNetworks(
+            sd_unet=sd_unet, ir_controlnet=ir_controlnet, sd_vae=sd_vae, stage1=stage1
+        )
+        self.version: Version = version
+        self.alphas_cumprod = sd_alphas_cumprod(zero_snr=version == "v2.1")
+        self.device = torch.device(device or next(sd_unet.parameters()).device)
+        self.offload = offload
+        if offload or device is not None:
+            for each in self.networks.modules:
+                each.to(CPU if offload else self.device)
+
+    def with_stage1(
+        self, stage1: RestorationModule | Callable[[Tensor], Tensor] | None
+    ) -> "DiffBIR":
+        """The same with another stage 1; the other networks are shared."""
+        networks = self.networks
+        return type(self)(
+            sd_unet=networks.sd_unet,
+            ir_controlnet=networks.ir_controlnet,
+            sd_vae=networks.sd_vae,
+            stage1=stage1,
+            version=self.version,
+            device=self.device,
+            offload=self.offload,
+        )
+
+    @contextmanager
+    def _present(self, *networks: nn.Module | None) -> Iterator[None]:
+        """Networks on the device for as long as a stage works."""
+        moved = [network for network in networks if network is not None and self.offload]
+        try:
+            for network in moved:
+                network.to(self.device)
+            yield
+        finally:
+            for network in moved:
+                network.to(CPU)
+            if moved:
+                _empty_cache(self.device)
+
+    def plan(
+        self,
+        height: int,
+        width: int,
+        *,
+        task: Task = "sr",
+        upscale_by: float = 4.0,
+        settings: DiffBIRSettings | None = None,
+        images: int = 1,
+        memory: int | None = None,
+        host_memory: int | None = None,
+    ) -> MemoryPlan:
+        """What a call with these arguments takes of the memory, and in which pieces.
+
+        Args:
+            height, width: of the pictures that come in.
+            task, upscale_by, settings: as in a call.
+            images: in the batch.
+            memory, host_memory: bytes of device and host to plan for; None takes what is free now.
+
+        Raises:
+            BIRError: as for impossible sizes in a call.
+        """
+        settings = settings or official_settings(self.version)
+        order = official_order(task, self.version)
+        networks = self.networks
+        if memory is None:
+            lying = weight_bytes(*networks.modules, on=self.device)
+            memory = free_memory(self.device) + lying
+        return plan_diffbir(
+            networks,
+            stage1_sizes(height, width, order, upscale_by, settings.short_side),
+            order,
+            settings,
+            device=self.device,
+            memory=memory,
+            host_memory=free_memory(CPU) if host_memory is None else host_memory,
+            images=images,
+            offload=self.offload,
+        )
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        image: Tensor,
+        prompt: Tensor,
+        negative: Tensor | None = None,
+        *,
+        task: Task = "sr",
+        upscale_by: float = 4.0,
+        settings: DiffBIRSettings | None = None,
+        seed: int = 0,
+        noise: NoiseSource | None = None,
+        callback: Callback | None = None,
+    ) -> Tensor:
+        """Restore pictures.
+
+        Args:
+            image: (B, 3, H, W) in [0, 1], any size.
+            prompt, negative: embeddings (1 or B, 77, 1024), as from `prompts`; negative may be None
+                where cfg is 1.
+            task: sr, denoise or face (aligned, 512 x 512); it decides the order of stage 1.
+            upscale_by: output side divided by input side.
+            settings: None for the official ones of the version.
+            seed: image i draws its noise on the CPU from seed + i, whatever else is in the batch;
+                the SDE samplers draw that of their steps from a Brownian path of this seed.
+            noise: instead of the seed: called with a latent for each draw, first for the start,
+                then for noise_aug where it is set, then by the sampler.
+            callback: told the stage and its progress.
+
+        Returns:
+            (B, 3, int(H upscale_by), int(W upscale_by)) float32 in [0, 1], on the image's device.
+
+        Raises:
+            BIRError: wrong shapes or settings, no memory, numbers that are not finite, or an SDE
+                sampler without the package torchsde.
+        """
+        rgb = image.ndim == 4 and image.shape[1] == 3 and image.numel() > 0
+        if not rgb or not image.is_floating_point():
+            raise BIRError(
+                "The image should be a tensor (B, 3, H, W) of floating-point numbers in [0, 1], "
+                f"but {tuple(image.shape)} of {image.dtype} came; convert it first."
+            )
+        require_finite(image, "The image")
+        settings = settings or official_settings(self.version)
+        _require_prompts(prompt, negative, len(image), settings)
+        if noise is None and SAMPLERS[settings.sampler].brownian:
+            require_brownian_noise()
+        tell = callback or (lambda stage, done, total: None)
+        height, width = image.shape[-2:]
+        plan = self.plan(
+            height,
+            width,
+            task=task,
+            upscale_by=upscale_by,
+            settings=settings,
+            images=len(image),
+        )
+        logger.info("Memory plan: %s", plan)
+        if not plan.fits:
+            logger.warning("%s may not have the memory: %s", self.device, plan)
+        settings = plan.settled(settings)
+        # A source of noise knows nothing of parts of the batch.
+        together = plan.images if noise is None else len(image)
+        parts = [
+            self._restore(
+                image[start : start + together],
+                _rows(prompt, start, together),
+                None if negative is None else _rows(negative, start, together),
+                task,
+                upscale_by,
+                settings,
+                seed + start,
+                noise,
+                tell,
+            )
+            for start in range(0, len(image), together)
+        ]
+        return torch.cat(parts)
+
+    def _restore(
+        self,
+        image: Tensor,
+        prompt: Tensor,
+        negative: Tensor | None,
+        task: Task,
+        upscale_by: float,
+        settings: DiffBIRSettings,
+        seed: int,
+        noise: NoiseSource | None,
+        tell: Callback,
+    ) -> Tensor:
+        """A call on pictures that are restored at a time."""
+        height, width = image.shape[-2:]
+        order = official_order(task, self.version)
+        sizes = stage1_sizes(height, width, order, upscale_by, settings.short_side)
+        condition = self.remove_degradation(
+            image.to(self.device, torch.float32), task, sizes, settings, callback=tell
+        )
+        padded = pad_to_multiple(condition, PADDED_MULTIPLE, settings.padding)
+        latent = self.encode(padded, settings.vae_tile, callback=tell)
+        sampled = self.sample(
+            latent,
+            padded,
+            prompt,
+            negative,
+            settings,
+            seed=seed,
+            noise=noise,
+            callback=tell,
+        )
+        del padded, latent
+        decoded = self.decode(sampled, settings.vae_tile, callback=tell)
+        restored = crop(decoded, *sizes.condition)
+        if settings.color_fix != "none":
+            restored = COLOR_FIXES[settings.color_fix](restored, condition)
+        if tuple(restored.shape[-2:]) != sizes.output:
+            restored = resize(restored, *sizes.output)
+        return restored.clamp(0, 1).to(image.device).contiguous()
+
+    def remove_degradation(
+        self,
+        image: Tensor,
+        task: Task,
+        sizes: Stage1Sizes,
+        settings: DiffBIRSettings,
+        *,
+        callback: Callback,
+    ) -> Tensor:
+        """Stage 1: (B, 3, H, W) in [0, 1] to (B, 3, *sizes.condition), not clamped."""
+        order = official_order(task, self.version)
+        module = self.networks.stage1
+        if module is None:
+            # There is nothing to run at another size than that of the result.
+            module, order = RestorationModule(lambda x: x, 1, "none"), "enlarge_first"
+            sizes = Stage1Sizes(sizes.condition, sizes.condition, sizes.output)
+        with self._present(module.network):
+            return restore_stage1(
+                image,
+                module.restore,
+                order,
+                sizes,
+                scale=module.scale,
+                tile=settings.stage1_tile or 0,
+                overlap=settings.stage1_overlap,
+                padding=settings.padding,
+                callback=lambda done, total: callback("stage 1", done, total),
+            ).float()
+
+    def encode(self, image: Tensor, tile: int | None = None, *, callback: Callback) -> Tensor:
+        """The condition latent: mode of the VAE for (B, 3, H, W) in [0, 1], sides dividing by 64;
+        (B, 4, H / 8, W / 8) float32 times the latent scale."""
+        vae, first = self.networks.sd_vae, TILES[0] if tile is None else tile
+
+        def run() -> Tensor:
+            x = (2 * image - 1).to(dtype_of(vae))
+            report = _reporter(callback, "encoding")
+            return whole_or_in_tiles(
+                first,
+                lambda: vae.encode(x),  # type: ignore[operator]
+                lambda side: encode_tiled(vae, x, tile=side, callback=report),
+                TILES[0],
+            ).float()
+
+        with self._present(vae):
+            return LATENT_SCALE * finite("The condition latent", run, [vae])
+
+    def decode(self, latent: Tensor, tile: int | None = None, *, callback: Callback) -> Tensor:
+        """A latent times the latent scale, (B, 4, h, w), to pictures (B, 3, 8 h, 8 w), float32,
+        not clamped to [0, 1]."""
+        vae, first = self.networks.sd_vae, TILES[0] if tile is None else tile
+
+        def run() -> Tensor:
+            x = (latent / LATENT_SCALE).to(dtype_of(vae))
+            report = _reporter(callback, "decoding")
+            return whole_or_in_tiles(
+                first,
+                lambda: vae.decode(x),  # type: ignore[operator]
+                lambda side: decode_tiled(vae, x, tile=side, callback=report),
+                TILES[0],
+            ).float()
+
+        with self._present(vae):
+            return (finite("The decoded picture", run, [vae]) + 1) / 2
+
+    def sample(
+        self,
+        condition: Tensor,
+        image: Tensor,
+        prompt: Tensor,
+        negative: Tensor | None,
+        settings: DiffBIRSettings,
+        *,
+        seed: int = 0,
+        noise: NoiseSource | None = None,
+        callback: Callback,
+    ) -> Tensor:
+        """Stage 2 in latent space.
+
+        Args:
+            condition: (B, 4, h, w), of `encode`.
+            image: (B, 3, 8 h, 8 w), what it was encoded from; the guidance pulls towards it.
+            prompt, negative, settings, seed, noise, callback: as in a call.
+
+        Returns:
+            (B, 4, h, w) float32, times the latent scale.
+        """
+        batch = len(condition)
+        _require_prompts(prompt, negative, batch, settings)
+        context = prompt.to(condition).expand(batch, -1, -1)
+        uncond = None if negative is None else negative.to(condition).expand(batch, -1, -1)
+        networks = self.networks
+        stage2 = Stage2(
+            sd_unet=networks.sd_unet,
+            ir_controlnet=networks.ir_controlnet,
+            sd_vae=networks.sd_vae,
+            alphas_cumprod=self.alphas_cumprod,
+            parameterization="v" if self.version == "v2.1" else "eps",
+        )
+        draws = Draws(seed, batch, noise)
+
+        def sample(tile: int, tile_batch: int) -> Tensor:
+            draws.rewind()
+            return stage2.sample(
+                condition,
+                image,
+                context,
+                uncond,
+                settings,
+                tile=tile,
+                tile_batch=tile_batch,
+                draws=draws,
+                callback=_reporter(callback, "sampling"),
+            )
+
+        def run() -> Tensor:
+            return in_fitting_tiles(
+                sample,
+                max(image.shape[-2:]),
+                TILES[0] if settings.tile is None else settings.tile,
+                settings.tile_batch or 1,
+            )
+
+        used = [networks.sd_unet, networks.ir_controlnet]
+        if settings.guidance_in_pixels:
+            used.append(networks.sd_vae)
+        with self._present(*used):
+            return finite("The sampled latent", run, used[:2])
+
+
+def _reporter(callback: Callback, stage: str) -> Callable[[int, int], None]:
+    return lambda done, total: callback(stage, done, total)
+
+
+def _require_prompts(
+    prompt: Tensor, negative: Tensor | None, batch: int, settings: DiffBIRSettings
+) -> None:
+    for embedding in (prompt,) if negative is None else (prompt, negative):
+        if embedding.ndim != 3 or embedding.shape[0] not in (1, batch):
+            raise BIRError(
+                f"The embedding of a prompt should have the shape (1 or {batch}, 77, 1024), but "
+                f"{tuple(embedding.shape)} came; give one for all images, or one for each."
+            )
+    if negative is None and (settings.cfg != 1 or settings.rescale_cfg):
+        raise BIRError(
+            f"A cfg of {settings.cfg:g} should have a negative prompt, but none came; give the "
+            "embedding of the empty prompt, or set cfg to 1."
+        )
+
+
+def _rows(embedding: Tensor, start: int, count: int) -> Tensor:
+    """The embeddings of a part of the batch; a single one serves all."""
+    return embedding if len(embedding) == 1 else embedding[start : start + count]
+
+
+def _empty_cache(device: torch.device) -> None:
+    """Give the memory of networks that have left a device to the stages that follow."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()

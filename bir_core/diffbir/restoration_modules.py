@@ -1,0 +1,100 @@
+"""Networks for stage 1 of DiffBIR from any file: ours, or what spandrel knows."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ..checkpoints import load_model
+from ..checkpoints.architectures import ARCHITECTURES
+from ..checkpoints.files import read_checkpoint
+from ..checkpoints.keys import unwrap
+from ..diffir.restore import restore
+from ..errors import BIRError
+from ..networks.swinir import SwinIR
+from .stage1 import with_published_padding
+
+IMAGE_TO_IMAGE = ("swinir", "diffir_s2")
+
+
+@dataclass(frozen=True)
+class RestorationModule:
+    """A network that restores images.
+
+    Attributes:
+        restore: (B, 3, h, w) in [0, 1] -> (B, 3, h scale, w scale).
+        scale: output side divided by input side.
+        name: of the architecture.
+        network: what holds the weights, to be moved between devices and to plan the memory for;
+            None if nothing does.
+    """
+
+    restore: Callable[[Tensor], Tensor]
+    scale: int
+    name: str
+    network: nn.Module | None = None
+
+
+def load_restoration_module(
+    path: str | Path, *, device: torch.device | str = "cpu"
+) -> RestorationModule:
+    """Load a SwinIR, a DiffIR, or through spandrel an RRDBNet (BSRNet), SCUNet or any other network
+    for RGB pictures, in float32.
+
+    Raises:
+        BIRError: unreadable, of another kind, or spandrel is needed and not installed.
+    """
+    tensors = unwrap(read_checkpoint(path))
+    held = [row for row in ARCHITECTURES if row.holds(row.canonical(tensors))]
+    ours = next((row for row in held if row.name in IMAGE_TO_IMAGE), None)
+    if ours is not None:
+        model = load_model(tensors, architecture=ours.name, device=device)
+        if isinstance(model, SwinIR):
+            return RestorationModule(model, model.config.scale, ours.name, model)
+        return _of_diffir(model)
+    if held:
+        raise BIRError(
+            f"Expected a network that restores pictures for stage 1, but {path} is a "
+            f"{held[0].description} file, {held[0].belongs}; choose another file."
+        )
+    try:
+        import spandrel
+    except ImportError as error:
+        raise BIRError(
+            f"Expected a SwinIR or DiffIR for stage 1, but {path} is another network, and the "
+            "package spandrel that may know it is not installed; install the extra: pip install "
+            "comfyui-bir[spandrel]."
+        ) from error
+    try:
+        descriptor = spandrel.ModelLoader(device=device).load_from_state_dict(tensors)
+    except (spandrel.UnsupportedModelError, RuntimeError, KeyError, ValueError) as error:
+        raise BIRError(
+            f"Expected a network that restores pictures for stage 1, but spandrel does not know "
+            f"the one in {path}; its first keys are {list(tensors)[:5]}: choose another file."
+        ) from error
+    rgb = isinstance(descriptor, spandrel.ImageModelDescriptor) and (
+        descriptor.input_channels == descriptor.output_channels == 3
+    )
+    if not rgb:
+        raise BIRError(
+            f"Expected a network for RGB pictures for stage 1, but {path} is a "
+            f"{descriptor.architecture.name} with other channels; choose another file."
+        )
+    descriptor.eval()
+    descriptor.model.requires_grad_(False)
+    name = descriptor.architecture.name
+    network = with_published_padding(descriptor, name)
+    return RestorationModule(network, descriptor.scale, name, descriptor.model)
+
+
+def _of_diffir(model: nn.Module) -> RestorationModule:
+    info = model.info
+    if info.task == "inpainting":  # type: ignore[union-attr]  # a ModelInfo, see load_model
+        raise BIRError(
+            "Expected a network without a mask for stage 1, but a DiffIR for inpainting came; "
+            "choose one for super-resolution or deblurring."
+        )
+    scale: int = info.scale  # type: ignore[union-attr,assignment]
+    return RestorationModule(lambda image: restore(image, model), scale, "diffir_s2", model)

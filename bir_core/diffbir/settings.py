@@ -1,0 +1,136 @@
+"""How DiffBIR restores a picture: every number and choice of a run, checked before the work."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from ..diffusion.guidance import LATENT_FACTOR
+from ..diffusion.sampling import named_sampler
+from ..diffusion.schedules import TRAINED_STEPS, sampling_schedule, sd_alphas_cumprod
+from ..errors import BIRError
+from ..images import PadMode
+from ..tiling import TileWeights, tile_starts
+from .color_fix import adain_color_fix, wavelet_color_fix
+from .conditioning import PADDED_MULTIPLE
+from .stage1 import SHORT_SIDE, SMALLEST_TILE, Version
+
+COLOR_FIXES = {"wavelet": wavelet_color_fix, "adain": adain_color_fix}
+CHOICES = {
+    "start": ("noise", "condition"),
+    "guidance_space": ("latent", "rgb"),
+    "guidance_loss": ("w_mse", "mse"),
+    "color_fix": (*COLOR_FIXES, "none"),
+    "padding": ("reflect", "symmetric", "black"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiffBIRSettings:
+    """How a picture is restored; `official_settings` gives those of a version.
+
+    Attributes:
+        sampler: a name of `diffusion.sampling.SAMPLERS`.
+        steps: of the sampler.
+        cfg: how strongly the prompts count; at 1 the negative one is not used.
+        rescale_cfg: let cfg grow from 1 to 1 + cfg along the sampling.
+        sampler_options: eta, s_noise, s_churn, s_tmin, s_tmax, order; those that the sampler has.
+        strength: factor on the control; 1 as trained, 0 leaves IRControlNet out.
+        noise_aug: timestep (0 to 999) up to which noise is put on the condition; v2.1 was trained
+            with 0 to 199.
+        start: from noise alone, or from the condition under the noise of timestep 999.
+        guidance: scale of restoration guidance, 0 for none; 0.5 for 512 x 512 pixels.
+        guidance_space: the loss on latents, or on pixels as in the paper.
+        guidance_loss: "w_mse" holds flat regions and frees edges, "mse" holds everything alike.
+        guidance_start, guidance_stop: active at timesteps t with stop < t + 1 < start.
+        guidance_repeats: pulls at each step.
+        tile, overlap: in pixels, multiples of 64 and of 8: the sampling works on tiles of this side
+            where the picture is larger, with at most half a tile of overlap; 0 for the whole
+            picture; None for 512, or less where the memory asks for it (see `memory_plan`).
+        tile_weights, tile_batch: see `tiling.tiled_apply`; a tile_batch of None is chosen by the
+            memory.
+        vae_tile: side in pixels of the pieces of the VAE, which change memory and not the result;
+            0 for the whole picture at once, None is chosen by the memory.
+        stage1_tile, stage1_overlap: see `stage1.restore_stage1`; a tile of None is the whole
+            picture, or the largest that fits.
+        color_fix: "wavelet", "adain" or "none".
+        padding: how the picture is continued to multiples of 64 pixels, in both stages; "black" as
+            in the official code.
+        short_side: least pixels of the picture's smaller side on the way; 0 for no such bound.
+    """
+
+    sampler: str = "dpmpp_3m_sde"
+    steps: int = 10
+    cfg: float = 8.0
+    rescale_cfg: bool = False
+    sampler_options: Mapping[str, float] = field(default_factory=dict)
+    strength: float = 1.0
+    noise_aug: int = 0
+    start: Literal["noise", "condition"] = "noise"
+    guidance: float = 0.0
+    guidance_space: Literal["latent", "rgb"] = "latent"
+    guidance_loss: Literal["w_mse", "mse"] = "w_mse"
+    guidance_start: float = 1001.0
+    guidance_stop: float = -1.0
+    guidance_repeats: int = 1
+    tile: int | None = None
+    overlap: int = 256
+    tile_weights: TileWeights = "gaussian"
+    tile_batch: int | None = None
+    vae_tile: int | None = None
+    stage1_tile: int | None = None
+    stage1_overlap: int = 0
+    color_fix: Literal["wavelet", "adain", "none"] = "wavelet"
+    padding: PadMode = "reflect"
+    short_side: int = SHORT_SIDE
+
+    def __post_init__(self) -> None:
+        sampler = named_sampler(self.sampler, self.sampler_options)
+        sampling_schedule(sampler.plan, sd_alphas_cumprod(), self.steps)
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise BIRError(
+                    f"Expected one of {', '.join(choices)} for {name}, but {getattr(self, name)!r} "
+                    "came; choose one of these."
+                )
+        if not 0 <= self.noise_aug < TRAINED_STEPS:
+            raise BIRError(
+                f"The noise on the condition should be a timestep from 0 to {TRAINED_STEPS - 1}, "
+                f"but {self.noise_aug} came; choose one in this range."
+            )
+        if (self.stage1_tile or 0) % SMALLEST_TILE:
+            raise BIRError(
+                f"A tile of stage 1 should be a multiple of {SMALLEST_TILE} pixels, but "
+                f"{self.stage1_tile} came; choose another number, or 0 for none."
+            )
+        if self.vae_tile and self.vae_tile < SMALLEST_TILE:
+            raise BIRError(
+                f"A tile of the VAE should be at least {SMALLEST_TILE} pixels wide, but "
+                f"{self.vae_tile} came; choose a larger one, or 0 for none."
+            )
+        if self.tile_batch is not None and self.tile_batch < 1:
+            raise BIRError(
+                f"At least one tile should be in a batch of tiles, but {self.tile_batch} came; "
+                "choose 1 or more."
+            )
+        if self.tile != 0:
+            # What the memory chooses are such tiles, with an overlap that the user chose.
+            tile = SMALLEST_TILE if self.tile is None else self.tile
+            if tile % PADDED_MULTIPLE or self.overlap % LATENT_FACTOR:
+                raise BIRError(
+                    f"A tile of the sampling should be a multiple of {PADDED_MULTIPLE} pixels and "
+                    f"its overlap of {LATENT_FACTOR}, but {tile} and {self.overlap} came; "
+                    "choose other numbers, or the tile 0 for none."
+                )
+            tile_starts(tile, tile, min(self.overlap, tile // 2))
+
+    @property
+    def guidance_in_pixels(self) -> bool:
+        """Whether there is guidance that goes through the decoder."""
+        return bool(self.guidance) and self.guidance_space == "rgb"
+
+
+def official_settings(version: Version) -> DiffBIRSettings:
+    """The sampler, its steps and the cfg that the authors give with a version."""
+    if version == "v2.1":
+        return DiffBIRSettings()
+    return DiffBIRSettings(sampler="spaced", steps=50, cfg=1.0 if version == "v1" else 4.0)

@@ -1,0 +1,255 @@
+"""Stage 1 of DiffBIR: a restoration module removes the degradation, before stage 2 invents detail.
+
+The official code enlarges, pads and restores in an order that depends on task and version; here the
+order is a table, and any network that restores images can stand in for the official ones.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+
+from ..errors import BIRError
+from ..images import PadMode, crop, pad_to_multiple, require_finite, resize
+from ..memory import is_out_of_memory
+from ..tiling import Tile, tiled_apply, tiles
+
+Task = Literal["sr", "denoise", "face"]
+Version = Literal["v1", "v2", "v2.1"]
+# "enlarge_first": to the output size, then to a short side of 512, then the network (SwinIR).
+# "network_enlarges": the network sees the original, its output is brought to size (BSRNet).
+# "restore_first": to the output size, then the network, then to a short side of 512 (SCUNet).
+Order = Literal["enlarge_first", "network_enlarges", "restore_first"]
+Size = tuple[int, int]  # height, width in pixels
+
+SHORT_SIDE = 512  # the smallest picture that stage 2 was trained on
+PADDED_MULTIPLE = 64  # 8 pixels per token of SwinIR, 8 tokens per attention window
+SMALLEST_TILE = 64
+LONGEST_SIDE = 16384
+logger = logging.getLogger(__name__)
+
+
+def official_order(task: Task, version: Version) -> Order:
+    """What the official code does: by the module it uses for a task of a version."""
+    if version == "v2" and task == "sr":
+        return "network_enlarges"
+    if version == "v2" and task == "denoise":
+        return "restore_first"
+    return "enlarge_first"
+
+
+@dataclass(frozen=True)
+class Stage1Sizes:
+    """Heights and widths in pixels on the way through stage 1.
+
+    Attributes:
+        network: what the network sees.
+        condition: the result, which stage 2 restores at.
+        output: what the user asked for; the final picture returns to it.
+    """
+
+    network: Size
+    condition: Size
+    output: Size
+
+
+def with_short_side(size: Size, short_side: int) -> Size:
+    """A size enlarged, if need be, until its smaller side is `short_side` pixels; the other is
+    rounded down.
+
+    Raises:
+        BIRError: the other side would be longer than 16384.
+    """
+    height, width = size
+    if min(size) >= short_side:
+        return size
+    factor = short_side / min(size)
+    enlarged = (
+        short_side if height <= width else int(height * factor),
+        short_side if width <= height else int(width * factor),
+    )
+    if max(enlarged) > LONGEST_SIDE:
+        raise BIRError(
+            f"A picture of {height} x {width} should stay within {LONGEST_SIDE} pixels when its "
+            f"short side is enlarged to {short_side}, but it would become {enlarged[0]} x "
+            f"{enlarged[1]}; crop it, or set the short side to 0."
+        )
+    return enlarged
+
+
+def stage1_sizes(
+    height: int,
+    width: int,
+    order: Order,
+    upscale_by: float = 1.0,
+    short_side: int = SHORT_SIDE,
+) -> Stage1Sizes:
+    """The official sizes for a picture of (height, width) pixels.
+
+    Args:
+        upscale_by: output side divided by input side; fractions of a pixel are dropped.
+        short_side: least pixels of the condition's smaller side; 0 for no such bound.
+
+    Raises:
+        BIRError: an empty picture, an upscale_by that leaves nothing, or a side above 16384 that
+            only the short side asks for.
+    """
+    output = (int(height * upscale_by), int(width * upscale_by))
+    if min(height, width, *output) < 1:
+        raise BIRError(
+            f"A picture should have at least 1 x 1 pixels before and after its resizing, but "
+            f"{height} x {width} times {upscale_by:g} came; choose a larger factor."
+        )
+    condition = with_short_side(output, short_side)
+    network = {"enlarge_first": condition, "restore_first": output}.get(order, (height, width))
+    return Stage1Sizes(network, condition, output)
+
+
+def stage1_memory(size: Size, scale: int) -> int:
+    """Bytes for a picture of `size`, as the network sees it, in float32: an estimate for networks
+    that keep some 64 maps at the resolution of their output."""
+    return size[0] * size[1] * (4096 + 1024 * scale**2)
+
+
+def automatic_tile(size: Size, scale: int, free_bytes: float) -> int:
+    """The side in pixels of the largest tile that fits into the free memory, a multiple of 64; 0 if
+    the whole picture of `size` (as the network sees it) fits. Where `stage1_memory` is wrong,
+    `restore_stage1` goes on with smaller tiles."""
+    return fitting_tile(size, stage1_memory((1, 1), scale), free_bytes)
+
+
+def fitting_tile(size: Size, bytes_per_pixel: float, free_bytes: float) -> int:
+    """As `automatic_tile`, for a network whose memory for each pixel of its input is known."""
+    if size[0] * size[1] * bytes_per_pixel <= free_bytes:
+        return 0
+    side = int((free_bytes / bytes_per_pixel) ** 0.5)
+    return max(SMALLEST_TILE, side // SMALLEST_TILE * SMALLEST_TILE)
+
+
+def automatic_overlap(tile: int) -> int:
+    """A quarter of the tile, in pixels."""
+    return tile // 4
+
+
+def with_published_padding(
+    network: Callable[[Tensor], Tensor], architecture: str
+) -> Callable[[Tensor], Tensor]:
+    """A network of spandrel's that pads its input inside as the published one does: SCUNet repeats
+    the last pixels up to a multiple of 64, where spandrel mirrors the picture.
+
+    Args:
+        network: restores (B, 3, h, w) at its own size.
+        architecture: spandrel's name of it; all but SCUNet come back as they are.
+    """
+    if architecture != "SCUNet":
+        return network
+
+    def restored(image: Tensor) -> Tensor:
+        padded = pad_to_multiple(image, PADDED_MULTIPLE, "edge")
+        return crop(network(padded), *image.shape[-2:])
+
+    return restored
+
+
+def restore_stage1(
+    image: Tensor,
+    network: Callable[[Tensor], Tensor],
+    order: Order,
+    sizes: Stage1Sizes,
+    *,
+    scale: int = 1,
+    tile: int = 0,
+    overlap: int = 0,
+    padding: PadMode = "reflect",
+    callback: Callable[[int, int], None] | None = None,
+    on_smaller_tile: Callable[[int], None] | None = None,
+) -> Tensor:
+    """Remove the degradation of one or more pictures of equal size.
+
+    The official code with tiles enlarges the short side after the network instead of before it;
+    here the order does not depend on the tiles.
+
+    Args:
+        image: (B, 3, H, W) in [0, 1].
+        network: restores (B, 3, h, w) to (B, 3, h scale, w scale).
+        order, sizes: from `official_order` and `stage1_sizes`. Only with "enlarge_first" is the
+            network's input padded, to a multiple of 64; the other official networks do it inside.
+        scale: enlargement by the network.
+        tile: side of the pieces in pixels of the network's input, a multiple of 64; 0 for none.
+        overlap: pixels that neighbours share, blended with Gaussian weights; 0 for a quarter.
+        padding: right and bottom; "reflect", or "black" as in the official code.
+        callback: told (tiles done, tiles in all); may raise to cancel.
+        on_smaller_tile: told the new side when the memory did not do and the work goes on with
+            smaller tiles.
+
+    Returns:
+        (B, 3, *sizes.condition), not clamped.
+
+    Raises:
+        BIRError: a wrong tile, an output of the network that is not finite, or memory that does
+            not do for the smallest tile of 64 pixels either.
+    """
+    if tile % SMALLEST_TILE:
+        raise BIRError(
+            f"The tile of stage 1 should be a multiple of {SMALLEST_TILE} pixels, but {tile} came; "
+            f"choose {max(SMALLEST_TILE, round(tile / SMALLEST_TILE) * SMALLEST_TILE)}."
+        )
+    x = image
+    if order != "network_enlarges":
+        # In two steps as in the official code, which makes a picture file's 8 bits of the first.
+        x = _resized(_resized(x, sizes.output).clamp(0, 1), sizes.network)
+    if order == "enlarge_first":
+        x = pad_to_multiple(x, PADDED_MULTIPLE, padding)
+    height, width = x.shape[-2:]
+    limit = tile or max(height, width)
+    total = len(tiles(height, width, limit, _overlap(overlap, limit)))
+    done = 0
+
+    def run(piece: Tensor) -> Tensor:
+        nonlocal limit
+        side = max(piece.shape[-2:])
+        if side <= limit:
+            try:
+                return network(piece)
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                if side <= SMALLEST_TILE:
+                    raise BIRError(
+                        "Stage 1 should have memory for a tile of at least "
+                        f"{SMALLEST_TILE} pixels, but even that did not fit; close other programs "
+                        "or choose a smaller restoration module."
+                    ) from error
+            # Outside of the except block, which would keep the tensors of the failure alive.
+            limit = max(SMALLEST_TILE, side // 2 // SMALLEST_TILE * SMALLEST_TILE)
+            logger.warning("Out of memory in stage 1: going on with tiles of %d pixels", limit)
+            if on_smaller_tile is not None:
+                on_smaller_tile(limit)
+        shared = _overlap(overlap, limit)
+        return tiled_apply(lambda part, _: run(part), piece, limit, shared, scale)
+
+    def step(piece: Tensor, _: Sequence[Tile]) -> Tensor:
+        nonlocal done
+        restored = run(piece)
+        done += 1
+        if callback is not None:
+            callback(done, total)
+        return restored
+
+    restored = tiled_apply(step, x, limit, _overlap(overlap, limit), scale)
+    restored = crop(restored, sizes.network[0] * scale, sizes.network[1] * scale)
+    require_finite(restored, "The result of stage 1")
+    return _resized(restored, sizes.condition)
+
+
+def _resized(image: Tensor, size: Size) -> Tensor:
+    return image if tuple(image.shape[-2:]) == size else resize(image, *size)
+
+
+def _overlap(chosen: int, tile: int) -> int:
+    """The overlap for tiles of a side, the user's unless they became too small for it."""
+    if chosen and chosen < tile:
+        return chosen
+    return automatic_overlap(tile)

@@ -1,0 +1,1 @@
+"""DiffIR: restoration of a picture of any size in strips that share their statistics."""

@@ -1,0 +1,255 @@
+"""What the autoencoder of Stable Diffusion does, as a list of operations on full maps, and the
+memory that they need: the plan that `passes` carries out.
+
+Layers are found by the module names of latent diffusion, so ComfyUI's networks work as well as
+those of `autoencoder`.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import torch
+
+from ..errors import BIRError
+
+# Sides of the score matrix of the attention are as long as this many tiles.
+ATTENTION_TILES = 4
+SMALLEST_CHUNK = 256
+SMALLEST_SIDE = 8
+
+# A layer of a network that is known by its attribute names only: a convolution, a norm, a block.
+Layer = Any
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """[norm, SiLU,] 3 x 3 convolution to a new map; "up" doubles the grid before it, "down" halves
+    it with a stride of 2."""
+
+    conv: Layer
+    norm: Layer | None = None
+    resample: Literal["none", "up", "down"] = "none"
+
+
+@dataclass(frozen=True)
+class Residual:
+    """x + conv2(SiLU(norm2(conv1(SiLU(norm1(x)))))), with a 1 x 1 shortcut where widths change."""
+
+    norm1: Layer
+    conv1: Layer
+    norm2: Layer
+    conv2: Layer
+    shortcut: Layer | None
+
+
+@dataclass(frozen=True)
+class Attention:
+    """x + proj_out(attention among all pixels of norm(x))."""
+
+    norm: Layer
+    q: Layer
+    k: Layer
+    v: Layer
+    proj_out: Layer
+
+
+Operation = Convolution | Residual | Attention
+
+
+def _residual(block: Layer) -> Residual:
+    shortcut = getattr(block, "nin_shortcut", None)
+    return Residual(block.norm1, block.conv1, block.norm2, block.conv2, shortcut)
+
+
+def _attention(block: Layer) -> Attention:
+    return Attention(block.norm, block.q, block.k, block.v, block.proj_out)
+
+
+def _middle(network: Layer) -> list[Operation]:
+    middle = network.mid
+    return [_residual(middle.block_1), _attention(middle.attn_1), _residual(middle.block_2)]
+
+
+def _check_layout(network: Layer, levels: str) -> None:
+    weight = getattr(getattr(network, "conv_in", None), "weight", None)
+    if weight is None or weight.ndim != 4 or not hasattr(network, levels):
+        raise BIRError(
+            "The exact tiled VAE should get the image autoencoder of Stable Diffusion or one of "
+            f"its layout, but {type(network).__name__} came; use the stock tiled VAE for it."
+        )
+
+
+def _level(level: Layer) -> list[Operation]:
+    attention = getattr(level, "attn", [])
+    operations: list[Operation] = []
+    for index, block in enumerate(level.block):
+        operations.append(_residual(block))
+        if len(attention):
+            operations.append(_attention(attention[index]))
+    return operations
+
+
+def encoder_operations(encoder: Layer) -> list[Operation]:
+    """What an encoder does, in order.
+
+    Raises:
+        BIRError: a network of another layout.
+    """
+    _check_layout(encoder, "down")
+    operations: list[Operation] = [Convolution(encoder.conv_in)]
+    for level in encoder.down:
+        operations += _level(level)
+        if hasattr(level, "downsample"):
+            operations.append(Convolution(level.downsample.conv, resample="down"))
+    return [*operations, *_middle(encoder), Convolution(encoder.conv_out, encoder.norm_out)]
+
+
+def decoder_operations(decoder: Layer) -> list[Operation]:
+    """What a decoder does, in order.
+
+    Raises:
+        BIRError: a network of another layout.
+    """
+    _check_layout(decoder, "up")
+    operations: list[Operation] = [Convolution(decoder.conv_in), *_middle(decoder)]
+    for level in reversed(decoder.up):
+        operations += _level(level)
+        if hasattr(level, "upsample"):
+            operations.append(Convolution(level.upsample.conv, resample="up"))
+    return [*operations, Convolution(decoder.conv_out, decoder.norm_out)]
+
+
+def _pieces(height: int, width: int, side: int) -> int:
+    return math.ceil(height / side) * math.ceil(width / side)
+
+
+def tile_side(tile: int, channels: int, base: int, resample: str = "none") -> int:
+    """Side of a tile of an operation's output, so that all tiles hold about as many numbers as one
+    of `tile` on the widest grid.
+
+    Args:
+        channels: of the wider one of input and output.
+        base: of the maps on the widest grid.
+        resample: of the operation; one that halves the grid reads tiles of twice the side.
+    """
+    side = int(tile * math.sqrt(base / channels))
+    return max(SMALLEST_SIDE, side // 2 if resample == "down" else side)
+
+
+def attention_chunk(tile: int) -> int:
+    """Pixels of a chunk of queries, and of keys, at a tile side."""
+    return max(SMALLEST_CHUNK, ATTENTION_TILES * tile)
+
+
+def resized(height: int, width: int, resample: str) -> tuple[int, int]:
+    if resample == "up":
+        return 2 * height, 2 * width
+    return (height // 2, width // 2) if resample == "down" else (height, width)
+
+
+def base_channels(operations: list[Operation]) -> int:
+    """Channels on the widest grid: those of the first convolution of an encoder, or of the last
+    residual block of a decoder."""
+    blocks = [operation for operation in operations if isinstance(operation, Residual)]
+    return min(blocks[0].conv1.out_channels, blocks[-1].conv1.out_channels)
+
+
+class Shape(NamedTuple):
+    """An operation with the map that it gets: the channels in use, those of its storage."""
+
+    operation: Operation
+    channels: int
+    stored: int
+    height: int
+    width: int
+
+
+def walk(operations: list[Operation], height: int, width: int) -> Iterator[Shape]:
+    channels = stored = 0  # the first convolution reads the image, which is not parked
+    for operation in operations:
+        yield Shape(operation, channels, stored, height, width)
+        if isinstance(operation, Convolution):
+            channels = stored = operation.conv.out_channels
+            height, width = resized(height, width, operation.resample)
+        elif isinstance(operation, Residual):
+            in_use, channels = channels, operation.conv1.out_channels
+            stored = stored if channels <= in_use else channels
+
+
+def parked_bytes(operations: list[Operation], height: int, width: int, dtype: torch.dtype) -> int:
+    """Memory of all maps parked at the busiest moment, for one image; images follow each other.
+
+    Args:
+        operations: of `encoder_operations` or `decoder_operations`.
+        height, width: of the network's input, pixels for an encoder and latents for a decoder.
+        dtype: of the parked maps.
+    """
+    most = 0
+    for operation, channels, stored, rows, columns in walk(operations, height, width):
+        numbers = stored * rows * columns
+        if isinstance(operation, Convolution):
+            rows, columns = resized(rows, columns, operation.resample)
+            numbers += operation.conv.out_channels * rows * columns
+        elif isinstance(operation, Residual):
+            new = operation.conv1.out_channels
+            numbers += (new if new <= channels else 2 * new) * rows * columns
+        else:
+            numbers += 2 * operation.q.out_channels * rows * columns
+        most = max(most, numbers)
+    return most * dtype.itemsize
+
+
+def _layers(operation: Operation) -> list[Layer]:
+    """The convolutions of an operation."""
+    if isinstance(operation, Convolution):
+        return [operation.conv]
+    if isinstance(operation, Attention):
+        return [operation.q, operation.k, operation.v, operation.proj_out]
+    shortcut = [] if operation.shortcut is None else [operation.shortcut]
+    return [operation.conv1, operation.conv2, *shortcut]
+
+
+def _cast_bytes(operation: Operation, dtype: torch.dtype) -> int:
+    """Memory of the weights of the operation's largest layer in `dtype`, where they are stored in
+    another type: see `passes.cast_to_input`."""
+    stored = [layer.weight for layer in _layers(operation) if layer.weight.dtype != dtype]
+    return max((weight.numel() + len(weight) for weight in stored), default=0) * dtype.itemsize
+
+
+def working_bytes(operations: list[Operation], tile: int, dtype: torch.dtype) -> int:
+    """Memory on the computing device at the busiest moment besides parked maps and weights: a tile
+    with its halo in and out in float32 and in the type of the computation, or the attention's
+    chunk, and the weights of one layer where they are cast to `dtype`. The libraries' work space
+    for a convolution is not counted."""
+    base = base_channels(operations)
+    most = 0
+    for operation, channels, *_ in walk(operations, 1, 1):
+        if isinstance(operation, Attention):
+            chunk = attention_chunk(tile)
+            numbers = chunk * (chunk + 3 * channels)
+        else:
+            conv = operation.conv if isinstance(operation, Convolution) else operation.conv1
+            widest = max(channels, conv.out_channels)
+            side = tile_side(tile, widest, base) + 2
+            numbers = (channels + conv.out_channels) * side**2
+        most = max(most, numbers * (8 + dtype.itemsize) + _cast_bytes(operation, dtype))
+    return most
+
+
+def count_pieces(operations: list[Operation], height: int, width: int, tile: int) -> int:
+    """Number of pieces that all passes over one image handle."""
+    base, pieces = base_channels(operations), 0
+    for operation, channels, _, rows, columns in walk(operations, height, width):
+        if isinstance(operation, Attention):
+            chunk = attention_chunk(tile)
+            pieces += 2 * math.ceil(rows * columns / chunk)
+        elif isinstance(operation, Residual):
+            widest = max(channels, operation.conv1.out_channels)
+            pieces += 2 * _pieces(rows, columns, tile_side(tile, widest, base))
+        else:
+            rows, columns = resized(rows, columns, operation.resample)
+            widest = max(channels, operation.conv.out_channels)
+            pieces += _pieces(rows, columns, tile_side(tile, widest, base, operation.resample))
+    return pieces

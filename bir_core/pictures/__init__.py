@@ -1,0 +1,1 @@
+"""Picture files: what can be read and written, and the codecs behind it."""

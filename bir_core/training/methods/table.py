@@ -1,0 +1,124 @@
+"""The table of training methods, and reading a recipe of any of them."""
+
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from ...errors import BIRError
+from ..phases import Training
+from ..recipe import Recipe
+from ..start_files import StartFiles, require_files
+from ..toml_tables import apply_change, from_table, parse_toml
+from . import diffir, diffir_gan, diffir_inpainting, ir_controlnet, swinir
+
+
+@dataclass(frozen=True)
+class Method:
+    """How a kind of network is trained.
+
+    Attributes:
+        recipe: what its TOML files hold.
+        training: from a recipe of this kind and its files.
+        needed: names of the `StartFiles` that it cannot do without.
+        optional: names of those that it also takes.
+    """
+
+    recipe: type[Recipe]
+    training: Callable[[Any, StartFiles], Training]
+    needed: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
+
+
+METHODS = {
+    "diffir_s1": Method(diffir.Stage1Recipe, diffir.stage1_training),
+    "diffir_s2": Method(diffir.Stage2Recipe, diffir.stage2_training, needed=("stage1",)),
+    "diffir_gan": Method(
+        diffir_gan.GANRecipe,
+        diffir_gan.gan_training,
+        needed=("stage1", "start_from"),
+        optional=("perceptual",),
+    ),
+    "diffir_inpainting_s1": Method(
+        diffir_inpainting.InpaintingRecipe,
+        diffir_inpainting.inpainting_stage1_training,
+        optional=("perceptual",),
+    ),
+    "diffir_inpainting_s2": Method(
+        diffir_inpainting.InpaintingRecipe,
+        diffir_inpainting.inpainting_stage2_training,
+        needed=("stage1",),
+        optional=("perceptual",),
+    ),
+    "swinir": Method(swinir.SwinIRRecipe, swinir.swinir_training, optional=("start_from",)),
+    "ir_controlnet": Method(
+        ir_controlnet.IRControlNetRecipe,
+        ir_controlnet.ir_controlnet_training,
+        needed=("base", "restoration_module"),
+        optional=("start_from",),
+    ),
+}
+
+
+def make_training(recipe: Recipe, start_files: StartFiles) -> Training:
+    """Networks, losses and phases of a recipe.
+
+    Raises:
+        BIRError: a file is missing, needless or of another network.
+    """
+    method = METHODS[recipe.method]
+    require_files(start_files, method.needed, method.optional, recipe.method)
+    return method.training(recipe, start_files)
+
+
+def shipped_recipes() -> list[str]:
+    """Names of the recipes that come with the package."""
+    folder = files(__package__.rpartition(".")[0]) / "recipes"
+    names = (entry.name for entry in folder.iterdir())
+    return sorted(name.removesuffix(".toml") for name in names if name.endswith(".toml"))
+
+
+def load_recipe(source: str | Path, changes: tuple[str, ...] = ()) -> Recipe:
+    """Read a recipe.
+
+    Args:
+        source: name of a shipped recipe, or a TOML file.
+        changes: `key=value` each, the key dotted (`data.batch=4`), the value as TOML; a text
+            needs no quotes.
+
+    Raises:
+        BIRError: no such recipe or file, no TOML, an unknown or absent key, a value of a wrong type
+            or out of range.
+    """
+    shipped = files(__package__.rpartition(".")[0]) / "recipes" / f"{source}.toml"
+    if str(source) in shipped_recipes():
+        text = shipped.read_text(encoding="utf-8")
+    elif Path(source).is_file():
+        text = Path(source).read_text(encoding="utf-8")
+    else:
+        raise BIRError(
+            f"Expected the name of a shipped recipe or a TOML file, but {source} is neither; "
+            f"{_nearest(str(source), shipped_recipes())}"
+        )
+    table = parse_toml(text, str(source))
+    for change in changes:
+        apply_change(table, change)
+    return recipe_from_table(table)
+
+
+def recipe_from_table(table: Mapping[str, Any]) -> Recipe:
+    """A recipe from nested dictionaries, as TOML gives them; errors as `load_recipe`."""
+    name = table.get("method")
+    if name not in METHODS:
+        raise BIRError(
+            f"The recipe should have one of the known methods, but {name!r} came; "
+            f"{_nearest(str(name), list(METHODS))}"
+        )
+    return from_table(METHODS[name].recipe, table, "recipe")
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(name, known, 1)
+    return f"did you mean {near[0]}?" if near else f"choose {', '.join(known)}."

@@ -1,0 +1,313 @@
+"""IRControlNet as a CONTROL_NET: the part of the host that deals with ComfyUI's ControlNets.
+
+Like `services.py` it uses parts of ComfyUI without a promise of stability.
+"""
+
+import logging
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import comfy.conds
+import comfy.controlnet
+import comfy.latent_formats
+import comfy.model_management
+import comfy.model_sampling
+import torch
+from torch import Tensor
+
+from ...bir_core.diffbir.conditioning import augment_condition, condition_parts, control_memory
+from ...bir_core.errors import BIRError
+from ...bir_core.images import split_alpha
+from ...bir_core.networks.unet import UNetConfig
+from .hint import COMPRESSION, Hint, require_vae
+
+# Where a conditioning tells the control net which part of the latent it is for.
+AREA = "bir_area"
+# Where tiled sampling tells it, in transformer_options: a list of (y, x, height, width) in latent
+# pixels, (y, x) the tile's corner in a latent of (height, width); the samples of a call lie tile by
+# tile.
+WINDOW = "bir_window"
+ZERO_SNR_SIGMA = 100.0  # the plain schedule of Stable Diffusion ends at 14.6, zero SNR at 4519
+LOAD_BASE = "load Stable Diffusion 2.1 base, or DiffBIR's zero-SNR base for v2.1"
+logger = logging.getLogger(__name__)
+
+
+class AreaOffset(comfy.conds.CONDConstant):
+    """Tells the control net where the area of a conditioning begins, which ComfyUI keeps to itself.
+
+    `cond` holds one (y, x) in latent pixels for each conditioning of a batched call.
+    """
+
+    def process_cond(self, batch_size: int, area: list[int] | None = None, **_: Any) -> Any:
+        return self._copy_with([(0, 0) if area is None else (area[2], area[3])])
+
+    def can_concat(self, other: Any) -> bool:
+        return True
+
+    def concat(self, others: list[Any]) -> list[tuple[int, int]]:
+        return [corner for each in (self, *others) for corner in each.cond]
+
+
+class IRControlNet(comfy.controlnet.ControlNet):
+    """DiffBIR's control net, for every sampler and for the stock Apply ControlNet.
+
+    Attributes:
+        config: sizes of the network.
+        zero_snr: whether it was trained on the zero-SNR v-prediction base, None if unknown.
+        hint: the image that conditions it.
+        condition: the scaled latent of `hint` at the size of the picture, while it is sampled.
+        noise_aug: timestep up to which noise is added to the condition; 0 adds none.
+        seed: of that noise.
+        own_vae: the loader's, for an Apply ControlNet without one.
+        largest: (height, width) in latent pixels of what it gets at a time, while memory is planned
+            for a picture in tiles; None for the whole picture.
+    """
+
+    def __init__(
+        self,
+        network: Any,
+        config: UNetConfig,
+        *,
+        zero_snr: bool | None = None,
+        own_vae: Any = None,
+        load_device: torch.device | None = None,
+        manual_cast_dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(
+            network,
+            compression_ratio=1,
+            latent_format=comfy.latent_formats.SD15(),
+            load_device=load_device,
+            manual_cast_dtype=manual_cast_dtype,
+            extra_conds=[],
+        )
+        self.upscale_algorithm = "bicubic"  # the host's nearest-exact would make blocks
+        self.config = config
+        self.zero_snr = zero_snr
+        self.own_vae = own_vae
+        self.hint: Hint | None = None
+        self.condition: Tensor | None = None
+        self.noise_aug = 0
+        self.seed = 0
+        self.largest: tuple[int, int] | None = None
+
+    def copy(self) -> "IRControlNet":
+        # The host's method would return a plain ControlNet.
+        c = IRControlNet(
+            None,
+            self.config,
+            zero_snr=self.zero_snr,
+            own_vae=self.own_vae,
+            load_device=self.load_device,
+            manual_cast_dtype=self.manual_cast_dtype,
+        )
+        c.control_model = self.control_model
+        c.control_model_wrapped = self.control_model_wrapped
+        self.copy_to(c)
+        c.hint, c.noise_aug, c.seed = self.hint, self.noise_aug, self.seed
+        return c
+
+    @property
+    def computing_type(self) -> torch.dtype:
+        """What it computes in, which need not be the type of its weights."""
+        dtype: torch.dtype = self.manual_cast_dtype or self.control_model.dtype
+        return dtype
+
+    def in_float32(self) -> "IRControlNet":
+        """A copy that computes in float32, its weights cast layer by layer."""
+        wide = self.copy()
+        wide.manual_cast_dtype = torch.float32
+        wide.control_model_wrapped = self.control_model_wrapped.clone()
+        wide.control_model_wrapped.force_cast_weights = True
+        # As ComfyUI does it for a MODEL: tells it that this clone has to be loaded anew.
+        wide.control_model_wrapped.patches_uuid = uuid.uuid4()
+        return wide
+
+    def set_cond_hint(
+        self,
+        cond_hint: Tensor,
+        strength: float = 1.0,
+        timestep_percent_range: tuple[float, float] = (0.0, 1.0),
+        vae: Any = None,
+        extra_concat: list[Tensor] | tuple[()] = (),
+    ) -> "IRControlNet":
+        """cond_hint: (B, C, H, W) in [0, 1]; an alpha channel is left out."""
+        vae = vae or self.own_vae
+        require_vae(vae)
+        super().set_cond_hint(cond_hint, strength, timestep_percent_range, vae, list(extra_concat))
+        self.hint = Hint(split_alpha(cond_hint.float())[0], vae)
+        return self
+
+    def set_encoded_hint(
+        self,
+        image: Tensor,
+        latent: Tensor,
+        vae: Any,
+        strength: float,
+        timestep_percent_range: tuple[float, float] = (0.0, 1.0),
+    ) -> "IRControlNet":
+        """As `set_cond_hint`, with the latent of the image, so that nothing is encoded again unless
+        another size is sampled."""
+        self.set_cond_hint(image, strength, timestep_percent_range, vae)
+        assert self.hint is not None
+        self.hint.latents[latent.shape[-2], latent.shape[-1]] = latent
+        return self
+
+    def pre_run(self, model: Any, percent_to_timestep_function: Any) -> None:
+        """Before the first step: check the base model and encode the condition for the picture."""
+        super().pre_run(model, percent_to_timestep_function)
+        if self.condition is not None:
+            return  # called before, for another conditioning with this control net
+        require_base(model, self.config)
+        warn_of_other_base(model.model_sampling, self.zero_snr)
+        height, width = model.latent_shapes[0][-2:]
+        assert self.hint is not None
+        latent = self.hint.latent(height, width, self.upscale_algorithm)
+        condition = self.latent_format.process_in(latent)
+        if self.noise_aug:
+            sigma = float(model.model_sampling.sigmas[self.noise_aug])
+            condition = augment_condition(condition, 1 / (1 + sigma**2), self.seed)
+        self.condition = condition
+
+    def get_control(
+        self,
+        x_noisy: Tensor,
+        t: Tensor,
+        cond: Mapping[str, Any],
+        batched_number: int,
+        transformer_options: Mapping[str, Any],
+    ) -> Any:
+        previous = None
+        if self.previous_controlnet is not None:
+            previous = self.previous_controlnet.get_control(
+                x_noisy, t, cond, batched_number, transformer_options
+            )
+        start, end = self.timestep_range
+        if t[0] > start or t[0] < end:
+            return previous
+        dtype = self.computing_type
+        hint = self.hint_of_call(x_noisy, cond, batched_number, transformer_options)
+        sampling = self.model_sampling_current
+        context = cond.get("crossattn_controlnet", cond["c_crossattn"])
+        control = self.control_model(
+            x=sampling.calculate_input(t, x_noisy).to(dtype),
+            hint=hint.to(device=x_noisy.device, dtype=dtype),
+            # Not in the type of the weights, as in the host: bfloat16 would turn 999 into 1000.
+            timesteps=sampling.timestep(t).float(),
+            context=comfy.model_management.cast_to_device(context, x_noisy.device, dtype),
+        )
+        return self.control_merge(control, previous, output_dtype=None)
+
+    def hint_of_call(
+        self,
+        x_noisy: Tensor,
+        cond: Mapping[str, Any],
+        batched_number: int,
+        transformer_options: Mapping[str, Any],
+    ) -> Tensor:
+        """The parts of the condition that belong to the samples of one call of the network: the
+        conditioning's areas, within them the tiles, within these the batch."""
+        assert self.condition is not None
+        full = tuple(self.condition.shape[-2:])
+        size = tuple(x_noisy.shape[-2:])
+        windows = transformer_options.get(WINDOW)
+        areas = cond.get(AREA)
+        if size != full and windows is None and areas is None:
+            raise BIRError(
+                f"IRControlNet should know which part of the picture, {full[0]} x {full[1]} in "
+                f"latent pixels, a conditioning area of {size[0]} x {size[1]} is, but Apply "
+                "ControlNet does not pass it on; use DiffBIR Conditioning instead."
+            )
+        corners = [
+            (window_y + area_y, window_x + area_x)
+            for area_y, area_x in areas or [(0, 0)] * batched_number
+            for window_y, window_x, *_ in windows or [(0, 0, *full)]
+        ]
+        count = x_noisy.shape[0] // len(corners)
+        return condition_parts(self.condition, corners, *size, count)
+
+    def inference_memory_requirements(self, dtype: torch.dtype) -> float:
+        # The picture's size is not passed on here; the hint has that of the whole picture.
+        chain: float = super().inference_memory_requirements(dtype)
+        assert self.hint is not None
+        batch, _, height, width = self.hint.image.shape
+        itemsize = self.computing_type.itemsize
+        size = (height // COMPRESSION, width // COMPRESSION)
+        if self.largest is not None:
+            size = (min(size[0], self.largest[0]), min(size[1], self.largest[1]))
+        # Twice the batch: with and without the prompt.
+        return chain + control_memory(self.config, 2 * batch, *size, itemsize)
+
+    def cleanup(self) -> None:
+        super().cleanup()
+        self.condition = None
+
+
+def require_base(model: Any, config: UNetConfig) -> None:
+    """Raise BIRError unless `model` is a base that an IRControlNet of this config can steer."""
+    unet = model.model_config.unet_config
+    found = f"{type(model.model_config).__name__} model"
+    if unet.get("context_dim") != config.context_dim or unet.get("adm_in_channels"):
+        raise BIRError(
+            f"IRControlNet should steer Stable Diffusion 2.1, but a {found} came; {LOAD_BASE}."
+        )
+    if not isinstance(model.model_sampling, comfy.model_sampling.ModelSamplingDiscrete):
+        raise BIRError(
+            "IRControlNet should see the 1000 trained timesteps of Stable Diffusion, but the "
+            f"{found} was given another sampling; set ModelSamplingDiscrete to eps or v_prediction."
+        )
+    theirs = (unet["model_channels"], tuple(unet["channel_mult"]))
+    ours = (config.model_channels, config.channel_mult)
+    blocks = unet["num_res_blocks"]
+    same_depth = set([blocks] if isinstance(blocks, int) else blocks) == {config.num_res_blocks}
+    if theirs != ours or not same_depth:
+        raise BIRError(
+            f"IRControlNet should have the blocks of the base model, {theirs[0]} channels times "
+            f"{theirs[1]}, but has {ours[0]} times {ours[1]} or another depth; {LOAD_BASE}."
+        )
+
+
+def warn_of_other_base(sampling: Any, zero_snr: bool | None) -> None:
+    """Say in the log that the network was trained on another base than it is used with."""
+    is_v = isinstance(sampling, comfy.model_sampling.V_PREDICTION)
+    is_zero_snr = float(sampling.sigma_max) > ZERO_SNR_SIGMA
+    if zero_snr and not (is_v and is_zero_snr):
+        logger.warning(
+            "DiffBIR v2.1 expects a v-prediction base with zero terminal SNR, but the base is set "
+            "to %s without it: load the authors' zero-SNR base and put the node "
+            "ModelSamplingDiscrete (v_prediction, zsnr on) between it and the sampler.",
+            "v-prediction" if is_v else "eps",
+        )
+    if zero_snr is False and (is_v or is_zero_snr):
+        logger.warning(
+            "DiffBIR v1 and v2 expect an eps base with the plain schedule, but the base is set to "
+            "v-prediction or zero terminal SNR: load Stable Diffusion 2.1 base, or put the node "
+            "ModelSamplingDiscrete (eps, zsnr off) between it and the sampler."
+        )
+
+
+def attach_control(conditionings: Sequence[list[Any]], control: IRControlNet) -> list[list[Any]]:
+    """The CONDITIONINGs with the control net at the end of each entry's chain of control nets.
+
+    Entries with the same chain share one object, so that ComfyUI can run them in one batch.
+    """
+    chained: dict[Any, IRControlNet] = {}
+
+    def extended(entry: Any) -> list[Any]:
+        embedding, options = entry
+        previous = options.get("control")
+        if previous not in chained:
+            chained[previous] = control.copy()
+            chained[previous].set_previous_controlnet(previous)
+        return [
+            embedding,
+            {
+                **options,
+                "control": chained[previous],
+                "control_apply_to_uncond": False,
+                "model_conds": {**options.get("model_conds", {}), AREA: AreaOffset([(0, 0)])},
+            },
+        ]
+
+    return [[extended(entry) for entry in conditioning] for conditioning in conditionings]

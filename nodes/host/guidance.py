@@ -1,0 +1,212 @@
+"""Restoration guidance as a patch of a MODEL.
+
+Like `services.py` it uses parts of ComfyUI without a promise of stability.
+"""
+
+import logging
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import comfy.model_management
+import torch
+from comfy.patcher_extension import CallbacksMP, WrappersMP
+from torch import Tensor
+
+from ...bir_core.checkpoints.decoder_copy import copy_decoder
+from ...bir_core.diffusion.guidance import LATENT_FACTOR, RestorationGuidance, guided, next_sigma
+from ...bir_core.diffusion.schedules import TRAINED_STEPS
+from ...bir_core.errors import BIRError
+from ...bir_core.exact_vae.tiled import SMALLEST_TILE, decode_with_gradient
+from ...bir_core.networks.autoencoder import SDVAE
+from .services import free_cache, raise_unless_out_of_memory
+from .vae import DEFAULT_TILE
+
+logger = logging.getLogger(__name__)
+KEY = "bir_guidance"
+# Memory of a decoding with all that it keeps for the way back, in those of a decoding: an estimate.
+GRAPH = 3
+# ComfyUI's percent 0 and 1 are the timesteps 999 and 0, and both limits belong to the range.
+LAST_TIMESTEP = TRAINED_STEPS - 1
+MARGIN = 1e-3
+PADDING = 8  # latent pixels to which the picture is padded: 64 pixels
+
+
+@dataclass
+class GuidancePatch:
+    """A post-cfg function: guides the estimate at every evaluation of the model.
+
+    Attributes:
+        latent: (B, 4, h, w), the stage-1 image as a latent of the model, padded at the right and
+            the bottom to a multiple of 64 pixels. A latent sampled without all of the padding
+            takes its part.
+        scale, repeats: as in `RestorationGuidance`.
+        start_percent, end_percent: the part of the sampling, 0 to 1, in which it acts.
+        weight: region weight at the resolution of the loss, None for the loss "mse".
+        mask: (B or 1, 1, h, w) in [0, 1], None for guidance alike everywhere.
+        image: (B, 3, 8 h, 8 w) in [-1, 1] for a loss on pixels, None for latents.
+        vae: its decoder carries a loss on pixels.
+        tile: side in pixels of the tiles in which the decoder is gone through there and back where
+            the picture is larger; 0 for the whole picture. The result does not depend on it.
+        wide: the decoder computes in float32, whatever type the VAE has.
+    """
+
+    latent: Tensor
+    scale: float
+    repeats: int
+    start_percent: float
+    end_percent: float
+    weight: Tensor | None = None
+    mask: Tensor | None = None
+    image: Tensor | None = None
+    vae: Any = None
+    tile: int = DEFAULT_TILE
+    wide: bool = False
+    _limit: int = 0  # the side of a tile after the memory has run out
+    _decoder: SDVAE | None = None
+    _fitted: dict[Any, list[RestorationGuidance]] = field(default_factory=dict)
+
+    def attach(self, model: Any) -> Any:
+        """A MODEL like `model`, guided."""
+        patched = model.clone()
+        patched.set_model_sampler_post_cfg_function(self)
+        patched.add_callback_with_key(CallbacksMP.ON_CLEANUP, KEY, self.clean_up)
+        if self.vae is not None:
+            beside = [*patched.get_additional_models_with_key(KEY), self.vae.patcher]
+            patched.set_additional_models(KEY, beside)
+            patched.add_wrapper_with_key(WrappersMP.PREPARE_SAMPLING, KEY, self.reserve)
+        return patched
+
+    def reserve(
+        self,
+        executor: Callable[..., Any],
+        model: Any,
+        noise_shape: Sequence[int],
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
+        """Ask for the memory of the way through the decoder beside that of the model: as so many
+        more samples, because that is all that ComfyUI lets a patch say."""
+        *lead, height, width = [1, *noise_shape[1:]]
+        side = self.tile // LATENT_FACTOR or max(height, width)
+        piece = [*lead, min(height, side), min(width, side)]
+        needed = GRAPH * self.vae.memory_used_decode(piece, self.computing_type)
+        sample = model.model.memory_required([1, *noise_shape[1:]])
+        more = math.ceil(needed / sample)
+        return executor(model, [noise_shape[0] + more, *noise_shape[1:]], *args, **kwargs)
+
+    def clean_up(self, _: Any) -> None:
+        """Called after every sampling, whatever its end."""
+        self._decoder, self._limit = None, 0
+        self._fitted.clear()
+
+    def __call__(self, args: dict[str, Any]) -> Tensor:
+        denoised: Tensor = args["denoised"]
+        model = args["model"]
+        sigma = args["sigma"].flatten()[:1]
+        level = float(sigma)
+        schedule = args["model_options"]["transformer_options"]["sample_sigmas"]
+        place = (denoised.shape, denoised.device)
+        if place not in self._fitted:
+            self._fitted[place] = self.fit(denoised, model.latent_format)
+        while True:
+            try:
+                # One by one: each comes out as if alone, in the memory of one decoding.
+                results = [
+                    guided(
+                        denoised[index : index + 1],
+                        guidance,
+                        sigma=level,
+                        sigma_next=next_sigma(level, schedule),
+                        timestep=float(model.model_sampling.timestep(sigma)),
+                    )
+                    for index, guidance in enumerate(self._fitted[place])
+                ]
+            except Exception as error:
+                raise_unless_out_of_memory(error)
+            else:
+                return torch.cat(results)
+            free_cache()
+            self.take_smaller_tiles(max(denoised.shape[-2:]) * LATENT_FACTOR)
+
+    def take_smaller_tiles(self, picture: int) -> None:
+        """After the memory has run out, for a picture whose longer side has `picture` pixels."""
+        side = min(self._limit or self.tile or picture, picture)
+        if self.vae is None or side <= SMALLEST_TILE:
+            raise BIRError(
+                "Restoration guidance should find memory beside the model, for the space rgb that "
+                "of a tile of the decoder with its gradients, but it ran out; choose the space "
+                "latent, or take a smaller picture."
+            )
+        self._limit = max(SMALLEST_TILE, side // 2)
+        logger.warning("Out of memory: guidance goes on with tiles of %d pixels", self._limit)
+
+    def fit(self, denoised: Tensor, latent_format: Any) -> list[RestorationGuidance]:
+        """The guidance of each image of a batch, on its device and at its size."""
+        if denoised.ndim != 4 or denoised.shape[1] != self.latent.shape[1]:
+            raise BIRError(
+                f"Restoration guidance should act on latents of {self.latent.shape[1]} channels, "
+                f"(B, C, h, w), but the model samples {tuple(denoised.shape)}; use it with Stable "
+                "Diffusion 2.1 and its VAE."
+            )
+        height, width = denoised.shape[-2:]
+        missing = (self.latent.shape[-2] - height, self.latent.shape[-1] - width)
+        if not all(0 <= rows < PADDING for rows in missing):
+            raise BIRError(
+                f"The image of the guidance should have {width * 8} x {height * 8} pixels as the "
+                f"picture that is sampled, but it has {self.latent.shape[-1] * 8} x "
+                f"{self.latent.shape[-2] * 8} with its padding; give the image that the "
+                "conditioning was made from."
+            )
+        return [
+            self._of_image(index, denoised[index : index + 1], latent_format)
+            for index in range(len(denoised))
+        ]
+
+    def _of_image(self, index: int, denoised: Tensor, latent_format: Any) -> RestorationGuidance:
+        height, width = denoised.shape[-2:]
+        factor = 1 if self.image is None else 8
+
+        def own(tensor: Tensor | None, factor: int) -> Tensor | None:
+            if tensor is None:
+                return None
+            one = tensor[index % len(tensor)][None, :, : height * factor, : width * factor]
+            return one.to(denoised.device, torch.float32)
+
+        latent = own(self.latent, 1)
+        assert latent is not None
+        decode = None if self.image is None else self.decode(denoised.device, latent_format)
+        return RestorationGuidance(
+            latent=latent,
+            scale=self.scale,
+            weight=own(self.weight, factor),
+            image=own(self.image, 8),
+            decode=decode,
+            start=LAST_TIMESTEP * (1 - self.start_percent) + 1 + MARGIN,
+            stop=LAST_TIMESTEP * (1 - self.end_percent) + 1 - MARGIN,
+            repeats=self.repeats,
+            mask=own(self.mask, 1),
+        )
+
+    def decode(self, device: torch.device, latent_format: Any) -> Callable[[Tensor], Tensor]:
+        """From a latent of the model to pixels in [-1, 1], differentiable."""
+        if self._decoder is None:
+            weights = self.vae.first_stage_model.state_dict()
+            self._decoder = copy_decoder(weights, device=device, dtype=self.computing_type)
+        decoder = self._decoder
+
+        def decoded(latent: Tensor) -> Tensor:
+            unscaled = latent_format.process_out(latent).to(self.computing_type)
+            tile = self._limit or self.tile
+            if tile and max(latent.shape[-2:]) * LATENT_FACTOR > tile:
+                cancel = comfy.model_management.throw_exception_if_processing_interrupted
+                return decode_with_gradient(decoder, unscaled, tile=tile, callback=cancel).float()
+            return decoder.decode(unscaled).float()
+
+        return decoded
+
+    @property
+    def computing_type(self) -> torch.dtype:
+        """Of the decoder."""
+        return torch.float32 if self.wide else self.vae.vae_dtype

@@ -1,0 +1,132 @@
+"""ComfyUI's services for the nodes: model files, weights on the device, progress, cancel.
+
+The files `host*.py` are the only ones that use parts of ComfyUI without a promise of stability.
+"""
+
+import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import comfy.model_management
+import comfy.model_patcher
+import comfy.utils
+import folder_paths
+import torch
+from torch import Tensor, nn
+
+from ...bir_core.errors import BIRError
+from ...bir_core.memory import is_out_of_memory
+
+# Files that no stock node can load have a folder of their own; the first folder with a name wins.
+MODEL_FOLDERS = ("diffir", "upscale_models")
+
+
+def register_model_folder() -> None:
+    """Make `models/diffir` a model folder, beside the ones that the user's configuration names."""
+    own = os.path.join(folder_paths.models_dir, "diffir")
+    configured = folder_paths.folder_names_and_paths.get("diffir", ([], set()))[0]
+    paths = [*configured, own] if own not in configured else configured
+    folder_paths.folder_names_and_paths["diffir"] = (paths, folder_paths.supported_pt_extensions)
+
+
+def model_names() -> list[str]:
+    """Files that may hold a DiffIR, as they stand in the model folders."""
+    names = {name for folder in MODEL_FOLDERS for name in folder_paths.get_filename_list(folder)}
+    return sorted(names)
+
+
+def model_path(name: str) -> str:
+    """The file of a name that `model_names` gave."""
+    for folder in MODEL_FOLDERS:
+        path = folder_paths.get_full_path(folder, name)
+        if path is not None:
+            return path
+    raise BIRError(
+        f"Expected the model file {name} in models/{' or models/'.join(MODEL_FOLDERS)}, but it is "
+        "in neither; put it there or choose another one."
+    )
+
+
+@dataclass(frozen=True)
+class ManagedModel:
+    """A network whose weights ComfyUI moves between the devices."""
+
+    patcher: comfy.model_patcher.ModelPatcher
+
+    @property
+    def network(self) -> nn.Module:
+        return self.patcher.model
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network computes."""
+        return self.patcher.load_device
+
+    def load(self, memory_required: float) -> None:
+        """Bring all weights to the device, with `memory_required` bytes to spare there."""
+        comfy.model_management.load_models_gpu(
+            [self.patcher], memory_required=memory_required, force_full_load=True
+        )
+
+
+def manage(network: nn.Module) -> ManagedModel:
+    """Hand a network on the CPU to ComfyUI's memory management."""
+    # Looked up at call time: ComfyUI replaces the class when its dynamic memory is on.
+    patcher = comfy.model_patcher.CoreModelPatcher(
+        network,
+        load_device=comfy.model_management.get_torch_device(),
+        offload_device=comfy.model_management.unet_offload_device(),
+    )
+    return ManagedModel(patcher)
+
+
+def raise_unless_out_of_memory(error: Exception) -> None:
+    """Raise an exception again unless it says that the memory of a device, or the computer's, ran
+    out. Leave the except block before going on: the exception holds the tensors of the attempt."""
+    if not (comfy.model_management.is_oom(error) or is_out_of_memory(error)):
+        raise error
+
+
+def free_cache() -> None:
+    """Give back what the device's allocator keeps for later."""
+    comfy.model_management.soft_empty_cache()
+
+
+def raise_if_cancelled(done: int = 0, total: int = 0) -> None:
+    """A progress callback that ends the work once the user has pressed cancel."""
+    comfy.model_management.throw_exception_if_processing_interrupted()
+
+
+def batch_progress(batch: int) -> Callable[[int], Callable[[int, int], None]]:
+    """A progress bar over `batch` images: the callback of image `index` moves it, and cancels."""
+    bar = comfy.utils.ProgressBar(batch)
+
+    def of_image(index: int) -> Callable[[int, int], None]:
+        def callback(done: int, total: int) -> None:
+            raise_if_cancelled()
+            bar.update_absolute(index * total + done, batch * total)
+
+        return callback
+
+    return of_image
+
+
+def to_output(image: Tensor) -> Tensor:
+    """A finished IMAGE or MASK where the next node expects it: contiguous float32."""
+    return image.to(comfy.model_management.intermediate_device()).float().contiguous()
+
+
+def load_patcher(patcher: comfy.model_patcher.ModelPatcher, memory_required: float) -> None:
+    """Bring a model of ComfyUI to its device, with `memory_required` bytes to spare there."""
+    comfy.model_management.load_models_gpu([patcher], memory_required=memory_required)
+
+
+def free_memory(device: torch.device) -> float:
+    """Bytes that are free on a device, the CPU included."""
+    return float(comfy.model_management.get_free_memory(device))
+
+
+def device_of(device: torch.device) -> AbstractContextManager[None]:
+    """What runs inside it has `device` as its current device, where there are several."""
+    return comfy.model_management.cuda_device_context(device)

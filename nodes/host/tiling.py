@@ -1,0 +1,332 @@
+"""Tiled sampling as a patch of a MODEL: what the network sees at each step is cut into tiles.
+
+Like `services.py` it uses parts of ComfyUI without a promise of stability.
+"""
+
+import copy
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import comfy.controlnet
+import comfy.model_management
+import comfy.utils
+import torch
+from comfy.patcher_extension import CallbacksMP, WrappersMP
+from torch import Tensor
+
+from ...bir_core.errors import BIRError
+from ...bir_core.tiling import Tile, TileWeights, tiled_apply, tiles
+from .control import AREA, WINDOW, AreaOffset, IRControlNet
+from .services import free_cache, raise_unless_out_of_memory
+
+KEY = "bir_tiled_diffusion"
+# The part of the free memory that ComfyUI itself leaves unused when it batches conditionings.
+RESERVE = 1.5
+MOST = 1024
+logger = logging.getLogger(__name__)
+
+Cond = dict[str, Any]
+Conds = Sequence[list[Cond] | None]
+
+
+@dataclass
+class TilingPatch:
+    """Runs the network on overlapping tiles and blends what it gives, at every evaluation.
+
+    Noise, sampler and guidance act on the whole latent.
+
+    Attributes:
+        tile, overlap: in latent pixels.
+        weights: how tiles are blended, see `bir_core.tiling.tile_weights`.
+        tile_batch: tiles in one call of the network; 0 chooses by the free memory.
+    """
+
+    tile: int
+    overlap: int
+    weights: TileWeights
+    tile_batch: int
+    # By the id of a control net: its parts by tiles, and its hint at the size of the picture. The
+    # originals are kept with them, so that an id stays theirs.
+    _controls: dict[Any, Any] = field(default_factory=dict)
+    _hints: dict[int, Any] = field(default_factory=dict)
+    _most: int = MOST  # tiles at a time, after the memory has run out
+
+    def attach(self, model: Any) -> Any:
+        """A MODEL like `model` that works in tiles."""
+        patched = model.clone()
+        patched.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, KEY, self)
+        patched.add_wrapper_with_key(WrappersMP.PREPARE_SAMPLING, KEY, self.reserve)
+        patched.add_callback_with_key(CallbacksMP.ON_CLEANUP, KEY, self.clean_up)
+        return patched
+
+    def reserve(
+        self,
+        executor: Callable[..., Any],
+        model: Any,
+        noise_shape: Sequence[int],
+        conds: dict[str, list[Cond]],
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
+        """Memory is reserved for a batch of tiles instead of the whole picture."""
+        *lead, height, width = noise_shape
+        if max(height, width) > self.tile:
+            lead[0] *= max(1, self.tile_batch)
+        size = (min(height, self.tile), min(width, self.tile))
+        controls = [cond.get("control") for group in conds.values() for cond in group]
+        own = [
+            net for control in controls for net in chain(control) if isinstance(net, IRControlNet)
+        ]
+        for net in own:
+            net.largest = size
+        try:
+            return executor(model, [*lead, *size], conds, *args, **kwargs)
+        finally:
+            for net in own:
+                net.largest = None
+
+    def clean_up(self, _: Any) -> None:
+        """Called after every sampling, whatever its end."""
+        self._controls.clear()
+        self._hints.clear()
+        self._most = MOST
+
+    def __call__(
+        self,
+        executor: Callable[..., list[Tensor]],
+        model: Any,
+        conds: Conds,
+        x: Tensor,
+        timestep: Tensor,
+        model_options: dict[str, Any],
+    ) -> list[Tensor]:
+        """In the place of ComfyUI's calculation of all conditionings: one output (B, C, H, W) for
+        each of `conds`."""
+        if x.ndim != 4:
+            raise BIRError(
+                "Tiled sampling should get latents of pictures, (B, C, h, w), but the model "
+                f"samples {tuple(x.shape)}; use it with Stable Diffusion."
+            )
+        size = (x.shape[-2], x.shape[-1])
+        plan = tiles(*size, self.tile, self.overlap)
+        if len(plan) == 1:
+            return executor(model, conds, x, timestep, model_options)
+        require_tileable(conds)
+        if WINDOW in model_options.get("transformer_options", {}):
+            raise BIRError(
+                "Tiles should be cut once, but Tiled Diffusion is applied to this model twice; "
+                "remove one of the nodes (DiffBIR Sampler has tiles of its own)."
+            )
+
+        def run_tiles(pieces: Tensor, chosen: Sequence[Tile]) -> Tensor:
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            options = dict(model_options)
+            windows = [(piece.y, piece.x, *size) for piece in chosen]
+            options["transformer_options"] = {
+                **model_options.get("transformer_options", {}),
+                WINDOW: windows,
+            }
+            cropped = [self.crop_conds(cond, size, chosen, len(x)) for cond in conds]
+            times = timestep.repeat(len(chosen))
+            outputs = executor(model, cropped, pieces, times, options)
+            self.release()
+            return torch.cat(outputs, dim=1)
+
+        batch = 1 if has_areas(conds) else self.tile_batch or free_batch(model, conds, x, plan)
+        fused = self.blend(run_tiles, x, min(batch, self._most))
+        return list(fused.chunk(len(conds), dim=1))
+
+    def blend(self, run_tiles: Callable[..., Tensor], x: Tensor, batch: int) -> Tensor:
+        """`tiled_apply`, with fewer tiles at a time where the memory runs out."""
+        while True:
+            try:
+                return tiled_apply(
+                    run_tiles,
+                    x,
+                    self.tile,
+                    self.overlap,
+                    weights=self.weights,
+                    tile_batch=batch,
+                )
+            except Exception as error:
+                raise_unless_out_of_memory(error)
+            free_cache()
+            if batch == 1:
+                raise BIRError(
+                    f"Tiled sampling should find memory for one tile of {self.tile * 8} pixels, "
+                    "but it ran out; take smaller tiles."
+                )
+            self._most = batch = batch // 2
+            logger.warning("Out of memory: going on with %d tiles at a time", batch)
+
+    def crop_conds(
+        self, conds: list[Cond] | None, size: tuple[int, int], chosen: Sequence[Tile], batch: int
+    ) -> list[Cond] | None:
+        """The conditionings as the chosen tiles see them; those whose area misses them are left
+        out.
+
+        Args:
+            size: of the whole latent.
+            batch: samples of each tile.
+        """
+        if conds is None:
+            return None
+        cropped = []
+        for cond in conds:
+            own = dict(cond)
+            if "area" in own:
+                own["area"] = tile_area(own["area"], chosen[0])
+                if own["area"] is None:
+                    continue
+            if "mask" in own:
+                own["mask"] = of_tiles(own["mask"], chosen, batch)
+            own["model_conds"] = {
+                name: crop_model_cond(value, size, chosen, batch)
+                for name, value in own["model_conds"].items()
+            }
+            if "area" in own:
+                own["model_conds"][AREA] = AreaOffset([(0, 0)])
+            if own.get("control") is not None:
+                own["control"] = self.control(own["control"], size, tuple(chosen), batch)
+            cropped.append(own)
+        return cropped
+
+    def control(
+        self, control: Any, size: tuple[int, int], chosen: tuple[Tile, ...], batch: int
+    ) -> Any:
+        """A control net that sees the part of its hint that belongs to the tiles. IRControlNet
+        finds it by itself; the others get a copy for each tile that shares their weights.
+
+        The same copy serves every conditioning and step: ComfyUI batches conditionings whose
+        control net is one object.
+        """
+        if control is None:
+            return None
+        previous = self.control(control.previous_controlnet, size, chosen, batch)
+        if isinstance(control, IRControlNet) and previous is control.previous_controlnet:
+            return control
+        key = (id(control), chosen)
+        if key not in self._controls:
+            self._controls[key] = control, self._windowed(control, size, chosen, batch, previous)
+        return self._controls[key][1]
+
+    def release(self) -> None:
+        """Drop the hints that control nets have brought to the device, which together are larger
+        than the picture; what a VAE has encoded stays."""
+        for _, part in self._controls.values():
+            if type(part) is not IRControlNet and part.vae is None:
+                part.cond_hint = None
+
+    def _windowed(
+        self,
+        control: Any,
+        size: tuple[int, int],
+        chosen: tuple[Tile, ...],
+        batch: int,
+        previous: Any,
+    ) -> Any:
+        part = copy.copy(control)
+        part.previous_controlnet = previous
+        part.multigpu_clones = {
+            device: self.control(clone, size, chosen, batch)
+            for device, clone in control.multigpu_clones.items()
+        }
+        if isinstance(control, IRControlNet):
+            return part
+        if id(control) not in self._hints:
+            self._hints[id(control)] = control, *whole_hints(control, size)
+        _, hint, extras = self._hints[id(control)]
+        part.cond_hint_original = of_tiles(hint, chosen, batch, hint.shape[-1] // size[1])
+        part.extra_concat_orig = [
+            of_tiles(extra, chosen, batch, extra.shape[-1] // size[1]) for extra in extras
+        ]
+        # What the original computed from its whole hint.
+        part.cond_hint = None
+        if isinstance(part, comfy.controlnet.T2IAdapter):
+            part.control_input = None
+        return part
+
+
+def chain(control: Any) -> Iterator[Any]:
+    """A control net and those before it."""
+    while control is not None:
+        yield control
+        control = control.previous_controlnet
+
+
+def whole_hints(control: Any, size: tuple[int, int]) -> tuple[Tensor, list[Tensor]]:
+    """A control net's hint (B, C, H, W), and what it joins to it, at the size to which it would
+    bring them for a whole latent of `size`."""
+    height, width = size
+    ratio = control.compression_ratio
+    encoded = 1 if control.vae is None else control.vae.spacial_compression_encode()
+
+    def fit(image: Tensor, ratio: int) -> Tensor:
+        resized: Tensor = comfy.utils.common_upscale(
+            image, width * ratio, height * ratio, control.upscale_algorithm, "center"
+        )
+        return resized
+
+    hint = fit(control.cond_hint_original, ratio * encoded)
+    return hint, [fit(extra, ratio) for extra in control.extra_concat_orig]
+
+
+def of_tiles(tensor: Tensor, chosen: Sequence[Tile], batch: int, ratio: int = 1) -> Tensor:
+    """The parts of (B, ..., H, W) that belong to tiles of the latent, tile by tile.
+
+    A tensor of fewer samples than the batch is repeated in order. One tile keeps its number of
+    samples.
+
+    Args:
+        ratio: pixels of the tensor per pixel of the latent.
+    """
+    parts = [Tile(*(ratio * number for number in piece)).crop(tensor) for piece in chosen]
+    if len(chosen) == 1:
+        return parts[0]
+    return torch.cat([comfy.utils.repeat_to_batch_size(part, batch) for part in parts])
+
+
+def crop_model_cond(value: Any, size: tuple[int, int], chosen: Sequence[Tile], batch: int) -> Any:
+    """What the model is told beside the latent: maps of the latent's size are cut, the rest is
+    as it was."""
+    told = value.cond
+    if not isinstance(told, Tensor) or told.ndim != 4 or tuple(told.shape[-2:]) != size:
+        return value
+    return value._copy_with(of_tiles(told, chosen, batch))
+
+
+def tile_area(area: Sequence[int], tile: Tile) -> list[int] | None:
+    """An area (height, width, y, x) of the latent in the coordinates of a tile, None if it lies
+    outside."""
+    height, width, y, x = area
+    top, left = max(y, tile.y), max(x, tile.x)
+    bottom = min(y + height, tile.y + tile.height)
+    right = min(x + width, tile.x + tile.width)
+    if bottom <= top or right <= left:
+        return None
+    return [bottom - top, right - left, top - tile.y, left - tile.x]
+
+
+def require_tileable(conds: Conds) -> None:
+    """Raise BIRError for what cannot be cut into tiles."""
+    if any("gligen" in cond for group in conds for cond in group or ()):
+        raise BIRError(
+            "Tiled sampling should get prompts, areas, masks and control nets, but a GLIGEN box "
+            "came, which cannot be cut; use area conditioning instead."
+        )
+
+
+def has_areas(conds: Conds) -> bool:
+    return any("area" in cond for group in conds for cond in group or ())
+
+
+def free_batch(model: Any, conds: Conds, x: Tensor, plan: Sequence[Tile]) -> int:
+    """How many tiles the free memory takes at a time; one on a CPU, which gains nothing by more."""
+    if x.device.type == "cpu":
+        return 1
+    free = model.current_patcher.get_free_memory(x.device)
+    samples = len(x) * sum(group is not None for group in conds)
+    shape = [samples, x.shape[1], plan[0].height, plan[0].width]
+    return max(1, min(len(plan), int(free / (RESERVE * model.memory_required(shape)))))

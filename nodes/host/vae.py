@@ -1,0 +1,244 @@
+"""The VAE of ComfyUI, whole and in exact tiles: its weights, memory and precision.
+
+Like `services.py` it uses parts of ComfyUI without a promise of stability.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...bir_core.errors import BIRError
+from ...bir_core.exact_vae.operations import (
+    Operation,
+    decoder_operations,
+    encoder_operations,
+    parked_bytes,
+    working_bytes,
+)
+from ...bir_core.exact_vae.passes import Parking
+from ...bir_core.exact_vae.tiled import choose_parking, decode_tiled, encode_tiled
+from ...bir_core.images import from_channels_last, require_finite, to_channels_last
+from . import services
+
+logger = logging.getLogger(__name__)
+CPU = torch.device("cpu")
+DEFAULT_TILE = 512
+AS_THE_VAE = "as the VAE"
+PRECISIONS = (AS_THE_VAE, "float32")
+PLACES = ("automatic", "device", "host")
+DTYPES = {
+    "automatic": (torch.float32, torch.float16),
+    "float32": (torch.float32,),
+    "float16": (torch.float16,),
+}
+DECODED, ENCODED = "The image from the VAE", "The latent from the VAE"
+
+Callback = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """How a VAE works in exact tiles; only `precision` and a `parking_dtype` of float16 change the
+    result.
+
+    Attributes:
+        size: side of a tile in pixels.
+        precision: of `PRECISIONS`; "float32" equals the whole VAE in float32, whatever type its
+            weights are stored in.
+        parking: of `PLACES`, where full maps wait between two steps.
+        parking_dtype: of `DTYPES`, the type of these maps.
+    """
+
+    size: int = DEFAULT_TILE
+    precision: str = AS_THE_VAE
+    parking: str = "automatic"
+    parking_dtype: str = "automatic"
+
+
+FLOAT32 = Tiling(precision="float32")
+
+
+def exact_operations(vae: Any, half: str) -> list[Operation] | None:
+    """What the encoder or the decoder of a VAE does; None for a VAE of another layout than that of
+    Stable Diffusion, which runs whole by its own code."""
+    network = vae.first_stage_model
+    part = getattr(network, half, None)
+    if part is None or getattr(network, "bn", None) is not None:
+        return None
+    try:
+        return decoder_operations(part) if half == "decoder" else encoder_operations(part)
+    except BIRError as reason:
+        logger.info("VAE: %s", reason)
+        return None
+
+
+def run_layer(layer: Any, x: Tensor) -> Tensor:
+    """A layer of ComfyUI in the type of its input. It casts its weights by itself, wherever they
+    are at the moment."""
+    output: Tensor = (
+        layer(x) if layer.weight.dtype == x.dtype else layer.forward_comfy_cast_weights(x)
+    )
+    return output
+
+
+def load(
+    vae: Any, operations: list[Operation], size: tuple[int, int], tiling: Tiling, dtype: torch.dtype
+) -> Parking:
+    """Load the VAE and choose where its maps wait.
+
+    Args:
+        size: height and width of the network's input.
+        dtype: to compute in.
+
+    Raises:
+        BIRError: they do not fit; nothing was computed yet.
+    """
+    height, width = size
+    preferred, *_ = DTYPES[tiling.parking_dtype]
+    working = working_bytes(operations, tiling.size, dtype)
+    on_device = tiling.parking == "device"
+    parked = parked_bytes(operations, height, width, preferred) if on_device else 0
+    services.load_patcher(vae.patcher, working + parked)
+    use_device = tiling.parking != "host" or vae.device.type == "cpu"
+    parking = choose_parking(
+        operations,
+        height,
+        width,
+        tile=tiling.size,
+        device=vae.device,
+        dtype=dtype,
+        free_device=int(services.free_memory(vae.device)) if use_device else 0,
+        free_host=0 if on_device else int(services.free_memory(CPU)),
+        parked_types=DTYPES[tiling.parking_dtype],
+    )
+    logger.info(
+        "Tiled VAE: %.2f GB of maps on %s in %s, tiles of %d pixels",
+        parked_bytes(operations, height, width, parking.dtype) / 1e9,
+        *(parking.device, parking.dtype, tiling.size),
+    )
+    return parking
+
+
+def decode(vae: Any, latents: Tensor, tiling: Tiling) -> Tensor:
+    """Latents (B, 4, h, w) without latent scale to images (B, 8 h, 8 w, 3) in [0, 1], equal to
+    the VAE on the whole latents. A VAE of another layout decodes them whole."""
+    operations = exact_operations(vae, "decoder")
+    if operations is None:
+        return decode_whole(vae, latents)
+
+    def of_one(latent: Tensor, dtype: torch.dtype, callback: Callback) -> Tensor:
+        parking = load(vae, operations, latent.shape[-2:], tiling, dtype)
+        return decode_tiled(
+            vae.first_stage_model,
+            latent.to(vae.device, dtype),
+            tile=tiling.size,
+            parking=parking,
+            callback=callback,
+            call=run_layer,
+        )
+
+    pixels = _each(vae, latents, of_one, tiling, DECODED)
+    return to_channels_last(vae.process_output(pixels))
+
+
+def encode(vae: Any, images: Tensor, tiling: Tiling) -> Tensor:
+    """Images (B, H, W, 3) in [0, 1] to latents (B, 4, H / 8, W / 8) without latent scale, equal
+    to the VAE on the whole images. A VAE of another layout encodes them whole."""
+    operations = exact_operations(vae, "encoder")
+    if operations is None:
+        return encode_whole(vae, images)
+
+    def of_one(pixels: Tensor, dtype: torch.dtype, callback: Callback) -> Tensor:
+        parking = load(vae, operations, pixels.shape[-2:], tiling, dtype)
+        return encode_tiled(
+            vae.first_stage_model,
+            vae.process_input(pixels).to(vae.device, dtype),
+            tile=tiling.size,
+            parking=parking,
+            callback=callback,
+            call=run_layer,
+        )
+
+    pixels = from_channels_last(vae.vae_encode_crop_pixels(images))
+    return _each(vae, pixels, of_one, tiling, ENCODED)
+
+
+def _each(
+    vae: Any,
+    batch: Tensor,
+    of_one: Callable[[Tensor, torch.dtype, Callback], Tensor],
+    tiling: Tiling,
+    what: str,
+) -> Tensor:
+    """One after the other, so that none depends on the batch nor needs its memory; what overflows
+    in half precision is repeated in float32."""
+    progress = services.batch_progress(len(batch))
+    dtype = vae.vae_dtype if tiling.precision == AS_THE_VAE else torch.float32
+    results = []
+    with services.device_of(vae.device):
+        for index in range(len(batch)):
+            one, callback = batch[index : index + 1], progress(index)
+            result = of_one(one, dtype, callback)
+            if dtype != torch.float32 and not bool(result.isfinite().all()):
+                warn_of_overflow(what, dtype)
+                result = of_one(one, torch.float32, callback)
+            require_finite(result, what)
+            results.append(result.float().to(vae.output_device))
+    return torch.cat(results)
+
+
+def warn_of_overflow(what: str, dtype: torch.dtype) -> None:
+    logger.warning("%s is not finite in %s: repeating in float32", what, dtype)
+
+
+def decode_whole(vae: Any, latents: Tensor) -> Tensor:
+    """As `decode`, by ComfyUI's own code."""
+    images = _unless_out_of_memory(vae, "decoder", lambda: vae.decode(latents).float())
+    if images is None:
+        return decode(vae, latents, Tiling())
+    if _overflowed(vae, images, "decoder", DECODED):
+        return decode(vae, latents, FLOAT32)
+    require_finite(images, DECODED)
+    return images
+
+
+def encode_whole(vae: Any, images: Tensor) -> Tensor:
+    """As `encode`, by ComfyUI's own code."""
+    latents = _unless_out_of_memory(vae, "encoder", lambda: vae.encode(images).float())
+    if latents is None:
+        return encode(vae, images, Tiling())
+    if _overflowed(vae, latents, "encoder", ENCODED):
+        return encode(vae, images, FLOAT32)
+    require_finite(latents, ENCODED)
+    return latents
+
+
+def _unless_out_of_memory(vae: Any, half: str, run: Callable[[], Tensor]) -> Tensor | None:
+    """What ComfyUI's own code gives; None where the memory ran out, in its own tiles as well, and
+    exact tiles can be tried."""
+    try:
+        return run()
+    except Exception as error:
+        services.raise_unless_out_of_memory(error)
+    services.free_cache()
+    if exact_operations(vae, half) is None:
+        raise BIRError(
+            f"The {half} of the VAE should find memory for the picture, but it ran out; close "
+            "other programs, or take a smaller picture."
+        )
+    logger.warning("Out of memory: the VAE goes on in exact tiles")
+    return None
+
+
+def _overflowed(vae: Any, result: Tensor, half: str, what: str) -> bool:
+    """Whether half precision made a result that is not finite, and float32 can be tried."""
+    if bool(result.isfinite().all()) or vae.vae_dtype == torch.float32:
+        return False
+    if exact_operations(vae, half) is None:
+        return False
+    warn_of_overflow(what, vae.vae_dtype)
+    return True

@@ -1,0 +1,200 @@
+"""`bir restore --method diffbir` and `bir embed` on small networks."""
+
+import json
+
+import pytest
+import torch
+from command_line import run_here, save_small_model
+from diffbir_models import TINY_SWINIR, Weights, filled, save_base, text_tower_weights
+from parity import fill_by_rule_w, load_vectors
+from safetensors.torch import save_file
+
+from bir_core.checkpoints import load_model, save_checkpoint
+from bir_core.diffbir.pipeline import DiffBIR
+from bir_core.diffbir.prompts import encode_prompts, load_embedding
+from bir_core.diffbir.settings import DiffBIRSettings
+from bir_core.networks.autoencoder import SDVAE
+from bir_core.networks.ir_controlnet import IRControlNet
+from bir_core.networks.swinir import SwinIR
+from bir_core.pictures.files import Picture, read_picture, write_picture
+
+QUICK = ("--steps", 2, "--short-side", 0, "--upscale", 2)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("diffbir")
+    networks = save_base(folder / "base.ckpt")
+    tower, _ = text_tower_weights(4000)
+    save_checkpoint(networks["ir_controlnet"], folder / "control.safetensors")
+    save_checkpoint(filled(SwinIR(TINY_SWINIR), 5000), folder / "swinir.safetensors")
+    save_checkpoint(networks["sd_unet"], folder / "unet.safetensors")
+    save_checkpoint(networks["sd_vae"], folder / "vae.safetensors")
+    save_file(
+        {key: value.contiguous() for key, value in tower.items()}, folder / "text.safetensors"
+    )
+    pixels = torch.randint(0, 256, (1, 3, 24, 32), generator=torch.Generator().manual_seed(0))
+    write_picture(folder / "lq.png", Picture(image=pixels / 255, bits=16))
+    return folder
+
+
+def command(files, output, *more, base="base.ckpt", stage1="swinir.safetensors"):
+    stage1 = stage1 if stage1 == "none" else files / stage1
+    named = ("--base", files / base, "--controlnet", files / "control.safetensors")
+    return run_here(
+        *("restore", files / "lq.png", output, "--method", "diffbir", *named),
+        *("--stage1", stage1, *QUICK, *more),
+    )
+
+
+def test_equals_the_class(files, tmp_path):
+    ran = command(files, tmp_path / "out.png", "--seed", 3, "--prompt", "", "--negative", "")
+    assert ran.returncode == 0, ran.stderr
+    assert "32x24 -> 64x48" in ran.stdout
+    content = torch.load(files / "base.ckpt")
+    pipeline = DiffBIR(
+        sd_unet=load_model(content, architecture="sd_unet"),
+        ir_controlnet=load_model(files / "control.safetensors"),
+        sd_vae=load_model(content, architecture="sd_vae"),
+        stage1=load_model(files / "swinir.safetensors"),
+    )
+    empty = encode_prompts(load_model(content, architecture="text_encoder"), [""])
+    expected = pipeline(
+        read_picture(files / "lq.png").image,
+        empty,
+        empty,
+        upscale_by=2.0,
+        settings=DiffBIRSettings(steps=2, short_side=0),
+        seed=3,
+    )
+    got = read_picture(tmp_path / "out.png").image
+    assert (got - expected).abs().max() <= 1e-4
+    assert expected.std() > 0.01
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        ("--version", "v1"),
+        ("--version", "v2", "--task", "denoise"),
+        ("--sampler", "euler_ancestral", "--sampler-option", "eta=0.5"),
+        ("--sampler", "ddim", "--start", "condition", "--cfg", 2, "--rescale-cfg"),
+        ("--guidance", 0.01, "--guidance-space", "rgb", "--guidance-loss", "mse"),
+        ("--tile", 64, "--overlap", 32, "--tile-batch", 2, "--vae-tile", 64),
+        ("--strength", 0.5, "--noise-aug", 50, "--color-fix", "none", "--padding", "black"),
+        ("--stage1-tile", 64, "--dtype", "bfloat16"),
+    ],
+)
+def test_options(files, tmp_path, more):
+    """Each group of options gives a picture; another one where it is larger than a tile."""
+    empty = ("--prompt", "", "--negative", "")
+    assert command(files, tmp_path / "usual.png", *empty).returncode == 0
+    ran = command(files, tmp_path / "out.png", *empty, *more)
+    assert ran.returncode == 0, ran.stderr
+    usual, got = (read_picture(tmp_path / name).image for name in ("usual.png", "out.png"))
+    assert got.shape == (1, 3, 48, 64)
+    assert (got - usual).abs().max() > 0 or "--tile" in more
+
+
+def test_the_plan_of_the_memory_is_said(files, tmp_path, caplog):
+    ran = command(files, tmp_path / "out.png", "--prompt", "", "--negative", "", "--tile", 128)
+    assert ran.returncode == 0, ran.stderr
+    assert "Memory plan: stage 1 whole, encoding tiles of 512, sampling tiles of 128" in caplog.text
+
+
+def test_prompts_and_their_embeddings(files, tmp_path):
+    pytest.importorskip("open_clip")
+    saved = tmp_path / "house.safetensors"
+    assert run_here("embed", "a house", saved, "--base", files / "text.safetensors").returncode == 0
+    assert load_embedding(saved).shape == (1, 77, 32)
+    again = run_here("embed", "a house", saved, "--base", files / "text.safetensors")
+    assert again.returncode == 2 and "--overwrite" in again.stderr
+    pictures = []
+    for options in (("--prompt", "a house"), ("--prompt-embedding", saved), ("--prompt", "")):
+        ran = command(files, tmp_path / "out.png", *options, "--overwrite")
+        assert ran.returncode == 0, ran.stderr
+        pictures.append(read_picture(tmp_path / "out.png").image)
+    assert torch.equal(pictures[0], pictures[1])
+    assert (pictures[0] - pictures[2]).abs().max() > 1e-4
+
+
+def test_split_files_without_stage1(files, tmp_path):
+    """UNet, VAE and text encoder each in its own file give what the whole checkpoint gives."""
+    empty = ("--prompt", "", "--negative", "")
+    split = ("--vae", files / "vae.safetensors", "--text-encoder", files / "text.safetensors")
+    whole = command(files, tmp_path / "whole.png", *empty, stage1="none")
+    assert whole.returncode == 0, whole.stderr
+    ran = command(
+        files, tmp_path / "split.png", *empty, *split, base="unet.safetensors", stage1="none"
+    )
+    assert ran.returncode == 0, ran.stderr
+    one, other = (read_picture(tmp_path / f"{name}.png").image for name in ("whole", "split"))
+    assert torch.equal(one, other)
+
+
+def test_diffusers_folder(files, tmp_path):
+    """The UNet of a folder, with the other networks from files."""
+    _, metadata = load_vectors("diffusers_small")
+    state = Weights(json.loads(metadata["shapes"])["unet"])
+    fill_by_rule_w(state, 0)
+    (tmp_path / "sd" / "unet").mkdir(parents=True)
+    save_file(state.weights, tmp_path / "sd/unet/diffusion_pytorch_model.safetensors")
+    control = IRControlNet.from_unet(load_model(state.weights, architecture="sd_unet"))
+    save_checkpoint(control, tmp_path / "control.safetensors")
+    more = ("--vae", files / "vae.safetensors", "--prompt", "", "--negative", "")
+    more += ("--text-encoder", files / "text.safetensors")
+    more += ("--controlnet", tmp_path / "control.safetensors")
+    ran = command(files, tmp_path / "out.png", *more, base=tmp_path / "sd", stage1="none")
+    assert ran.returncode == 0, ran.stderr
+    lacking = command(files, tmp_path / "2.png", *more[2:], base=tmp_path / "sd", stage1="none")
+    assert lacking.returncode == 2
+    assert "diffusers folder with diffusion_pytorch_model.safetensors" in lacking.stderr
+
+
+@pytest.mark.parametrize(
+    ("more", "sentence"),
+    [
+        (("--model", "builtin-x4"), "--model came, which belongs to --method diffir"),
+        (("--strip", 4), "--strip came"),
+        (("--sampler", "ddim", "--sampler-option", "eta=1"), "has the options none"),
+        (("--noise-aug", 1000), "0 to 999"),
+        (("--steps", 0), "between 1 and 1000"),
+        (("--tile", 100), "multiple of 64"),
+        (("--vae-tile", 32), "at least 64 pixels"),
+        (("--offload", "--device", "cpu"), "Expected a GPU for --offload"),
+        (("--upscale", 0), "at least 1 x 1"),
+        (("--prompt", "", "--prompt-embedding", "x"), "both came"),
+        (("--prompt-embedding", "absent.safetensors"), "found nothing"),
+        (("--stage1", "absent.pth"), "found nothing"),
+        (("--controlnet", "absent.pth"), "found nothing"),
+    ],
+)
+def test_bad_input(files, tmp_path, more, sentence):
+    empty = () if more[0].startswith("--prompt") else ("--prompt", "")
+    ran = command(files, tmp_path / "out.png", *empty, "--negative", "", *more)
+    assert ran.returncode == 2
+    assert sentence in ran.stderr
+    assert ran.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_missing_and_wrong_files(files, tmp_path):
+    out = tmp_path / "out.png"
+    lacking = run_here("restore", files / "lq.png", out, "--method", "diffbir")
+    assert lacking.returncode == 2 and "--base for --method diffbir" in lacking.stderr
+    other_method = run_here("restore", files / "lq.png", out, "--cfg", 3)
+    assert other_method.returncode == 2
+    assert "--cfg came, which belongs to --method diffbir" in other_method.stderr
+    empty = ("--prompt", "", "--negative", "", "--text-encoder", files / "text.safetensors")
+    diffir = save_small_model(tmp_path / "diffir.safetensors")
+    for base in (diffir, files / "vae.safetensors"):
+        ran = command(files, out, *empty, base=base)
+        assert ran.returncode == 2
+        assert "Expected a Stable Diffusion 2.1 UNet file" in ran.stderr
+    unet_only = command(files, out, *empty, base="unet.safetensors")
+    assert unet_only.returncode == 2 and "Expected a Stable Diffusion VAE file" in unet_only.stderr
+    wide = SDVAE(load_model(files / "vae.safetensors").config)
+    save_checkpoint(wide, tmp_path / "control.safetensors")
+    swapped = command(files, out, *empty, "--controlnet", tmp_path / "control.safetensors")
+    assert swapped.returncode == 2 and "DiffBIR IRControlNet" in swapped.stderr
+    assert not out.exists()

@@ -1,0 +1,81 @@
+"""The condition of IRControlNet: its noise and its parts."""
+
+import math
+
+import pytest
+import torch
+
+from bir_core.diffbir.conditioning import (
+    augment_condition,
+    condition_parts,
+    control_memory,
+    latent_mask,
+)
+from bir_core.errors import BIRError
+from bir_core.networks.unet import UNetConfig
+
+
+def latents(count):
+    return torch.randn(count, 4, 6, 8, generator=torch.Generator().manual_seed(1))
+
+
+def test_noise_of_each_image_follows_its_own_seed():
+    batch = latents(3)
+    noisy = augment_condition(batch, 0.64, seed=5)
+    for index in range(3):
+        alone = augment_condition(batch[index : index + 1], 0.64, seed=5 + index)
+        torch.testing.assert_close(noisy[index : index + 1], alone)
+    noise = (noisy - 0.8 * batch) / 0.6
+    assert 0.8 < float(noise.std()) < 1.2
+    generator = torch.Generator().manual_seed(5)
+    start_of_sampling, expected = torch.randn(2, 4, 6, 8, generator=generator)
+    torch.testing.assert_close(noise[0], expected)
+    correlation = torch.corrcoef(torch.stack([noise[0].flatten(), start_of_sampling.flatten()]))
+    assert abs(float(correlation[0, 1])) < 0.3
+
+
+def test_noise_leaves_the_global_state_alone():
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    augment_condition(latents(1), 0.5, seed=0)
+    assert torch.equal(torch.rand(1), expected)
+
+
+def test_parts_lie_part_by_part():
+    condition = latents(2)
+    parts = condition_parts(condition, [(0, 0), (2, 3)], 4, 5, count=2)
+    assert torch.equal(parts[:2], condition[:, :, :4, :5])
+    assert torch.equal(parts[2:], condition[:, :, 2:6, 3:8])
+
+
+def test_condition_of_fewer_or_more_images_than_samples():
+    condition = latents(2)
+    assert torch.equal(
+        condition_parts(condition, [(0, 0)], 6, 8, count=3), condition[torch.tensor([0, 1, 0])]
+    )
+    assert torch.equal(condition_parts(condition, [(0, 0)], 6, 8, count=1), condition[:1])
+
+
+def test_memory_grows_with_the_picture_and_is_of_the_right_order():
+    config = UNetConfig()
+    small, large = (control_memory(config, 2, side, side, 2) for side in (64, 128))
+    assert math.isclose(large, 4 * small, rel_tol=1e-6)
+    assert 5e7 < small < 5e8
+    assert control_memory(config, 2, 64, 64, 4) == 2 * small
+
+
+def test_mask_comes_to_the_latents_of_the_padded_image():
+    mask = torch.zeros(1, 100, 200)
+    mask[:, :, 100:] = 1
+    latents = latent_mask(mask, 100, 200)
+    assert latents.shape == (1, 1, 16, 32)  # 128 x 256 pixels
+    assert torch.equal(latents[..., :12], torch.zeros(1, 1, 16, 12))
+    assert torch.equal(latents[..., 13:25], torch.ones(1, 1, 16, 12))
+    half = latent_mask(mask[:, ::2, ::2], 100, 200)
+    torch.testing.assert_close(half, latents, rtol=0, atol=0.1)
+
+
+def test_mask_of_other_proportions_is_said():
+    with pytest.raises(BIRError, match="200 x 100, but 100 x 100 came"):
+        latent_mask(torch.zeros(1, 100, 100), 100, 200)

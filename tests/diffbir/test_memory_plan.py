@@ -1,0 +1,336 @@
+"""The memory plan: against measured peaks, and what it promises for every memory."""
+
+import logging
+from dataclasses import replace
+
+import pytest
+import torch
+from diffbir_models import tiny_networks
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import bir_core.diffbir.pipeline
+from bir_core.benchmarks.tensor_memory import peak_tensors_of
+from bir_core.commands.plan import official_networks
+from bir_core.diffbir.memory_plan import (
+    STAGE2_MAPS,
+    SWINIR_MAPS,
+    TILES,
+    VAE_GRADIENT_MAPS,
+    VAE_MAPS,
+    MemoryPlan,
+    StagePlan,
+    plan_diffbir,
+    plan_diffir,
+    weight_bytes,
+)
+from bir_core.diffbir.pipeline import DiffBIR
+from bir_core.diffbir.restoration_modules import RestorationModule
+from bir_core.diffbir.settings import DiffBIRSettings
+from bir_core.diffbir.stage1 import stage1_memory, stage1_sizes
+from bir_core.diffir.restore import USABLE, restore, strip_memory
+from bir_core.exact_vae.operations import (
+    decoder_operations,
+    encoder_operations,
+    parked_bytes,
+    working_bytes,
+)
+from bir_core.exact_vae.tiled import decode_tiled, encode_tiled
+from bir_core.networks.autoencoder import SDVAE, VAEConfig
+from bir_core.networks.diffir import DiffIRConfig, DiffIRStage2
+from bir_core.networks.ir_controlnet import IRControlNet
+from bir_core.networks.swinir import SwinIR, SwinIRConfig
+from bir_core.networks.unet import SDUNet, UNetConfig
+
+CUDA, CPU = torch.device("cuda"), torch.device("cpu")
+GB = 10**9
+
+
+def eval_mode(network):
+    return network.eval().requires_grad_(False)
+
+
+# Measured peaks: an estimate may be above them, within reason, and never below.
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_maps_of_unet_and_controlnet(dtype):
+    config = UNetConfig(model_channels=64, context_dim=64)
+    unet, control = (eval_mode(kind(config)).to(dtype) for kind in (SDUNet, IRControlNet))
+    x = torch.zeros(2, 4, 16, 24, dtype=dtype)
+    context, timesteps = torch.zeros(2, 77, 64, dtype=dtype), torch.ones(2)
+
+    def step():
+        return unet(x, timesteps, context, control(x, x, timesteps, context))
+
+    _, peak = peak_tensors_of(step)
+    estimate = STAGE2_MAPS * 64 * 2 * 16 * 24 * dtype.itemsize
+    assert 0.9 * estimate < peak <= estimate
+
+
+@pytest.fixture(scope="module")
+def vae():
+    return eval_mode(SDVAE(VAEConfig(ch=32)))
+
+
+def test_maps_of_the_whole_vae_and_of_its_gradient(vae):
+    pixels, latent = torch.rand(1, 3, 64, 96), torch.randn(1, 4, 8, 12)
+    numbers = 32 * 64 * 96 * 4
+    for half, x in ((vae.encode, pixels), (vae.decode, latent)):
+        with torch.no_grad():
+            _, peak = peak_tensors_of(lambda half=half, x=x: half(x))
+        assert 0.7 * VAE_MAPS * numbers < peak <= VAE_MAPS * numbers
+    source = latent.requires_grad_()
+    with torch.enable_grad():
+        _, peak = peak_tensors_of(lambda: torch.autograd.grad(vae.decode(source).sum(), source)[0])
+    assert 0.9 * VAE_GRADIENT_MAPS * numbers < peak <= VAE_GRADIENT_MAPS * numbers
+
+
+@torch.no_grad()
+def test_tiles_of_the_vae(vae):
+    pixels, latent = torch.rand(1, 3, 192, 256), torch.randn(1, 4, 24, 32)
+    for of_half, half, run, x in (
+        (encoder_operations, vae.encoder, encode_tiled, pixels),
+        (decoder_operations, vae.decoder, decode_tiled, latent),
+    ):
+        operations = of_half(half)
+        estimate = parked_bytes(operations, *x.shape[-2:], torch.float32)
+        estimate += working_bytes(operations, 64, torch.float32)
+        _, peak = peak_tensors_of(lambda run=run, x=x: run(vae, x, tile=64))
+        assert 0.5 * estimate < peak <= estimate + 4 * x.numel()
+
+
+@torch.no_grad()
+def test_maps_of_stage1():
+    """Of SwinIR what they are, of any other network an upper bound."""
+    swinir = eval_mode(SwinIR(SwinIRConfig(depths=(6, 6), num_heads=(6, 6))))
+    _, peak = peak_tensors_of(lambda: swinir(torch.rand(1, 3, 128, 128)))
+    estimate = SWINIR_MAPS * 128 * 128 * 4
+    assert 0.9 * estimate < peak <= estimate
+    arch = pytest.importorskip("spandrel.architectures.ESRGAN.__arch.RRDB")
+    bsrnet = eval_mode(arch.RRDBNet(num_filters=64, num_blocks=1, scale=4))
+    _, peak = peak_tensors_of(lambda: bsrnet(torch.rand(1, 3, 48, 48)))
+    assert 0.3 * stage1_memory((48, 48), 4) < peak <= stage1_memory((48, 48), 4)
+
+
+@torch.no_grad()
+def test_strips_of_diffir():
+    config = DiffIRConfig(dim=16, task="deblur", num_blocks=(1, 1, 1, 1))
+    model = eval_mode(DiffIRStage2(config))
+    image = torch.rand(1, 3, 192, 256)
+    _, peak = peak_tensors_of(lambda: restore(image, model, strip=8))
+    estimate = strip_memory(config, 192, 256, 8, torch.float32)
+    assert 0.4 * estimate < peak <= estimate
+
+
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        {},
+        {"tile": 64, "vae_tile": 64},
+        {"tile": 0, "vae_tile": 0},
+        {"tile": 64, "overlap": 0, "tile_batch": 4},
+        {"cfg": 1.0, "color_fix": "none"},
+        {"guidance": 1.0, "guidance_space": "rgb"},
+        {"guidance": 1.0, "guidance_space": "rgb", "tile": 64, "vae_tile": 64},
+        {"guidance": 1.0, "guidance_loss": "mse", "noise_aug": 9, "sampler": "euler"},
+    ],
+)
+def test_a_whole_run_stays_within_its_plan(chosen):
+    """Every tensor of it, with pictures and samplers; a CPU also holds the parked maps."""
+    pipeline = DiffBIR(**tiny_networks())
+    options = DiffBIRSettings(**{"steps": 3, "short_side": 0, **chosen})
+    image, embedding = torch.rand(1, 3, 160, 192), torch.zeros(1, 4, 32)
+
+    def run():
+        return pipeline(image, embedding, embedding, upscale_by=1.0, settings=options)
+
+    _, peak = peak_tensors_of(run)
+    plan = pipeline.plan(160, 192, upscale_by=1.0, settings=options)
+    weights = weight_bytes(*pipeline.networks.modules)
+    work = max(stage.work for stage in plan.stages)
+    assert plan.largest.memory == work + weights
+    assert 0.2 * work < peak <= work
+
+
+# What is promised for every memory.
+
+
+@pytest.fixture(scope="module")
+def official():
+    return official_networks("v2.1", "sr", torch.float16)
+
+
+def planned(networks, memory, height=1024, width=768, *, host=10**12, **more):
+    options = more.pop("settings", DiffBIRSettings())
+    sizes = stage1_sizes(height, width, "enlarge_first", 2.0, options.short_side)
+    return plan_diffbir(
+        networks,
+        sizes,
+        "enlarge_first",
+        options,
+        **{"device": CUDA, "memory": memory, "host_memory": host, **more},
+    )
+
+
+@settings(max_examples=12)
+@given(st.integers(GB, 60 * GB), st.integers(1, 8), st.booleans())
+def test_more_memory_never_means_smaller_pieces(official, memory, images, offload):
+    plan, richer = (
+        planned(official, each, images=images, offload=offload) for each in (memory, 2 * memory)
+    )
+    for name in ("encoding", "sampling", "decoding"):
+        assert richer.stage(name).tile >= plan.stage(name).tile
+    before, after = (each.stage("stage 1").tile or 10**9 for each in (plan, richer))
+    assert after >= before
+    assert richer.images >= plan.images
+    assert richer.fits or not plan.fits
+    if plan.fits:
+        assert all(stage.memory <= USABLE * memory for stage in plan.stages)
+
+
+@settings(max_examples=12)
+@given(st.integers(GB, 30 * GB), st.integers(256, 4096), st.integers(256, 4096))
+def test_offloading_never_takes_more(official, memory, height, width):
+    usual, offloaded = (
+        planned(official, memory, height, width, offload=each) for each in (False, True)
+    )
+    assert offloaded.fits or not usual.fits
+    for one, other in zip(usual.stages, offloaded.stages, strict=True):
+        assert other.weights < one.weights
+
+
+def test_a_result_depends_on_the_memory_only_where_it_is_scarce(official):
+    """The sampling keeps to its tiles while they fit, and what else is in the batch changes no
+    tile."""
+    for memory in (6 * GB, 12 * GB, 48 * GB):
+        plan = planned(official, memory)
+        assert plan.fits
+        assert plan.stage("sampling").tile == TILES[0]
+    assert planned(official, 48 * GB).stage("sampling").tile_batch > 1
+    tight = planned(official, 6 * GB, images=64)
+    assert tight.images == 1
+    assert tight.stage("sampling").tile == TILES[0]
+    assert planned(official, 200 * GB, images=4).images == 4
+    poor = planned(official, int(3.8 * GB), offload=False)
+    assert poor.stage("sampling").tile < TILES[0]
+
+
+def test_a_card_of_six_gigabytes(official):
+    """For which networks wait on the host: from 1024 x 768 to 4096 x 3072 pixels in float16."""
+    sizes = {"height": 1536, "width": 2048}
+    assert planned(official, 6 * GB, **sizes, offload=True).fits
+    wide = official_networks("v2.1", "sr", torch.float32)
+    assert not planned(wide, 6 * GB, **sizes).fits
+    assert planned(wide, 8 * GB, **sizes, offload=True).fits
+
+
+def test_maps_that_the_device_cannot_hold_wait_on_the_host(official):
+    rich, poor = planned(official, 100 * GB), planned(official, 6 * GB)
+    assert rich.stage("decoding").parked == 0
+    assert poor.stage("decoding").parked > 0
+    assert not planned(official, 6 * GB, host=GB).fits
+    on_cpu = planned(official, 100 * GB, device=CPU)
+    assert on_cpu.stage("decoding").parked == 0
+    assert on_cpu.stage("sampling").tile_batch == 1
+
+
+def test_choices_of_the_user_stay(official):
+    chosen = {"tile": 128, "tile_batch": 3, "vae_tile": 128, "stage1_tile": 192}
+    options = DiffBIRSettings(**chosen)
+    for memory in (GB, 100 * GB):
+        plan = planned(official, memory, settings=options)
+        assert plan.settled(options) == options
+    whole = DiffBIRSettings(tile=0, vae_tile=0, stage1_tile=0)
+    plan = planned(official, GB, settings=whole)
+    assert [stage.pieces for stage in plan.stages] == ["whole"] * 4
+    assert not plan.fits
+    without = replace(official, stage1=None)
+    assert planned(without, 100 * GB, settings=options).settled(options) == options
+
+
+def test_pictures_within_a_tile_need_no_batch_of_tiles(official):
+    plan = planned(official, 100 * GB, 256, 256)
+    assert plan.stage("sampling").tile_batch == 1
+
+
+def test_guidance_in_pixels_counts_the_way_back(official):
+    """As a whole, in tiles on the device, and in tiles with the maps on the host."""
+    guided = {"guidance": 1.0, "guidance_space": "rgb"}
+    whole, rich, poor = (
+        planned(official, memory, settings=DiffBIRSettings(**guided, **tile)).stage("sampling")
+        for memory, tile in ((100 * GB, {"tile": 0}), (100 * GB, {}), (8 * GB, {}))
+    )
+    assert whole.work > 20_000 * 2048 * 1536
+    assert rich.parked == 0 and rich.work < 0.5 * whole.work
+    assert poor.parked > 0 and poor.work < 0.2 * rich.work
+    assert poor.tile == TILES[0]
+
+
+def test_diffir_in_stage1_takes_strips():
+    config = DiffIRConfig(dim=16, task="deblur", num_blocks=(1, 1, 1, 1))
+    model = eval_mode(DiffIRStage2(config))
+    module = RestorationModule(lambda x: x, 1, "diffir_s2", model)
+    pipeline = DiffBIR(**tiny_networks(), stage1=module)
+    stage = pipeline.plan(512, 512, memory=8 * GB).stage("stage 1")
+    assert stage.tile == 0
+    assert stage.rows > 0
+    tiled = pipeline.plan(512, 512, memory=8 * GB, settings=DiffBIRSettings(stage1_tile=128))
+    assert tiled.stage("stage 1").tile == 128
+    assert "strips of" in stage.pieces
+
+
+@given(st.integers(10**7, 10**10))
+def test_plan_of_diffir(memory):
+    config = DiffIRConfig(dim=48, task="sr", scale=4)
+    plan = plan_diffir(config, 10**6, 333, 500, dtype=torch.float32, device=CPU, memory=memory)
+    assert plan.stages[0].rows >= 1
+    assert plan.fits or plan.stages[0].rows == 1
+
+
+# In a run.
+
+
+def run_with(free, monkeypatch, count=1, **chosen):
+    pipeline = DiffBIR(**tiny_networks())
+    weights = weight_bytes(*pipeline.networks.modules)
+    monkeypatch.setattr(bir_core.diffbir.pipeline, "free_memory", lambda device: free)
+    options = DiffBIRSettings(**{"steps": 2, "short_side": 0, "overlap": 32, **chosen})
+    image = torch.rand(count, 3, 192, 192, generator=torch.Generator().manual_seed(0))
+    embedding = torch.zeros(1, 4, 32)
+    plan = pipeline.plan(192, 192, upscale_by=1.0, settings=options, images=count)
+    assert plan.memory == free + weights
+    return plan, pipeline(image, embedding, embedding, upscale_by=1.0, settings=options)
+
+
+def test_a_run_keeps_to_its_plan_and_says_it(monkeypatch, caplog):
+    caplog.set_level(logging.INFO, "bir_core.diffbir.pipeline")
+    plan, scarce = run_with(5 * 10**6, monkeypatch)
+    assert plan.stage("sampling").tile == 64
+    assert str(plan) in caplog.text
+    assert "sampling tiles of 64" in caplog.text
+    _, expected = run_with(GB, monkeypatch, tile=64, vae_tile=64)
+    torch.testing.assert_close(scarce, expected, rtol=0, atol=1e-4)
+
+
+def test_a_batch_that_does_not_fit_is_restored_picture_by_picture(monkeypatch):
+    plan, scarce = run_with(16 * 10**6, monkeypatch, count=3)
+    assert plan.images == 1
+    richer, expected = run_with(10 * GB, monkeypatch, count=3)
+    assert richer.images == 3
+    torch.testing.assert_close(scarce, expected, rtol=0, atol=1e-4)
+
+
+def test_a_run_that_may_not_fit_is_tried_with_a_warning(monkeypatch, caplog):
+    plan, restored = run_with(10**6, monkeypatch, vae_tile=0)
+    assert not plan.fits
+    assert "may not have the memory" in caplog.text
+    assert torch.isfinite(restored).all()
+
+
+def test_a_plan_is_one_line():
+    stage = StagePlan("sampling", 512, GB, GB, tile_batch=4)
+    assert str(MemoryPlan((stage,), 4 * GB, GB)) == (
+        "sampling tiles of 512, 4 at a time; 2.5 of 4.0 GB"
+    )

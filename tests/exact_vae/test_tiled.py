@@ -1,0 +1,189 @@
+"""Encode and decode in tiles, and the choice of where maps wait."""
+
+import logging
+
+import pytest
+import torch
+
+from bir_core.errors import BIRError
+from bir_core.exact_vae import tiled as exact_tiled_vae
+from bir_core.exact_vae.operations import decoder_operations, parked_bytes, working_bytes
+from bir_core.exact_vae.passes import Parking
+from bir_core.exact_vae.tiled import (
+    choose_parking,
+    decode_tiled,
+    decode_with_gradient,
+    encode_tiled,
+)
+from bir_core.networks.autoencoder import SDVAE, VAEConfig
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+GIGABYTE = 10**9
+
+
+def network():
+    torch.manual_seed(0)
+    config = VAEConfig(ch=32, ch_mult=(1, 1, 2, 2), num_res_blocks=1)
+    return SDVAE(config).eval().requires_grad_(False)
+
+
+VAE = network()
+OPERATIONS = decoder_operations(VAE.decoder)
+LATENT = torch.randn(2, 4, 11, 17, generator=torch.Generator().manual_seed(0))
+IMAGE = torch.randn(2, 3, 88, 136, generator=torch.Generator().manual_seed(1))
+
+
+def test_decodes_as_the_whole_vae():
+    whole = VAE.decode(LATENT)
+    torch.testing.assert_close(decode_tiled(VAE, LATENT, tile=64), whole, rtol=0, atol=1e-4)
+
+
+def test_encodes_as_the_whole_vae():
+    whole = VAE.encode(IMAGE)
+    torch.testing.assert_close(encode_tiled(VAE, IMAGE, tile=64), whole, rtol=0, atol=1e-4)
+
+
+def test_an_image_of_a_batch_comes_out_as_if_alone():
+    together = decode_tiled(VAE, LATENT, tile=64)
+    alone = decode_tiled(VAE, LATENT[1:], tile=64)
+    torch.testing.assert_close(together[1:], alone, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("stored", [torch.float16, torch.bfloat16])
+def test_stored_in_half_precision_and_computed_in_float32(stored):
+    """Equal to the whole VAE in float32 with the same weights; the whole one in half is not."""
+    half = network().to(stored)
+    wide = network().to(stored).float()
+    decoded = decode_tiled(half, LATENT, tile=64)
+    assert decoded.dtype == torch.float32
+    torch.testing.assert_close(decoded, wide.decode(LATENT), rtol=0, atol=1e-4)
+    encoded = encode_tiled(half, IMAGE, tile=64)
+    torch.testing.assert_close(encoded, wide.encode(IMAGE), rtol=0, atol=1e-4)
+    # The weights are as they were.
+    assert {value.dtype for value in half.parameters()} == {stored}
+
+
+@pytest.mark.parametrize("stored", [torch.float16, torch.bfloat16])
+def test_in_half_precision_it_is_the_one_nearer_to_float32(stored):
+    half = network().to(stored)
+    exact = network().to(stored).float().decode(LATENT.to(stored).float())
+    tiles, whole = decode_tiled(half, LATENT.to(stored), tile=64), half.decode(LATENT.to(stored))
+    assert tiles.dtype == stored
+    errors = [(picture.float() - exact).square().mean().sqrt() for picture in (tiles, whole)]
+    assert 1e-5 < errors[0] < errors[1]
+
+
+def test_a_vae_without_the_outer_projections():
+    bare = torch.nn.Module()
+    bare.encoder, bare.decoder = VAE.encoder, VAE.decoder
+    torch.testing.assert_close(decode_tiled(bare, LATENT), VAE.decoder(LATENT), rtol=0, atol=1e-4)
+    mean = VAE.encoder(IMAGE).chunk(2, dim=1)[0]
+    torch.testing.assert_close(encode_tiled(bare, IMAGE), mean, rtol=0, atol=1e-4)
+
+
+def needed(parked_type, tile=128, height=64, width=64):
+    parked = parked_bytes(OPERATIONS, height, width, parked_type)
+    return parked, working_bytes(OPERATIONS, tile, torch.float32)
+
+
+def choice(device, free_device, free_host, **changes):
+    options = {"tile": 128, "device": device, "dtype": torch.float32, **changes}
+    return choose_parking(
+        OPERATIONS, 64, 64, free_device=free_device, free_host=free_host, **options
+    )
+
+
+def test_maps_wait_exactly_if_they_can_and_on_the_device_if_they_can():
+    exact, working = needed(torch.float32)
+    half, _ = needed(torch.float16)
+    plenty = 100 * exact
+    assert choice(CUDA, plenty, 0) == Parking(CUDA, torch.float32)
+    assert choice(CUDA, exact, plenty) == Parking(CPU, torch.float32)
+    assert choice(CUDA, int((half + working) / 0.79), half) == Parking(CUDA, torch.float16)
+    assert choice(CUDA, working, int(half / 0.79)) == Parking(CPU, torch.float16)
+    assert choice(CPU, int((half + working) / 0.79), plenty) == Parking(CPU, torch.float16)
+
+
+def test_too_little_memory_is_said_before_anything_starts():
+    with pytest.raises(BIRError, match=r"should have 0\.\d GB of free memory .* 0\.0 GB are free"):
+        choice(CUDA, 10**6, 10**6)
+
+
+def test_memory_is_measured_before_the_start(monkeypatch):
+    monkeypatch.setattr(exact_tiled_vae, "free_memory", lambda device: 1000)
+    calls = []
+    with pytest.raises(BIRError, match="GB of free memory"):
+        decode_tiled(VAE, LATENT, callback=lambda *progress: calls.append(progress))
+    assert calls == []
+
+
+def test_numbers_beyond_float16_are_repeated_in_float32(caplog):
+    vae = network()
+    vae.decoder.conv_in.bias.add_(1e5)
+    with caplog.at_level(logging.WARNING):
+        ours = decode_tiled(vae, LATENT, tile=64, parking=Parking(CPU, torch.float16))
+    assert "repeating with maps parked in float32" in caplog.text
+    torch.testing.assert_close(ours, vae.decode(LATENT), rtol=0, atol=2e-2)
+
+
+def test_out_of_memory_halves_the_tile(monkeypatch, caplog):
+    tiles = []
+    run = exact_tiled_vae.run_tiled
+
+    def short_of_memory(operations, x, *, tile, **options):
+        tiles.append(tile)
+        if tile > 100:
+            raise torch.OutOfMemoryError
+        return run(operations, x, tile=tile, **options)
+
+    monkeypatch.setattr(exact_tiled_vae, "run_tiled", short_of_memory)
+    with caplog.at_level(logging.WARNING):
+        ours = decode_tiled(VAE, LATENT, tile=300)
+    assert tiles == [300, 150, 75]
+    assert "tiles of 75 pixels" in caplog.text
+    torch.testing.assert_close(ours, VAE.decode(LATENT), rtol=0, atol=1e-4)
+
+
+def test_out_of_memory_at_the_smallest_tile_is_an_error(monkeypatch):
+    def short_of_memory(*args, **options):
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(exact_tiled_vae, "run_tiled", short_of_memory)
+    with pytest.raises(BIRError, match="memory for a tile of 64 pixels, but even that ran out"):
+        decode_tiled(VAE, LATENT, tile=512)
+
+
+def test_other_errors_are_not_taken_for_it(monkeypatch):
+    def broken(*args, **options):
+        raise RuntimeError("something else")
+
+    monkeypatch.setattr(exact_tiled_vae, "run_tiled", broken)
+    with pytest.raises(RuntimeError, match="something else"):
+        decode_tiled(VAE, LATENT, tile=512)
+
+
+def test_a_tiny_tile_is_refused():
+    with pytest.raises(BIRError, match="at least 64 pixels wide, but 32 came"):
+        decode_tiled(VAE, LATENT, tile=32)
+
+
+@pytest.mark.parametrize("stored", [torch.float32, torch.float16])
+def test_gradient_equals_that_through_the_whole_vae(stored):
+    """In float32, also where the weights are stored in half precision."""
+    wide = network().to(stored).float()
+    gradients = []
+    for decode in (
+        lambda x: decode_with_gradient(network().to(stored), x, tile=64),
+        wide.decode,
+    ):
+        latent = LATENT.clone().requires_grad_()
+        loss = (decode(latent) - 0.2).square().sum()
+        gradients.append(torch.autograd.grad(loss, latent)[0])
+    ours, expected = gradients
+    torch.testing.assert_close(ours, expected, rtol=0, atol=1e-5 * float(expected.abs().max()))
+
+
+def test_too_little_memory_for_the_gradient_is_said(monkeypatch):
+    monkeypatch.setattr(exact_tiled_vae, "free_memory", lambda device: 1000)
+    with pytest.raises(BIRError, match="GB are free; .* or guide on latents"):
+        decode_with_gradient(VAE, LATENT)
