@@ -9,15 +9,10 @@ from torch import Tensor, nn
 
 from .errors import BIRError
 from .images import require_finite
-from .memory import is_out_of_memory
+from .memory import dtype_of, is_out_of_memory
+from .tiling import SMALLEST_TILE
 
-SMALLEST_TILE = 64
 logger = logging.getLogger(__name__)
-
-
-def dtype_of(network: nn.Module) -> torch.dtype:
-    """The type of a network's weights."""
-    return next(network.parameters()).dtype
 
 
 def finite(name: str, run: Callable[[], Tensor], networks: list[nn.Module]) -> Tensor:

@@ -15,6 +15,8 @@ from .errors import BIRError
 
 TileWeights = Literal["gaussian", "official", "uniform"]
 
+# Pixels of a picture: halving a tile that does not fit ends here.
+SMALLEST_TILE = 64
 # Variance of the Gaussian in units of the squared tile side, as in DiffBIR.
 GAUSSIAN_VARIANCE = 0.01
 
@@ -138,3 +140,17 @@ def tiled_apply(
             target.crop(total_weight).add_(weight)
     assert total is not None  # a plan has at least one tile
     return total.div_(total_weight).to(dtype)
+
+
+class Progress:
+    """Counts strips of all sweeps over all maps and tells a callback, which may raise to cancel."""
+
+    def __init__(self, total: int, callback: Callable[[int, int], None] | None) -> None:
+        self.total = total
+        self.done = 0
+        self.callback = callback
+
+    def advance(self) -> None:
+        self.done += 1
+        if self.callback is not None:
+            self.callback(self.done, self.total)

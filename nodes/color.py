@@ -3,39 +3,13 @@
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..bir_core.diffbir.color_fix import adain_color_fix, wavelet_color_fix
-from ..bir_core.errors import BIRError
 from ..bir_core.images import (
-    attach_alpha,
     from_channels_last,
     resize,
-    split_alpha,
     to_channels_last,
 )
 from .host import services
-
-METHODS = {"wavelet": wavelet_color_fix, "adain": adain_color_fix}
-
-
-def fix_colors(image: Tensor, reference: Tensor, method: str) -> Tensor:
-    """Images (B, C, H, W) in [0, 1] of one size to the fixed image, clamped; the alpha channel of
-    `image` is kept. A single reference serves the whole batch."""
-    colours, alpha = split_alpha(image)
-    style, _ = split_alpha(reference)
-    if len(style) not in (1, len(colours)):
-        raise BIRError(
-            f"Expected one reference, or one for each of the {len(colours)} images, but "
-            f"{len(style)} came; repeat or select references to match the batch."
-        )
-    try:
-        fixed = METHODS[method](colours, style.to(colours).expand(len(colours), -1, -1, -1))
-    except Exception as error:
-        services.raise_unless_out_of_memory(error)
-        raise BIRError(
-            "The colour fix should find memory for several copies of the picture, but it ran out; "
-            "close other programs, or take fewer or smaller pictures."
-        ) from error
-    return attach_alpha(fixed.clamp(0, 1), alpha)
+from .operations import METHODS, fix_colors
 
 
 class BIRColorFix(io.ComfyNode):

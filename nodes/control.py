@@ -7,9 +7,8 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..bir_core.checkpoints import inspect, load_model
-from ..bir_core.diffbir.conditioning import PADDED_MULTIPLE
-from ..bir_core.errors import BIRError
 from ..bir_core.images import from_channels_last, pad_to_multiple, split_alpha
+from ..bir_core.latents import PADDED_MULTIPLE
 from .host import (
     control as host_control,
 )
@@ -19,14 +18,13 @@ from .host import (
 from .host import (
     hint,
 )
-from .inputs import part_of_the_sampling
+from .inputs import PICTURE_SIZE, part_of_the_sampling
+from .operations import require_control
 
 # Of the published files, whose names end up in many forms.
 ZERO_SNR_NAMES = ("v2.1", "v2_1", "v21")
 EPS_NAMES = ("v1", "v2")
 TRAINED_ON = {"v1, v2 (eps)": False, "v2.1 (zero-SNR v)": True}
-# Key of a LATENT: height and width in pixels of the picture without its padding.
-PICTURE_SIZE = "bir_size"
 
 
 def trained_on_zero_snr(file_name: str) -> bool | None:
@@ -107,16 +105,6 @@ class DiffBIRControlNetLoader(io.ComfyNode):
             vae=vae,
         )
         return io.NodeOutput(control)
-
-
-def require_control(control_net: Any, vae: Any) -> None:
-    """Raise BIRError unless these are an IRControlNet and the VAE for it."""
-    if not isinstance(control_net, host_control.IRControlNet):
-        raise BIRError(
-            "DiffBIR should be conditioned by an IRControlNet from Load DiffBIR ControlNet, but a "
-            f"{type(control_net).__name__} came; use Apply ControlNet for that one."
-        )
-    hint.require_vae(vae)
 
 
 class DiffBIRConditioning(io.ComfyNode):

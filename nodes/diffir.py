@@ -8,13 +8,14 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..bir_core.checkpoints import ModelInfo, load_model
-from ..bir_core.diffir.restore import required_memory, restore
+from ..bir_core.diffir.memory_plan import required_memory
+from ..bir_core.diffir.restore import restore
 from ..bir_core.errors import BIRError
 from ..bir_core.images import attach_alpha, from_channels_last, split_alpha, to_channels_last
 from ..bir_core.weights import BUILT_IN
 from .host import services
+from .inputs import DiffIRModel
 
-DiffIRModel = io.Custom("DIFFIR_MODEL")
 DTYPES = {"default": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 TASKS = {"sr": "super-resolution", "deblur": "motion deblurring", "inpainting": "inpainting"}
 

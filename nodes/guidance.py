@@ -6,17 +6,13 @@ from comfy_api.latest import io
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..bir_core.checkpoints.decoder_copy import decoder_config
-from ..bir_core.diffbir.conditioning import PADDED_MULTIPLE, latent_mask
-from ..bir_core.diffusion.guidance import weight_map
+from ..bir_core.diffbir.conditioning import latent_mask
 from ..bir_core.images import crop, from_channels_last, pad_to_multiple, split_alpha
+from ..bir_core.latents import PADDED_MULTIPLE
 from .host import hint, services
-from .host.guidance import GuidancePatch
 from .host.vae import DEFAULT_TILE
 from .inputs import part_of_the_sampling
-
-SPACES = ("latent", "rgb")
-LOSSES = ("w_mse", "mse")
+from .operations import LOSSES, SPACES, guide
 
 
 class DiffBIRGuidance(io.ComfyNode):
@@ -140,50 +136,3 @@ class DiffBIRGuidance(io.ComfyNode):
         factor = padded.shape[-1] // weight.shape[-1]
         shown = crop(F.interpolate(weight, scale_factor=factor), *colours.shape[-2:])
         return io.NodeOutput(patched, services.to_output(shown[:, 0]))
-
-
-def guide(
-    model: Any,
-    padded: Tensor,
-    vae: Any,
-    *,
-    scale: float,
-    space: str = "latent",
-    loss: str = "w_mse",
-    start_percent: float = 0.0,
-    end_percent: float = 1.0,
-    repeats: int = 1,
-    mask: Tensor | None = None,
-    latent: Tensor | None = None,
-    tile: int = 0,
-    wide: bool = False,
-) -> tuple[Any, Tensor]:
-    """A guided MODEL, the same one where nothing would happen, and the weight map that it uses.
-
-    Args:
-        padded: (B, 3, H, W) in [0, 1], sides dividing by 64.
-        mask: (B, 1, H / 8, W / 8).
-        latent: of `padded` from the VAE, unscaled, where it is known already.
-        tile, wide: of the way through the decoder, see `GuidancePatch`.
-    """
-    weight = weight_map(padded, space, loss)
-    if scale == 0 or start_percent > end_percent:
-        return model, weight
-    on_pixels = space == "rgb"
-    if on_pixels:
-        decoder_config(vae.first_stage_model.state_dict())  # another VAE is said before sampling
-    latent = hint.encode(vae, padded) if latent is None else latent
-    patch = GuidancePatch(
-        latent=model.get_model_object("latent_format").process_in(latent),
-        scale=scale,
-        repeats=repeats,
-        start_percent=start_percent,
-        end_percent=end_percent,
-        weight=weight if loss == "w_mse" else None,
-        mask=mask,
-        image=2 * padded - 1 if on_pixels else None,
-        vae=vae if on_pixels else None,
-        tile=tile,
-        wide=wide,
-    )
-    return patch.attach(model), weight

@@ -1,6 +1,11 @@
-"""Inputs that several nodes have."""
+"""Inputs that several nodes have, and the types of our sockets."""
 
 from comfy_api.latest import io
+
+DiffIRModel = io.Custom("DIFFIR_MODEL")
+PictureSize = io.Custom("BIR_SIZE")  # (height, width) in pixels
+# Key of a LATENT: height and width in pixels of the picture without its padding.
+PICTURE_SIZE = "bir_size"
 
 
 def part_of_the_sampling(action: str) -> tuple[io.Float.Input, io.Float.Input]:

@@ -1,14 +1,12 @@
 """Stage 2 of DiffBIR in one node, made of what the other nodes are made of."""
 
-import logging
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..bir_core.diffbir.conditioning import PADDED_MULTIPLE, latent_mask
+from ..bir_core.diffbir.conditioning import latent_mask
 from ..bir_core.diffusion.noise import SEEDS
 from ..bir_core.diffusion.schedules import edm_sigmas, spaced_sigmas
 from ..bir_core.images import (
@@ -16,67 +14,36 @@ from ..bir_core.images import (
     crop,
     from_channels_last,
     pad_to_multiple,
-    require_finite,
     resize,
     split_alpha,
     to_channels_last,
 )
-from .color import METHODS, fix_colors
-from .control import PICTURE_SIZE, require_control
-from .guidance import LOSSES, SPACES, guide
+from ..bir_core.latents import PADDED_MULTIPLE
 from .host import (
     control as host_control,
 )
 from .host import (
-    hint,
-    services,
-)
-from .host import (
     sampling as host_sampling,
 )
-from .host.vae import Tiling, decode, decode_whole, encode
-from .stage1 import PictureSize
-from .tiling import tile_model
+from .host import (
+    services,
+)
+from .inputs import PICTURE_SIZE, PictureSize
+from .operations import (
+    LOSSES,
+    METHODS,
+    SPACES,
+    decoded,
+    encoded,
+    fix_colors,
+    guide,
+    in_float32_if_need_be,
+    require_control,
+    tile_model,
+)
 
 # The schedules of the official code, on the model's own noise levels.
 SCHEDULES = {"spaced": spaced_sigmas, "edm": edm_sigmas}
-SAMPLED = "The sampled latent"
-logger = logging.getLogger(__name__)
-
-
-def encoded(vae: Any, padded: Tensor, tile_size: int) -> Tensor:
-    """(B, 3, H, W) in [0, 1] to its latent, unscaled, on the CPU: in exact tiles or as a whole."""
-    if not tile_size:
-        return hint.encode(vae, padded)
-    return encode(vae, to_channels_last(padded), Tiling(tile_size)).cpu()
-
-
-def decoded(vae: Any, latent: Tensor, tile_size: int) -> Tensor:
-    """A latent, unscaled, to (B, 3, H, W) in [0, 1]: in exact tiles or as a whole."""
-    if not tile_size:
-        return from_channels_last(decode_whole(vae, latent))
-    return from_channels_last(decode(vae, latent, Tiling(tile_size)))
-
-
-def in_float32_if_need_be(
-    sampled: Callable[[Any, Any, bool], Tensor], model: Any, control_net: Any, vae: Any
-) -> Tensor:
-    """What `sampled` gives for a MODEL and an IRControlNet, repeated in float32 if half precision
-    overflows in one of them, or in the VAE where the guidance goes through it.
-
-    Args:
-        sampled: also told whether the guidance computes in float32.
-
-    Raises:
-        BIRError: NaN or infinity even so.
-    """
-    latent = sampled(model, control_net, False)
-    types = {host_sampling.computing_type(model), control_net.computing_type, vae.vae_dtype}
-    if not bool(latent.isfinite().all()) and types != {torch.float32}:
-        logger.warning("%s is not finite in half precision: repeating in float32", SAMPLED)
-        latent = sampled(host_sampling.in_float32(model), control_net.in_float32(), True)
-    require_finite(latent, SAMPLED)
-    return latent
 
 
 class DiffBIRSampler(io.ComfyNode):

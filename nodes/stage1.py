@@ -6,19 +6,15 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..bir_core.diffbir.conditioning import PADDED_MULTIPLE
 from ..bir_core.diffbir.stage1 import (
     SHORT_SIDE,
-    SMALLEST_TILE,
-    Task,
-    Version,
     automatic_tile,
-    official_order,
     restore_stage1,
     stage1_memory,
     stage1_sizes,
     with_published_padding,
 )
+from ..bir_core.diffbir.versions import Task, Version, official_order
 from ..bir_core.errors import BIRError
 from ..bir_core.images import (
     attach_alpha,
@@ -28,11 +24,11 @@ from ..bir_core.images import (
     split_alpha,
     to_channels_last,
 )
+from ..bir_core.latents import PADDED_MULTIPLE
 from ..bir_core.spandrel_plugin import ARCHITECTURE_ID
-from .control import PICTURE_SIZE
+from ..bir_core.tiling import SMALLEST_TILE
 from .host import services
-
-PictureSize = io.Custom("BIR_SIZE")  # (height, width) in pixels
+from .inputs import PICTURE_SIZE, PictureSize
 
 
 class BIRRestorationModule(io.ComfyNode):

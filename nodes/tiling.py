@@ -4,18 +4,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..bir_core.diffusion.guidance import LATENT_FACTOR
-from ..bir_core.tiling import tile_starts
-from .host.tiling import TilingPatch
-
-WEIGHTS = ("gaussian", "official", "uniform")
-
-
-def tile_model(model: Any, tile_size: int, overlap: int, weights: Any, tile_batch: int) -> Any:
-    """A MODEL that works on tiles of `tile_size` pixels."""
-    tile, shared = tile_size // LATENT_FACTOR, overlap // LATENT_FACTOR
-    tile_starts(tile, tile, shared)  # a wrong overlap is said before the sampling
-    return TilingPatch(tile, shared, weights, tile_batch).attach(model)
+from .operations import WEIGHTS, tile_model
 
 
 class DiffBIRTiledDiffusion(io.ComfyNode):

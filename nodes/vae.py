@@ -6,8 +6,8 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..bir_core.errors import BIRError
-from ..bir_core.exact_vae.tiled import SMALLEST_TILE
 from ..bir_core.images import from_channels_last, split_alpha, to_channels_last
+from ..bir_core.tiling import SMALLEST_TILE
 from .host import services
 from .host.vae import (
     AS_THE_VAE,

@@ -15,8 +15,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..diffir.restore import free_memory, plan_strip
+from ..diffir.memory_plan import plan_strip
 from ..diffir.streaming import stream
+from ..memory import free_memory
 from ..networks.diffir import OFFICIAL_CONFIGS, DiffIRStage2, draw_noise
 from .measuring import peak_memory_of, seconds_of
 

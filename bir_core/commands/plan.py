@@ -15,19 +15,15 @@ from torch import nn
 
 from ..checkpoints import load_model
 from ..diffbir import method as restore_diffbir
-from ..diffbir.memory_plan import (
-    GIGABYTE,
-    DiffBIRNetworks,
-    MemoryPlan,
-    plan_diffbir,
-    plan_diffir,
-    weight_bytes,
-)
+from ..diffbir.memory_plan import plan_diffbir
+from ..diffbir.networks import DiffBIRNetworks
 from ..diffbir.restoration_modules import RestorationModule
 from ..diffbir.settings import DiffBIRSettings, official_settings
-from ..diffbir.stage1 import Task, Version, official_order, stage1_sizes
-from ..diffir.restore import free_memory
+from ..diffbir.stage1 import stage1_sizes
+from ..diffbir.versions import Task, Version, official_order
+from ..diffir.memory_plan import plan_diffir
 from ..errors import BIRError
+from ..memory import CPU, GIGABYTE, MemoryPlan, free_memory, weight_bytes
 from ..networks.autoencoder import SDVAE, VAEConfig
 from ..networks.diffir import DiffIRStage2
 from ..networks.ir_controlnet import IRControlNet
@@ -52,7 +48,6 @@ SETTINGS = (
 )
 # Stage 1 of v2, which spandrel would build: name, weights, enlargement.
 OF_SPANDREL = {"sr": ("BSRNet", 16_697_987, 4), "denoise": ("SCUNet", 17_946_072, 1)}
-CPU = torch.device("cpu")
 CUDA = torch.device("cuda")
 
 

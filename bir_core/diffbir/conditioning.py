@@ -5,15 +5,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..diffusion.guidance import LATENT_FACTOR
 from ..diffusion.noise import draw_normal, image_generators
 from ..diffusion.schedules import q_sample
 from ..errors import BIRError
 from ..images import pad_to_multiple, resize
+from ..latents import LATENT_FACTOR, PADDED_MULTIPLE
 from ..networks.unet import UNetConfig
 
-# Latents in multiples of 8 pass through the four levels of the UNet without rounding.
-PADDED_MULTIPLE = 64
 # Sides of a mask may be this part longer or shorter than the proportions of the image.
 ASPECT_TOLERANCE = 0.02
 

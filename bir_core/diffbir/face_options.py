@@ -21,7 +21,7 @@ from ..faces.networks import (
 from ..faces.pipeline import require_photo_version, restore_photo
 from .pipeline import DiffBIR
 from .restoration_modules import RestorationModule, load_restoration_module
-from .stage1 import Version
+from .versions import Version
 
 UNALIGNED_FACE = "unaligned_face"
 NEEDED = {"face_stage1": "file", "face_weights": "folder"}

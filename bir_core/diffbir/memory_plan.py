@@ -12,8 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
-from ..diffir.restore import USABLE, plan_strip, strip_memory
-from ..diffusion.guidance import LATENT_FACTOR
+from ..diffir.memory_plan import plan_strip, strip_memory
 from ..errors import BIRError
 from ..exact_vae.gradient import gradient_bytes
 from ..exact_vae.operations import (
@@ -25,22 +24,17 @@ from ..exact_vae.operations import (
     working_bytes,
 )
 from ..exact_vae.tiled import choose_parking
-from ..fallbacks import dtype_of
-from ..networks.diffir import DiffIRConfig, DiffIRStage2
+from ..latents import LATENT_FACTOR, PADDED_MULTIPLE
+from ..memory import USABLE, MemoryPlan, StagePlan, dtype_of, weight_bytes
+from ..networks.diffir import DiffIRStage2
 from ..networks.swinir import SwinIR
 from ..tiling import tiles
-from .conditioning import PADDED_MULTIPLE
+from .networks import DiffBIRNetworks
 from .restoration_modules import RestorationModule
 from .settings import DiffBIRSettings
-from .stage1 import (
-    Order,
-    Size,
-    Stage1Sizes,
-    fitting_tile,
-    stage1_memory,
-)
+from .stage1 import Size, Stage1Sizes, fitting_tile, stage1_memory
+from .versions import Order
 
-GIGABYTE = 1e9
 RGB = 3 * 4  # bytes of a pixel in float32
 # Sides of tiles in pixels, the preferred first: Stable Diffusion 2.1 base was trained on 512.
 TILES = (512, 256, 128, 64)
@@ -63,130 +57,6 @@ ENCODING_PICTURES = 4
 SAMPLING_PICTURES = 4
 GUIDANCE_PICTURES = 4  # on pixels
 DECODING_PICTURES = 10
-
-
-@dataclass(frozen=True)
-class StagePlan:
-    """One stage of a run; memory in bytes.
-
-    Attributes:
-        name: "stage 1", "encoding", "sampling", "decoding", or "restoring" for DiffIR.
-        tile: side of its pieces in pixels; 0 for the whole picture.
-        weights: of the networks that lie on the computing device meanwhile.
-        work: everything else there.
-        parked: feature maps that wait in the host's memory.
-        tile_batch: tiles that are computed at a time.
-        rows: of a strip, for DiffIR.
-    """
-
-    name: str
-    tile: int
-    weights: int
-    work: int
-    parked: int = 0
-    tile_batch: int = 1
-    rows: int = 0
-
-    @property
-    def memory(self) -> int:
-        """Bytes on the computing device."""
-        return self.weights + self.work
-
-    @property
-    def pieces(self) -> str:
-        """Its pieces in words."""
-        if self.rows:
-            return f"strips of {self.rows} rows"
-        if not self.tile:
-            return "whole"
-        batch = f", {self.tile_batch} at a time" if self.tile_batch > 1 else ""
-        return f"tiles of {self.tile}{batch}"
-
-
-@dataclass(frozen=True)
-class MemoryPlan:
-    """What a run takes of a device.
-
-    Attributes:
-        stages: in order.
-        memory: bytes of the device that the run may use, weights included.
-        host_memory: bytes of the host, for maps that are parked.
-        images: pictures of a batch that are restored at a time.
-    """
-
-    stages: tuple[StagePlan, ...]
-    memory: int
-    host_memory: int
-    images: int = 1
-
-    @property
-    def largest(self) -> StagePlan:
-        """The stage that takes most of the device."""
-        return max(self.stages, key=lambda stage: stage.memory)
-
-    @property
-    def needed(self) -> int:
-        """Bytes that the device should have for it, with what is left to libraries."""
-        return int(self.largest.memory / USABLE)
-
-    @property
-    def fits(self) -> bool:
-        parked = max(stage.parked for stage in self.stages)
-        return self.needed <= self.memory and parked <= USABLE * self.host_memory
-
-    def __str__(self) -> str:
-        pieces = ", ".join(f"{stage.name} {stage.pieces}" for stage in self.stages)
-        return f"{pieces}; {self.needed / GIGABYTE:.1f} of {self.memory / GIGABYTE:.1f} GB"
-
-    def stage(self, name: str) -> StagePlan:
-        return next(stage for stage in self.stages if stage.name == name)
-
-    def settled(self, settings: DiffBIRSettings) -> DiffBIRSettings:
-        """The settings with the plan's numbers in the place of those that were left to it."""
-        sampling = self.stage("sampling")
-        return replace(
-            settings,
-            stage1_tile=self.stage("stage 1").tile,
-            vae_tile=self.stage("decoding").tile,
-            tile=sampling.tile,
-            tile_batch=sampling.tile_batch,
-        )
-
-
-def weight_bytes(*networks: nn.Module | None, on: torch.device | None = None) -> int:
-    """Memory of the weights and buffers of networks: wherever they lie, or on one kind of
-    device."""
-    tensors = [
-        tensor
-        for network in networks
-        if network is not None
-        for tensor in (*network.parameters(), *network.buffers())
-    ]
-    return sum(
-        tensor.numel() * tensor.dtype.itemsize
-        for tensor in tensors
-        if on is None or tensor.device.type == on.type
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class DiffBIRNetworks:
-    """What the plan is for; the networks may lie on any device, `meta` included."""
-
-    sd_unet: nn.Module
-    ir_controlnet: nn.Module
-    sd_vae: nn.Module
-    stage1: RestorationModule | None
-
-    @property
-    def stage1_network(self) -> nn.Module | None:
-        return None if self.stage1 is None else self.stage1.network
-
-    @property
-    def modules(self) -> list[nn.Module]:
-        """All networks that hold weights."""
-        modules = (self.stage1_network, self.sd_unet, self.ir_controlnet, self.sd_vae)
-        return [module for module in modules if module is not None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -416,29 +286,3 @@ def _one_vae_tile(stages: Sequence[StagePlan]) -> tuple[StagePlan, ...]:
     return tuple(
         replace(stage, tile=smallest) if stage.name in names else stage for stage in stages
     )
-
-
-def plan_diffir(
-    config: DiffIRConfig,
-    weights: int,
-    height: int,
-    width: int,
-    *,
-    dtype: torch.dtype,
-    device: torch.device,
-    memory: int,
-) -> MemoryPlan:
-    """The strips in which DiffIR restores one picture.
-
-    Args:
-        config, weights: of the network, and the bytes of its weights.
-        height, width: of the picture.
-        dtype: of the computation.
-        device, memory: as in `plan_diffbir`.
-    """
-    multiple = config.size_multiple
-    padded = (height + -height % multiple, width + -width % multiple)
-    free = max(0, memory - int(weights / USABLE))
-    rows = plan_strip(config, *padded, 1, free, dtype, device.type)
-    work = strip_memory(config, *padded, rows, dtype)
-    return MemoryPlan((StagePlan("restoring", 0, weights, work, rows=rows),), memory, memory)

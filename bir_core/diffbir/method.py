@@ -17,6 +17,7 @@ from ..commands.options import DTYPES
 from ..diffusion.noise import require_brownian_noise
 from ..diffusion.sampling import SAMPLERS
 from ..errors import BIRError
+from ..memory import CPU
 from ..networks.text_encoder import TextEncoder
 from . import face_options
 from . import pipeline as diffbir
@@ -24,7 +25,7 @@ from .pipeline import Callback, DiffBIR
 from .prompts import OFFICIAL_PROMPTS, encode_prompts, load_embedding
 from .restoration_modules import RestorationModule, load_restoration_module
 from .settings import CHOICES, DiffBIRSettings, official_settings
-from .stage1 import Task, Version
+from .versions import Task, Version
 
 NO_STAGE1 = "none"
 FILES = ("base", "controlnet", "stage1")
@@ -180,7 +181,7 @@ def prepare(
     prompts = _embeddings(options, version, device, needs_negative)
     dtype = DTYPES[options.dtype]
     # Of networks that wait on the host, none need be on the device at first.
-    place = torch.device("cpu") if options.offload else device
+    place = CPU if options.offload else device
     module = _stage1(options.stage1, place)
     pipeline = DiffBIR(
         sd_unet=load_model(

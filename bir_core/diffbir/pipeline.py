@@ -12,30 +12,23 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from ..diffir.restore import free_memory
 from ..diffusion.noise import Draws, NoiseSource, require_brownian_noise
 from ..diffusion.sampling import SAMPLERS
 from ..diffusion.schedules import sd_alphas_cumprod
 from ..errors import BIRError
 from ..exact_vae.tiled import decode_tiled, encode_tiled
-from ..fallbacks import dtype_of, finite, in_fitting_tiles, whole_or_in_tiles
+from ..fallbacks import finite, in_fitting_tiles, whole_or_in_tiles
 from ..images import crop, pad_to_multiple, require_finite, resize
-from .conditioning import PADDED_MULTIPLE
-from .memory_plan import TILES, DiffBIRNetworks, MemoryPlan, plan_diffbir, weight_bytes
+from ..latents import LATENT_SCALE as LATENT_SCALE
+from ..latents import PADDED_MULTIPLE
+from ..memory import CPU, MemoryPlan, dtype_of, free_memory, weight_bytes
+from .memory_plan import TILES, plan_diffbir
+from .networks import DiffBIRNetworks
 from .restoration_modules import RestorationModule
-from .settings import COLOR_FIXES, DiffBIRSettings, official_settings
-from .stage1 import (
-    Stage1Sizes,
-    Task,
-    Version,
-    official_order,
-    restore_stage1,
-    stage1_sizes,
-)
-from .stage2 import LATENT_SCALE as LATENT_SCALE
+from .settings import COLOR_FIXES, DiffBIRSettings, official_settings, settled
+from .stage1 import Stage1Sizes, restore_stage1, stage1_sizes
 from .stage2 import Stage2
-
-CPU = torch.device("cpu")
+from .versions import Task, Version, official_order
 
 # (name of the stage, steps done, steps in all); may raise to cancel
 Callback = Callable[[str, int, int], None]
@@ -232,7 +225,7 @@ class DiffBIR:
         logger.info("Memory plan: %s", plan)
         if not plan.fits:
             logger.warning("%s may not have the memory: %s", self.device, plan)
-        settings = plan.settled(settings)
+        settings = settled(settings, plan)
         # A source of noise knows nothing of parts of the batch.
         together = plan.images if noise is None else len(image)
         parts = [

@@ -1,18 +1,19 @@
 """How DiffBIR restores a picture: every number and choice of a run, checked before the work."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from ..diffusion.guidance import LATENT_FACTOR
 from ..diffusion.sampling import named_sampler
 from ..diffusion.schedules import TRAINED_STEPS, sampling_schedule, sd_alphas_cumprod
 from ..errors import BIRError
 from ..images import PadMode
-from ..tiling import TileWeights, tile_starts
+from ..latents import LATENT_FACTOR, PADDED_MULTIPLE
+from ..memory import MemoryPlan
+from ..tiling import SMALLEST_TILE, TileWeights, tile_starts
 from .color_fix import adain_color_fix, wavelet_color_fix
-from .conditioning import PADDED_MULTIPLE
-from .stage1 import SHORT_SIDE, SMALLEST_TILE, Version
+from .stage1 import SHORT_SIDE
+from .versions import Version
 
 COLOR_FIXES = {"wavelet": wavelet_color_fix, "adain": adain_color_fix}
 CHOICES = {
@@ -134,3 +135,15 @@ def official_settings(version: Version) -> DiffBIRSettings:
     if version == "v2.1":
         return DiffBIRSettings()
     return DiffBIRSettings(sampler="spaced", steps=50, cfg=1.0 if version == "v1" else 4.0)
+
+
+def settled(settings: DiffBIRSettings, plan: MemoryPlan) -> DiffBIRSettings:
+    """The settings with the plan's numbers in the place of those that were left to it."""
+    sampling = plan.stage("sampling")
+    return replace(
+        settings,
+        stage1_tile=plan.stage("stage 1").tile,
+        vae_tile=plan.stage("decoding").tile,
+        tile=sampling.tile,
+        tile_batch=sampling.tile_batch,
+    )

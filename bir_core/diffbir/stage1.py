@@ -7,37 +7,21 @@ order is a table, and any network that restores images can stand in for the offi
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from torch import Tensor
 
 from ..errors import BIRError
 from ..images import PadMode, crop, pad_to_multiple, require_finite, resize
+from ..latents import PADDED_MULTIPLE
 from ..memory import is_out_of_memory
-from ..tiling import Tile, tiled_apply, tiles
+from ..tiling import SMALLEST_TILE, Tile, tiled_apply, tiles
+from .versions import Order
 
-Task = Literal["sr", "denoise", "face"]
-Version = Literal["v1", "v2", "v2.1"]
-# "enlarge_first": to the output size, then to a short side of 512, then the network (SwinIR).
-# "network_enlarges": the network sees the original, its output is brought to size (BSRNet).
-# "restore_first": to the output size, then the network, then to a short side of 512 (SCUNet).
-Order = Literal["enlarge_first", "network_enlarges", "restore_first"]
 Size = tuple[int, int]  # height, width in pixels
 
 SHORT_SIDE = 512  # the smallest picture that stage 2 was trained on
-PADDED_MULTIPLE = 64  # 8 pixels per token of SwinIR, 8 tokens per attention window
-SMALLEST_TILE = 64
 LONGEST_SIDE = 16384
 logger = logging.getLogger(__name__)
-
-
-def official_order(task: Task, version: Version) -> Order:
-    """What the official code does: by the module it uses for a task of a version."""
-    if version == "v2" and task == "sr":
-        return "network_enlarges"
-    if version == "v2" and task == "denoise":
-        return "restore_first"
-    return "enlarge_first"
 
 
 @dataclass(frozen=True)

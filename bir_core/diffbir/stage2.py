@@ -7,21 +7,15 @@ from typing import Literal
 from torch import Tensor, nn
 
 from ..diffusion.denoisers import discrete_denoiser, rescaled_cfg_scale, with_cfg, with_tiles
-from ..diffusion.guidance import (
-    LATENT_FACTOR,
-    RestorationGuidance,
-    weight_map,
-    with_guidance,
-)
+from ..diffusion.guidance import RestorationGuidance, weight_map, with_guidance
 from ..diffusion.noise import Draws
 from ..diffusion.samplers import Step, scale_noise, unscale
 from ..diffusion.sampling import named_sampler
 from ..diffusion.schedules import q_sample, sampling_schedule
 from ..exact_vae.tiled import decode_with_gradient
-from ..fallbacks import dtype_of
+from ..latents import LATENT_FACTOR, LATENT_SCALE
+from ..memory import dtype_of
 from .settings import DiffBIRSettings
-
-LATENT_SCALE = 0.18215
 
 
 @dataclass(frozen=True, kw_only=True)

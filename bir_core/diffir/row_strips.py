@@ -14,21 +14,9 @@ from einops import rearrange
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..tiling import Progress
+
 RowStage = Callable[[Tensor], Tensor]
-
-
-class Progress:
-    """Counts strips of all sweeps over all maps and tells a callback, which may raise to cancel."""
-
-    def __init__(self, total: int, callback: Callable[[int, int], None] | None) -> None:
-        self.total = total
-        self.done = 0
-        self.callback = callback
-
-    def advance(self) -> None:
-        self.done += 1
-        if self.callback is not None:
-            self.callback(self.done, self.total)
 
 
 def strips_of(x: Tensor, strip: int, progress: Progress) -> Iterator[Tensor]:

@@ -29,9 +29,9 @@ from ..networks.diffir import (
     ResidualBlock,
     require_multiple,
 )
+from ..tiling import Progress
 from .row_strips import (
     Conv3x3,
-    Progress,
     Residual,
     RowStage,
     conv1x1,

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..networks.diffir import DGFN, DMTA, DIRformerBlock, LayerNorm
-from .row_strips import Conv3x3, Progress, conv1x1, strips_of
+from ..tiling import Progress
+from .row_strips import Conv3x3, conv1x1, strips_of
 
 
 def cast_weights(module: nn.Module, like: Tensor) -> tuple[Tensor, Tensor | None]:

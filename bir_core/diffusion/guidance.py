@@ -14,12 +14,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..errors import BIRError
+from ..latents import LATENT_FACTOR
 from .denoisers import Denoiser, nearest_timesteps
 from .schedules import SamplingSchedule
 
 # The official code multiplies the scale that the user gives by this.
 SCALE_FACTOR = 3000.0
-LATENT_FACTOR = 8
 
 
 def region_weight(image: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..diffir.row_strips import Progress
+from ..tiling import Progress
 from .operations import (
     Attention,
     Convolution,

@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..diffir.row_strips import Progress
 from ..networks.layers import GROUPS
+from ..tiling import Progress
 from .operations import (
     Attention,
     Convolution,

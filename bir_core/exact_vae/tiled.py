@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from ..diffir.restore import free_memory
 from ..errors import BIRError
-from ..memory import is_out_of_memory
+from ..memory import CPU, GIGABYTE, USABLE, free_memory, is_out_of_memory
+from ..tiling import SMALLEST_TILE
 from .gradient import gradient_bytes, run_tiled_with_gradient
 from .operations import (
     Operation,
@@ -29,12 +29,7 @@ from .passes import (
 
 logger = logging.getLogger(__name__)
 
-# Part of the free memory that a plan uses; the rest is for the libraries' own work space.
-USABLE = 0.8
-GIGABYTE = 1e9
-SMALLEST_TILE = 64
 PARKED_TYPES = (torch.float32, torch.float16)
-CPU = torch.device("cpu")
 
 Callback = Callable[[int, int], None]
 

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from ..diffbir.pipeline import Callback, DiffBIR
 from ..diffbir.settings import DiffBIRSettings, official_settings
-from ..diffbir.stage1 import Version, stage1_sizes
+from ..diffbir.stage1 import stage1_sizes
+from ..diffbir.versions import Version
 from ..errors import BIRError
 from ..images import resize
 from .alignment import (

@@ -19,8 +19,9 @@ from torch import Tensor
 from ...bir_core.diffbir.conditioning import augment_condition, condition_parts, control_memory
 from ...bir_core.errors import BIRError
 from ...bir_core.images import split_alpha
+from ...bir_core.latents import LATENT_FACTOR
 from ...bir_core.networks.unet import UNetConfig
-from .hint import COMPRESSION, Hint, require_vae
+from .hint import Hint, require_vae
 
 # Where a conditioning tells the control net which part of the latent it is for.
 AREA = "bir_area"
@@ -233,7 +234,7 @@ class IRControlNet(comfy.controlnet.ControlNet):
         assert self.hint is not None
         batch, _, height, width = self.hint.image.shape
         itemsize = self.computing_type.itemsize
-        size = (height // COMPRESSION, width // COMPRESSION)
+        size = (height // LATENT_FACTOR, width // LATENT_FACTOR)
         if self.largest is not None:
             size = (min(size[0], self.largest[0]), min(size[1], self.largest[1]))
         # Twice the batch: with and without the prompt.

@@ -15,11 +15,13 @@ from comfy.patcher_extension import CallbacksMP, WrappersMP
 from torch import Tensor
 
 from ...bir_core.checkpoints.decoder_copy import copy_decoder
-from ...bir_core.diffusion.guidance import LATENT_FACTOR, RestorationGuidance, guided, next_sigma
+from ...bir_core.diffusion.guidance import RestorationGuidance, guided, next_sigma
 from ...bir_core.diffusion.schedules import TRAINED_STEPS
 from ...bir_core.errors import BIRError
-from ...bir_core.exact_vae.tiled import SMALLEST_TILE, decode_with_gradient
+from ...bir_core.exact_vae.tiled import decode_with_gradient
+from ...bir_core.latents import LATENT_FACTOR, PADDED_MULTIPLE
 from ...bir_core.networks.autoencoder import SDVAE
+from ...bir_core.tiling import SMALLEST_TILE
 from .services import free_cache, raise_unless_out_of_memory
 from .vae import DEFAULT_TILE
 
@@ -30,7 +32,6 @@ GRAPH = 3
 # ComfyUI's percent 0 and 1 are the timesteps 999 and 0, and both limits belong to the range.
 LAST_TIMESTEP = TRAINED_STEPS - 1
 MARGIN = 1e-3
-PADDING = 8  # latent pixels to which the picture is padded: 64 pixels
 
 
 @dataclass
@@ -152,7 +153,7 @@ class GuidancePatch:
             )
         height, width = denoised.shape[-2:]
         missing = (self.latent.shape[-2] - height, self.latent.shape[-1] - width)
-        if not all(0 <= rows < PADDING for rows in missing):
+        if not all(0 <= rows < PADDED_MULTIPLE // LATENT_FACTOR for rows in missing):
             raise BIRError(
                 f"The image of the guidance should have {width * 8} x {height * 8} pixels as the "
                 f"picture that is sampled, but it has {self.latent.shape[-1] * 8} x "

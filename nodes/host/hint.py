@@ -12,10 +12,9 @@ from torch import Tensor
 
 from ...bir_core.errors import BIRError
 from ...bir_core.images import resize, to_channels_last
+from ...bir_core.latents import LATENT_FACTOR
 from ...bir_core.networks.ir_controlnet import HINT_CHANNELS
 from .vae import encode_whole
-
-COMPRESSION = 8  # pixels of the image per pixel of the latent
 
 
 @dataclass
@@ -38,7 +37,7 @@ class Hint:
         """The mode of the VAE's encoding of the image, resized to fit a latent (height, width)."""
         with self.lock:
             if (height, width) not in self.latents:
-                size = (height * COMPRESSION, width * COMPRESSION)
+                size = (height * LATENT_FACTOR, width * LATENT_FACTOR)
                 image = self.image
                 if tuple(image.shape[-2:]) != size:
                     require_same_aspect(tuple(image.shape[-2:]), size)
@@ -62,7 +61,7 @@ def require_same_aspect(image: tuple[int, ...], picture: tuple[int, int]) -> Non
     latent. Sizes are (height, width) in pixels."""
     height = image[0] * picture[1] / image[1]
     width = image[1] * picture[0] / image[0]
-    if abs(height - picture[0]) > COMPRESSION and abs(width - picture[1]) > COMPRESSION:
+    if abs(height - picture[0]) > LATENT_FACTOR and abs(width - picture[1]) > LATENT_FACTOR:
         raise BIRError(
             f"The condition image of {image[0]} x {image[1]} pixels (height x width) should have "
             f"the proportions of the sampled picture, {picture[0]} x {picture[1]}, but has others; "
@@ -78,9 +77,9 @@ def require_vae(vae: Any) -> None:
             "the VAE of the base model to Apply ControlNet or to Load DiffBIR ControlNet."
         )
     channels, compression = vae.latent_channels, vae.spacial_compression_encode()
-    if (channels, compression) != (HINT_CHANNELS, COMPRESSION):
+    if (channels, compression) != (HINT_CHANNELS, LATENT_FACTOR):
         raise BIRError(
-            f"IRControlNet should have a VAE with {HINT_CHANNELS} channels at 1/{COMPRESSION} of "
+            f"IRControlNet should have a VAE with {HINT_CHANNELS} channels at 1/{LATENT_FACTOR} of "
             f"the size, but one with {channels} channels at 1/{compression} came; connect the VAE "
             "of Stable Diffusion 2.1."
         )

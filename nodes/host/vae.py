@@ -22,10 +22,10 @@ from ...bir_core.exact_vae.operations import (
 from ...bir_core.exact_vae.passes import Parking
 from ...bir_core.exact_vae.tiled import choose_parking, decode_tiled, encode_tiled
 from ...bir_core.images import from_channels_last, require_finite, to_channels_last
+from ...bir_core.memory import CPU
 from . import services
 
 logger = logging.getLogger(__name__)
-CPU = torch.device("cpu")
 DEFAULT_TILE = 512
 AS_THE_VAE = "as the VAE"
 PRECISIONS = (AS_THE_VAE, "float32")

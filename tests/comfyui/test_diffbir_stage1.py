@@ -8,7 +8,8 @@ from comfyui.diffbir_models import swinir
 from comfyui.harness import Failed, Prompt, Server, node, unique_copy
 from comfyui.models import CONFIGS, random_model
 
-from bir_core.diffbir.stage1 import official_order, restore_stage1, stage1_sizes
+from bir_core.diffbir.stage1 import restore_stage1, stage1_sizes
+from bir_core.diffbir.versions import official_order
 from bir_core.diffir.restore import restore
 
 

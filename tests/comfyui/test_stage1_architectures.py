@@ -16,7 +16,8 @@ from comfyui.test_diffbir_stage1 import picture_of, stage1
 from parity import fill_by_rule_w
 
 from bir_core.diffbir.restoration_modules import load_restoration_module
-from bir_core.diffbir.stage1 import official_order, restore_stage1, stage1_sizes
+from bir_core.diffbir.stage1 import restore_stage1, stage1_sizes
+from bir_core.diffbir.versions import official_order
 from bir_core.networks.swinir import SwinIR, SwinIRConfig
 
 

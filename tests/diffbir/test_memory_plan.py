@@ -18,17 +18,14 @@ from bir_core.diffbir.memory_plan import (
     TILES,
     VAE_GRADIENT_MAPS,
     VAE_MAPS,
-    MemoryPlan,
-    StagePlan,
     plan_diffbir,
-    plan_diffir,
-    weight_bytes,
 )
 from bir_core.diffbir.pipeline import DiffBIR
 from bir_core.diffbir.restoration_modules import RestorationModule
-from bir_core.diffbir.settings import DiffBIRSettings
+from bir_core.diffbir.settings import DiffBIRSettings, settled
 from bir_core.diffbir.stage1 import stage1_memory, stage1_sizes
-from bir_core.diffir.restore import USABLE, restore, strip_memory
+from bir_core.diffir.memory_plan import plan_diffir, strip_memory
+from bir_core.diffir.restore import restore
 from bir_core.exact_vae.operations import (
     decoder_operations,
     encoder_operations,
@@ -36,6 +33,7 @@ from bir_core.exact_vae.operations import (
     working_bytes,
 )
 from bir_core.exact_vae.tiled import decode_tiled, encode_tiled
+from bir_core.memory import USABLE, MemoryPlan, StagePlan, weight_bytes
 from bir_core.networks.autoencoder import SDVAE, VAEConfig
 from bir_core.networks.diffir import DiffIRConfig, DiffIRStage2
 from bir_core.networks.ir_controlnet import IRControlNet
@@ -241,13 +239,13 @@ def test_choices_of_the_user_stay(official):
     options = DiffBIRSettings(**chosen)
     for memory in (GB, 100 * GB):
         plan = planned(official, memory, settings=options)
-        assert plan.settled(options) == options
+        assert settled(options, plan) == options
     whole = DiffBIRSettings(tile=0, vae_tile=0, stage1_tile=0)
     plan = planned(official, GB, settings=whole)
     assert [stage.pieces for stage in plan.stages] == ["whole"] * 4
     assert not plan.fits
     without = replace(official, stage1=None)
-    assert planned(without, 100 * GB, settings=options).settled(options) == options
+    assert settled(options, planned(without, 100 * GB, settings=options)) == options
 
 
 def test_pictures_within_a_tile_need_no_batch_of_tiles(official):

@@ -11,12 +11,12 @@ from torch.nn import functional as F
 
 from bir_core.diffbir.stage1 import (
     automatic_tile,
-    official_order,
     restore_stage1,
     stage1_memory,
     stage1_sizes,
     with_short_side,
 )
+from bir_core.diffbir.versions import official_order
 from bir_core.errors import BIRError
 from bir_core.images import from_channels_last
 from bir_core.networks.swinir import SwinIR, SwinIRConfig

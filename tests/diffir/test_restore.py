@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from parity import DATA, config_from_metadata, fill_by_rule, load_vectors
 
-from bir_core.diffir.restore import plan_strip, required_memory, restore
+from bir_core.diffir.memory_plan import plan_strip, required_memory
+from bir_core.diffir.restore import restore
 from bir_core.errors import BIRError
 from bir_core.networks.diffir import (
     OFFICIAL_CONFIGS,

@@ -18,6 +18,7 @@ from ...diffbir.prompts import encode_prompts
 from ...diffbir.settings import DiffBIRSettings
 from ...diffusion.schedules import TRAINED_STEPS, q_sample, sd_alphas_cumprod, v_target
 from ...errors import BIRError
+from ...latents import PADDED_MULTIPLE
 from ...networks.autoencoder import SDVAE
 from ...networks.ir_controlnet import IRControlNet
 from ...networks.swinir import SwinIR
@@ -29,8 +30,6 @@ from ..recipe import Recipe
 from ..start_files import StartFiles
 from ..toml_tables import require
 
-# Pixels by which the sides of a picture must divide: windows of SwinIR, levels of VAE and UNet.
-SIZE_MULTIPLE = 64
 Parameterization = Literal["eps", "v"]
 logger = logging.getLogger(__name__)
 
@@ -71,7 +70,7 @@ class IRControlNetRecipe(Recipe):
     @property
     def size_multiple(self) -> int:
         """Pixels by which the sides of lq must divide."""
-        return SIZE_MULTIPLE
+        return PADDED_MULTIPLE
 
 
 class Prompts(nn.Module):
