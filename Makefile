@@ -1,31 +1,38 @@
-# Two commands do everything: `make demo` and `make test`. Both set up .venv first.
+# Two commands do everything: `make demo` and `make test`. Both set up .venv first, each with what it
+# needs.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ifeq ($(OS),Windows_NT)
 BIN := $(VENV)/Scripts
 endif
-STAMP := $(VENV)/.installed
+DEMO := $(VENV)/.installed-for-demo
+DEVELOPMENT := $(VENV)/.installed-for-development
+PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
 .PHONY: demo test lint install clean
 
-demo: $(STAMP)
+demo: $(DEMO)
 	$(BIN)/bir demo
 
 test: lint
 	$(BIN)/pytest tests
 
-lint: $(STAMP)
+lint: $(DEVELOPMENT)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-install: $(STAMP)
+install: $(DEVELOPMENT)
 
-$(STAMP): pyproject.toml constraints.txt
+$(DEMO): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable ".[dev]" --constraint constraints.txt
-	$(BIN)/python -m pip install --quiet --no-deps pyiqa openai-clip --constraint constraints.txt
+	$(PIP) --editable ".[demo]"
+	@touch $@
+
+$(DEVELOPMENT): $(DEMO)
+	$(PIP) --editable ".[dev]"
+	$(PIP) --no-deps pyiqa openai-clip
 	@touch $@
 
 clean:

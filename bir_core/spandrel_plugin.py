@@ -4,6 +4,7 @@ Importing this file needs spandrel, which ComfyUI brings along and `bir_core` do
 """
 
 from collections.abc import Callable
+from typing import cast
 
 from spandrel import (
     MAIN_REGISTRY,
@@ -16,7 +17,7 @@ from spandrel import (
 )
 from torch import Tensor, nn
 
-from .checkpoints import load_model
+from .checkpoints import ModelInfo, load_model
 from .diffir.restore import restore
 from .errors import BIRError
 from .networks.diffir import DiffIRStage2
@@ -52,7 +53,7 @@ class DiffIRArchitecture(Architecture[nn.Module]):
         """
         model = load_model(state_dict, architecture="diffir_s2")
         assert isinstance(model, DiffIRStage2)
-        config = model.config
+        config, info = model.config, cast(ModelInfo, model.info)
         if config.task == "inpainting":
             raise BIRError(
                 "Expected a model that restores an image alone, but this DiffIR fills holes and "
@@ -68,14 +69,13 @@ class DiffIRArchitecture(Architecture[nn.Module]):
             architecture=self,
             purpose="SR" if config.scale > 1 else "Restoration",
             tags=[config.task, f"dim {config.dim}"],
-            supports_half=True,
-            supports_bfloat16=True,
+            supports_half=info.half_precision,
+            supports_bfloat16=info.half_precision,
             scale=config.scale,
             input_channels=3,
             output_channels=3,
-            size_requirements=SizeRequirements(multiple_of=config.size_multiple),
-            # The prior and the attention see the whole image: a tile has others than its picture.
-            tiling=ModelTiling.DISCOURAGED,
+            size_requirements=SizeRequirements(multiple_of=info.size_multiple),
+            tiling=ModelTiling.SUPPORTED if info.may_be_tiled else ModelTiling.DISCOURAGED,
             call_fn=run,
         )
 

@@ -7,33 +7,22 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..bir_core.checkpoints import inspect, load_model
+from ..bir_core.diffbir.versions import version_of_file
 from ..bir_core.images import from_channels_last, pad_to_multiple, split_alpha
 from ..bir_core.latents import PADDED_MULTIPLE
-from .host import (
-    control as host_control,
-)
-from .host import (
-    control_loader as host_control_loader,
-)
-from .host import (
-    hint,
-)
+from .host import control as host_control
+from .host import control_loader as host_control_loader
+from .host import hint
 from .inputs import PICTURE_SIZE, part_of_the_sampling
 from .operations import require_control
 
-# Of the published files, whose names end up in many forms.
-ZERO_SNR_NAMES = ("v2.1", "v2_1", "v21")
-EPS_NAMES = ("v1", "v2")
 TRAINED_ON = {"v1, v2 (eps)": False, "v2.1 (zero-SNR v)": True}
 
 
 def trained_on_zero_snr(file_name: str) -> bool | None:
-    """Whether a file is of v2.1, by its name: the networks of all versions are alike. None if the
-    name does not say."""
-    name = file_name.lower()
-    if any(part in name for part in ZERO_SNR_NAMES):
-        return True
-    return False if any(part in name for part in EPS_NAMES) else None
+    """Whether a file was trained on the zero-SNR base, by its name; None if that does not say."""
+    version = version_of_file(file_name)
+    return None if version is None else version.zero_snr
 
 
 class DiffBIRControlNetLoader(io.ComfyNode):

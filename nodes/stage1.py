@@ -14,7 +14,7 @@ from ..bir_core.diffbir.stage1 import (
     stage1_sizes,
     with_published_padding,
 )
-from ..bir_core.diffbir.versions import Task, Version, official_order
+from ..bir_core.diffbir.versions import DEFAULT_VERSION, VERSIONS, Task, official_order
 from ..bir_core.errors import BIRError
 from ..bir_core.images import (
     attach_alpha,
@@ -65,8 +65,8 @@ class BIRRestorationModule(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "version",
-                    options=list(get_args(Version)),
-                    default="v2.1",
+                    options=list(VERSIONS),
+                    default=DEFAULT_VERSION,
                     tooltip="v2 sr: the model sees the original, its output is brought to size. "
                     "v2 denoise: to the output size, the model, then to the short side. All "
                     "others: to the output size and the short side, then the model.",
@@ -142,7 +142,7 @@ class BIRRestorationModule(io.ComfyNode):
         upscale_model: Any,
         image: Tensor,
         task: Task,
-        version: Version,
+        version: str,
         upscale_by: float,
         short_side: int = SHORT_SIDE,
         tile: int = 0,

@@ -19,7 +19,7 @@ from ..networks.swinir import SwinIR, SwinIRConfig
 from ..networks.text_encoder import TextEncoder, TextEncoderConfig
 from ..networks.unet import SDUNet, UNetConfig
 from . import diffbir, diffir
-from .files import read_checkpoint
+from .files import model_file, read_checkpoint
 from .keys import StateDict, unwrap, without_diffir_duplicates
 
 NetworkConfig = DiffIRConfig | SwinIRConfig | UNetConfig | VAEConfig | TextEncoderConfig
@@ -41,6 +41,10 @@ class ModelInfo:
         config: all sizes of the network.
         parameters: their number, each counted once.
         dtype: of the weights in the file.
+        size_multiple: what the sides of the network's own input divide by, and at the same time the
+            least side that it takes: pixels, for `sd_unet` and `ir_controlnet` latent pixels.
+        may_be_tiled: whether overlapping tiles of the input give about what the whole gives.
+        half_precision: whether the weights may be float16 or bfloat16.
     """
 
     architecture: str
@@ -50,6 +54,9 @@ class ModelInfo:
     config: NetworkConfig
     parameters: int
     dtype: torch.dtype
+    size_multiple: int
+    may_be_tiled: bool
+    half_precision: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +69,7 @@ class Architecture:
         canonical: from the tensors of a file to those of this network under its own names.
         optional: keys that a file may lack; the configuration's values take their place.
         task: `ModelInfo.task`, where the configuration does not say it.
+        may_be_tiled, half_precision: as in `ModelInfo`.
     """
 
     name: str
@@ -75,6 +83,8 @@ class Architecture:
     build: Callable[..., nn.Module]
     variants: Mapping[str, NetworkConfig] = field(default_factory=dict)
     task: str = ""
+    may_be_tiled: bool = True
+    half_precision: bool = True
 
     def holds(self, tensors: StateDict) -> bool:
         """Whether `tensors`, in canonical form, are of this architecture."""
@@ -103,6 +113,8 @@ ARCHITECTURES = (
         config=diffir.diffir_config,
         build=DiffIRStage2,
         variants=OFFICIAL_CONFIGS,
+        # The prior and the attention see the whole picture: a tile has others than its picture.
+        may_be_tiled=False,
     ),
     Architecture(
         name="diffir_s1",
@@ -113,6 +125,7 @@ ARCHITECTURES = (
         config=diffir.diffir_config,
         build=DiffIRStage1,
         variants=OFFICIAL_CONFIGS,
+        may_be_tiled=False,
     ),
     Architecture(
         name="ir_controlnet",
@@ -147,6 +160,7 @@ ARCHITECTURES = (
         build=SwinIR,
         variants={"diffbir": SwinIRConfig()},
         task="restoration",
+        half_precision=False,  # the official code runs it in float32 only
     ),
     Architecture(
         name="sd_vae",
@@ -169,6 +183,7 @@ ARCHITECTURES = (
         build=TextEncoder,
         variants={"sd2.1": TextEncoderConfig()},
         task="embedding",
+        may_be_tiled=False,
     ),
 )
 FOREIGN_FILES = (
@@ -204,7 +219,10 @@ def _detect(
         raise BIRError(
             f"Expected one of the architectures {names}, but {wanted!r} came; choose one of these."
         )
-    content = read_checkpoint(source) if isinstance(source, str | Path) else source
+    if isinstance(source, str | Path):
+        content: Mapping[str, Any] = read_checkpoint(model_file(source, wanted))
+    else:
+        content = source
     unwrapped = unwrap(content)
     name = source if isinstance(source, str | Path) else "the state dict"
     for row in rows:
@@ -244,15 +262,19 @@ def _info(row: Architecture, tensors: StateDict) -> ModelInfo:
             value.numel() for name, value in tensors.items() if name not in row.optional
         ),
         dtype=tensors[row.required[0]].dtype,
+        size_multiple=1 if isinstance(config, TextEncoderConfig) else config.size_multiple,
+        may_be_tiled=row.may_be_tiled,
+        half_precision=row.half_precision,
     )
 
 
 def inspect(
     source: str | Path | Mapping[str, Any], *, architecture: str | None = None
 ) -> ModelInfo:
-    """Say what a checkpoint is: a path, or the dictionary read from one, in any known wrapper.
+    """Say what a checkpoint is.
 
     Args:
+        source: as in `load_model`.
         architecture: the network to look for in a file that holds several, such as a Stable
             Diffusion checkpoint (`sd_unet`, `sd_vae`); None takes the first of `ARCHITECTURES`.
 
@@ -273,7 +295,8 @@ def load_model(
     """Build the network that a checkpoint holds, ready to run.
 
     Args:
-        source: a path, or the dictionary read from one, in any known wrapper.
+        source: a file, a folder in the layout of diffusers, the name of a built-in model
+            (`weights.BUILTIN_NAMES`), or the dictionary read from a file; in any known wrapper.
         device: where the weights go.
         dtype: what the weights become; None is float32, also from a file stored in half precision.
         architecture: refuse every other one (`diffir_s2`, ...), and take this one's part of a file

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from ..atomic_files import complete_file
 from ..errors import BIRError
 from ..networks.swinir import SwinIR
+from ..weights import builtin_model_path
+from .diffusers import FOLDERS, network_file
 
 # Objects that training frameworks leave beside the weights. They are read as empty placeholders;
 # a pickle that names anything else is refused.
@@ -28,6 +30,27 @@ class _Ignored:
 
     def __setstate__(self, state: Any) -> None:
         pass
+
+
+def model_file(source: str | Path, architecture: str | None = None) -> Path:
+    """The file that a path, a folder in the layout of diffusers or the name of a built-in model
+    stands for.
+
+    Args:
+        architecture: the network wanted; a folder holds several.
+
+    Raises:
+        BIRError: a folder without a file for that network.
+    """
+    path = builtin_model_path(str(source)) or Path(source)
+    if not path.is_dir() or architecture is None:
+        return path
+    if architecture not in FOLDERS:
+        raise BIRError(
+            f"Expected a file for the network {architecture}, but found a folder at {path}, "
+            f"in which only {', '.join(FOLDERS)} are looked for; give the file itself."
+        )
+    return network_file(path, architecture)
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:

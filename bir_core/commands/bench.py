@@ -4,11 +4,11 @@ DiffIR: the plain network against the streamed one, in time, memory and largest 
 
 Both run with the same random weights of an official size, each in a process of its own; their timed
 runs alternate, and the shortest of each counts. Memory is what the run takes above the loaded
-network. Without --variant the two cases of the project's targets are measured."""
+network. Without --variant the two cases of the project's targets are measured, and how long
+`bir --help` takes to answer."""
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -24,9 +24,10 @@ from tqdm import tqdm
 
 from .. import __name__ as package
 from ..benchmarks.diffir_worker import Job
+from ..benchmarks.start import environment, start_seconds
 from ..errors import BIRError
 from ..networks.diffir import OFFICIAL_CONFIGS
-from .options import DTYPES, choose_device, positive, write_line
+from ..options import DTYPES, choose_device, positive, write_line
 from .train import add_changes, add_start_files, start_files
 
 # Variant, height, width.
@@ -112,6 +113,10 @@ def run(options: argparse.Namespace) -> int:
         "| memory | difference |\n|---|---|---|---|---|---|---|---|---|---|"
     )
     write_line("\n".join(rows))
+    if options.variant is None:
+        answer, torch_alone = start_seconds(options.repeats).values()
+        write_line("\n| what | s | of `import torch` |\n|---|---|---|")
+        write_line(f"| `bir --help` | {answer:.2f} | {answer / torch_alone:.2f} |")
     if options.large:
         write_line(
             "\n| network | input | strip | streamed s | extra MB | whole process MB |\n"
@@ -198,15 +203,12 @@ class _Worker:
 
     def __init__(self, job: Job) -> None:
         self.job = job
-        # The package may be a folder that is not installed.
-        root = str(Path(__file__).parents[2])
-        paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
         self.process = subprocess.Popen(
             [sys.executable, "-m", f"{package}.benchmarks.diffir_worker", job.to_json()],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+            env=environment(),
         )
 
     def __enter__(self) -> "_Worker":

@@ -18,6 +18,7 @@ from ..atomic_files import complete_file
 from ..degradations import MaskDegradation, degrade, get_preset, preset_names
 from ..errors import BIRError
 from ..images import resize
+from ..options import positive, seed, write_line
 from ..pictures.files import (
     Picture,
     list_pictures,
@@ -25,7 +26,6 @@ from ..pictures.files import (
     require_free,
     write_picture,
 )
-from .options import positive, seed, write_line
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

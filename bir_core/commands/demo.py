@@ -21,11 +21,10 @@ from ..diffir.restore import restore
 from ..errors import BIRError
 from ..images import crop, from_channels_last, resize, to_channels_last
 from ..metrics import psnr, rgb_to_y, ssim
+from ..options import write_line
 from ..pictures.files import Picture, read_picture, write_picture
-from ..weights import builtin_model_path
-from .options import write_line
+from ..weights import DEFAULT_MODEL
 
-MODEL = "builtin-x4"
 PRESET = "simple_x4"
 SEED = 0
 SCALE = 4
@@ -162,7 +161,7 @@ def run(options: argparse.Namespace) -> int:
             "choose another name with --output."
         )
     photograph = _photograph(options.picture)
-    model = load_model(builtin_model_path(MODEL) or MODEL)
+    model = load_model(DEFAULT_MODEL)
     demo = make_demo(photograph, model)
     before, after = measure(demo.bicubic, demo.original), measure(demo.restored, demo.original)
     labels = (

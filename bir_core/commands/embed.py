@@ -5,11 +5,10 @@ from pathlib import Path
 from typing import cast
 
 from ..checkpoints import load_model
-from ..checkpoints.diffusers import network_file
 from ..diffbir.prompts import encode_prompts, save_embedding
 from ..errors import BIRError
 from ..networks.text_encoder import TextEncoder
-from .options import write_line
+from ..options import write_line
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,9 +33,7 @@ def run(options: argparse.Namespace) -> int:
             f"Expected a free name for the embedding, but {options.output} exists and is kept; "
             "choose another name or allow it with --overwrite."
         )
-    base = options.base
-    source = network_file(base, "text_encoder") if base.is_dir() else base
-    encoder = cast(TextEncoder, load_model(source, architecture="text_encoder"))
+    encoder = cast(TextEncoder, load_model(options.base, architecture="text_encoder"))
     save_embedding(options.output, encode_prompts(encoder, [options.text]), options.text)
     write_line(str(options.output))
     return 0

@@ -25,11 +25,9 @@ from ..evaluation.protocols import PROTOCOLS, Protocol
 from ..evaluation.samples import degraded_pairs, folder_pairs, load, model_samples, result_samples
 from ..evaluation.tables import as_markdown, require_table_name, write_table
 from ..evaluation.weight_files import usual_folder
+from ..options import DTYPES, add_device_arguments, choose_device, positive, seed, write_line
 from ..pictures.files import list_pictures, read_picture, require_free
-from ..weights import BUILTIN_NAMES, builtin_model_path
-from .options import DTYPES, add_device_arguments, choose_device, positive, seed, write_line
-
-DEFAULT_MODEL = "builtin-x4"
+from ..weights import BUILTIN_NAMES, DEFAULT_MODEL
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -184,7 +182,7 @@ def _samples(options: argparse.Namespace, multiple: int, device: torch.device) -
     if options.results:
         return result_samples(options.results, options.hq, multiple=multiple)
     models = {
-        str(name): load(builtin_model_path(name) or name, device, DTYPES[options.dtype])
+        str(name): load(name, device, DTYPES[options.dtype])
         for name in options.model or [DEFAULT_MODEL]
     }
     scales = {model.scale for model in models.values()}

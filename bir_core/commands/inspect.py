@@ -6,8 +6,8 @@ import json
 from typing import Any
 
 from ..checkpoints import ModelInfo, inspect
-from ..weights import BUILTIN_NAMES, builtin_model_path
-from .options import write_line
+from ..options import write_line
+from ..weights import BUILTIN_NAMES
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Write the facts of a checkpoint to stdout."""
-    facts = _facts(inspect(builtin_model_path(options.file) or options.file))
+    facts = _facts(inspect(options.file))
     if options.json:
         write_line(json.dumps(facts, indent=2))
         return 0

@@ -10,14 +10,12 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ..atomic_files import remove_leftovers
-from ..diffbir import method as restore_diffbir
-from ..diffir import method as restore_diffir
 from ..errors import BIRError
+from ..methods import DEFAULT_METHOD, METHODS
+from ..options import add_device_arguments, option_names, seed, write_line
 from . import restore_local, restore_ray
-from .options import add_device_arguments, option_names, seed, write_line
 from .restore_jobs import FORMAT_SUFFIXES, Job, plan_jobs
 
-METHODS = {"diffir": restore_diffir, "diffbir": restore_diffbir}
 ENGINES = {"local": restore_local, "ray": restore_ray}
 MOST_NAMES = 10
 
@@ -31,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help="file or existing folder for a picture; folder, made if needed, for a folder",
     )
-    parser.add_argument("--method", choices=tuple(METHODS), default="diffir")
+    parser.add_argument("--method", choices=tuple(METHODS), default=DEFAULT_METHOD)
     parser.add_argument(
         "--engine",
         choices=tuple(ENGINES),
@@ -62,8 +60,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of JPEG and WebP (default: 95)",
     )
     parser.add_argument("--recursive", action="store_true", help="look into subfolders as well")
-    restore_diffir.add_arguments(parser)
-    restore_diffbir.add_arguments(parser)
+    for method in METHODS.values():
+        method.add_arguments(parser)
     restore_ray.add_arguments(parser)
 
 
@@ -110,13 +108,13 @@ def _missing(jobs: list[Job]) -> list[Job]:
 
 def _require_options_of_method(options: argparse.Namespace) -> None:
     """No option may be given that the method does not read."""
-    (other,) = METHODS.keys() - {options.method}
-    given = _given(options, option_names(METHODS[other].add_arguments))
-    if given:
-        raise BIRError(
-            f"Expected options of --method {options.method}, but {given[0]} came, which belongs "
-            f"to --method {other}; leave it out or change the method."
-        )
+    for other, method in METHODS.items():
+        given = _given(options, option_names(method.add_arguments))
+        if given and other != options.method:
+            raise BIRError(
+                f"Expected options of --method {options.method}, but {given[0]} came, which "
+                f"belongs to --method {other}; leave it out or change the method."
+            )
 
 
 def _require_options_of_engine(options: argparse.Namespace) -> None:

@@ -10,19 +10,15 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ..diffbir import method as restore_diffbir
-from ..diffir import method as restore_diffir
 from ..errors import BIRError
 from ..images import resize
 from ..memory import is_out_of_memory
+from ..methods import METHODS, Report, RestoreImage
+from ..options import choose_device
 from ..pictures.files import Picture, read_picture, require_format, write_picture
-from .options import choose_device
 from .restore_jobs import Job
 
 MASK_THRESHOLD = 0.5
-
-# (image (1, 3, H, W) in [0, 1], mask or None, progress bar) -> restored image
-RestoreImage = Callable[[Tensor, Tensor | None, "tqdm[Any]"], Tensor]
 
 
 @dataclass(frozen=True)
@@ -51,8 +47,7 @@ def prepare(options: argparse.Namespace) -> Callable[[Job, bool], Outcome]:
         BIRError: a device, model or setting that does not exist or does not fit.
     """
     device = choose_device(options.device)
-    prepare_method = _prepare_diffbir if options.method == "diffbir" else _prepare_diffir
-    restore_image = prepare_method(options, device)
+    restore_image = METHODS[options.method].prepare(options, device)
 
     def restore_job(job: Job, overwrite: bool) -> Outcome:
         try:
@@ -70,32 +65,12 @@ def prepare(options: argparse.Namespace) -> Callable[[Job, bool], Outcome]:
     return restore_job
 
 
-def _prepare_diffir(options: argparse.Namespace, device: torch.device) -> RestoreImage:
-    restore_image = restore_diffir.prepare(options, device)
+def _report(bar: "tqdm[Any]") -> Report:
+    """Shows stage and progress on a bar."""
 
-    def run(image: Tensor, mask: Tensor | None, bar: "tqdm[Any]") -> Tensor:
-        return restore_image(image, mask, _progress(bar))
-
-    return run
-
-
-def _prepare_diffbir(options: argparse.Namespace, device: torch.device) -> RestoreImage:
-    restore_image = restore_diffbir.prepare(options, device)
-
-    def run(image: Tensor, mask: Tensor | None, bar: "tqdm[Any]") -> Tensor:
-        show = _progress(bar)
-
-        def report(stage: str, done: int, total: int) -> None:
+    def show(stage: str, done: int, total: int) -> None:
+        if stage:
             bar.set_postfix_str(stage, refresh=False)
-            show(done, total)
-
-        return restore_image(image, report)
-
-    return run
-
-
-def _progress(bar: "tqdm[Any]") -> Callable[[int, int], None]:
-    def show(done: int, total: int) -> None:
         bar.total = total
         bar.update(done - bar.n)
 
@@ -127,7 +102,7 @@ def _restore(
 ) -> Picture:
     with tqdm(desc=name, unit="step", leave=False, disable=None) as bar:
         try:
-            image = restore_image(picture.image.to(device), mask, bar)
+            image = restore_image(picture.image.to(device), mask, _report(bar))
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise

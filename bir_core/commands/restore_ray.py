@@ -16,8 +16,8 @@ import torch
 
 from ..atomic_files import remove_leftovers
 from ..errors import BIRError
+from ..options import positive
 from . import restore_one
-from .options import positive
 from .restore_jobs import Job
 from .restore_one import Outcome
 

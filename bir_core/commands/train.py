@@ -5,8 +5,8 @@ import logging
 from dataclasses import fields
 from pathlib import Path
 
+from ..options import seed, write_line
 from ..training.start_files import StartFiles
-from .options import seed, write_line
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -21,7 +21,6 @@ from ..faces.networks import (
 from ..faces.pipeline import require_photo_version, restore_photo
 from .pipeline import DiffBIR
 from .restoration_modules import RestorationModule, load_restoration_module
-from .versions import Version
 
 UNALIGNED_FACE = "unaligned_face"
 NEEDED = {"face_stage1": "file", "face_weights": "folder"}
@@ -59,7 +58,7 @@ def add_arguments(group: argparse._ArgumentGroup) -> None:
 
 
 def load_face_networks(
-    options: argparse.Namespace, version: Version, device: torch.device
+    options: argparse.Namespace, version: str, device: torch.device
 ) -> FaceNetworks | None:
     """What the options name; None for another task.
 

@@ -1,4 +1,4 @@
-"""The options of `bir restore --method diffbir`, and what they make of a picture."""
+"""DiffBIR on the command line: its options, and what they make of a picture."""
 
 import argparse
 import logging
@@ -12,20 +12,22 @@ import torch
 from torch import Tensor
 
 from ..checkpoints import load_model
-from ..checkpoints.diffusers import network_file
-from ..commands.options import DTYPES
 from ..diffusion.noise import require_brownian_noise
 from ..diffusion.sampling import SAMPLERS
 from ..errors import BIRError
-from ..memory import CPU
+from ..memory import CPU, MemoryPlan, free_memory
 from ..networks.text_encoder import TextEncoder
+from ..options import DTYPES
 from . import face_options
-from . import pipeline as diffbir
+from . import pipeline as stages
+from .memory_plan import plan_diffbir
+from .networks import official_networks
 from .pipeline import Callback, DiffBIR
-from .prompts import OFFICIAL_PROMPTS, encode_prompts, load_embedding
+from .prompts import encode_prompts, load_embedding
 from .restoration_modules import RestorationModule, load_restoration_module
 from .settings import CHOICES, DiffBIRSettings, official_settings
-from .versions import Task, Version
+from .stage1 import stage1_sizes
+from .versions import DEFAULT_VERSION, VERSIONS, Task, find_version, official_order
 
 NO_STAGE1 = "none"
 FILES = ("base", "controlnet", "stage1")
@@ -54,6 +56,19 @@ SETTINGS = {
     "short_side": (int, None, "least pixels of the smaller side on the way, 0 for no bound"),
 }
 
+# Those that change the memory, for `bir plan`.
+MEMORY_SETTINGS = (
+    "cfg",
+    "guidance",
+    "guidance_space",
+    "tile",
+    "overlap",
+    "tile_batch",
+    "vae_tile",
+    "stage1_tile",
+    "short_side",
+)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options that only `--method diffbir` takes; those that were not given stay None."""
@@ -74,7 +89,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="network that removes the degradation: SwinIR, DiffIR, or what spandrel knows "
         f"(BSRNet, SCUNet, ...); {NO_STAGE1} for pictures that are clean already",
     )
-    group.add_argument("--version", choices=get_args(Version), help="(default: v2.1)")
+    group.add_argument("--version", choices=tuple(VERSIONS), help=f"(default: {DEFAULT_VERSION})")
     group.add_argument(
         "--task",
         choices=(*get_args(Task), face_options.UNALIGNED_FACE),
@@ -130,11 +145,11 @@ def add_settings(group: argparse._ArgumentGroup, names: Iterable[str]) -> None:
 
 def _defaults(name: str) -> str:
     """What a setting is in each version, in words."""
-    values = {version: getattr(official_settings(version), name) for version in get_args(Version)}
-    if values["v2.1"] is None:
+    values = {version: getattr(official_settings(version), name) for version in VERSIONS}
+    if values[DEFAULT_VERSION] is None:
         return "from the free memory"
     if len(set(values.values())) == 1:
-        return str(values["v2.1"])
+        return str(values[DEFAULT_VERSION])
     return ", ".join(f"{value} for {version}" for version, value in values.items())
 
 
@@ -150,11 +165,12 @@ def _assignment(text: str) -> tuple[str, float]:
 
 def prepare(
     options: argparse.Namespace, device: torch.device
-) -> Callable[[Tensor, Callback], Tensor]:
+) -> Callable[[Tensor, Tensor | None, Callback], Tensor]:
     """Load everything that the options name.
 
     Returns:
-        A function from a picture (1, 3, H, W) in [0, 1] and a progress callback to the result.
+        A function from a picture (1, 3, H, W) in [0, 1], None in the place of a mask, and a
+        progress callback to the result.
 
     Raises:
         BIRError: a file that is missing, unreadable or of another kind, or impossible settings.
@@ -171,8 +187,8 @@ def prepare(
             "leave the option out or choose another --device."
         )
     # The tiles that were chosen, one line for each picture.
-    logging.getLogger(diffbir.__name__).setLevel(logging.INFO)
-    version: Version = options.version or "v2.1"
+    logging.getLogger(stages.__name__).setLevel(logging.INFO)
+    version: str = options.version or DEFAULT_VERSION
     settings = _settings(options, version)
     if SAMPLERS[settings.sampler].brownian:
         require_brownian_noise()
@@ -184,16 +200,12 @@ def prepare(
     place = CPU if options.offload else device
     module = _stage1(options.stage1, place)
     pipeline = DiffBIR(
-        sd_unet=load_model(
-            _part(options.base, "sd_unet"), architecture="sd_unet", device=place, dtype=dtype
-        ),
+        sd_unet=load_model(options.base, architecture="sd_unet", device=place, dtype=dtype),
         ir_controlnet=load_model(
             options.controlnet, architecture="ir_controlnet", device=place, dtype=dtype
         ),
         # As in the official code these stay in float32.
-        sd_vae=load_model(
-            options.vae or _part(options.base, "sd_vae"), architecture="sd_vae", device=place
-        ),
+        sd_vae=load_model(options.vae or options.base, architecture="sd_vae", device=place),
         stage1=module,
         version=version,
         device=device,
@@ -204,7 +216,7 @@ def prepare(
     else:
         restorer = face_options.photo_restorer(pipeline, faces)
 
-    def restore(image: Tensor, callback: Callback) -> Tensor:
+    def restore(image: Tensor, mask: Tensor | None, callback: Callback) -> Tensor:
         return restorer(
             image,
             *prompts,
@@ -217,7 +229,7 @@ def prepare(
     return restore
 
 
-def _settings(options: argparse.Namespace, version: Version) -> DiffBIRSettings:
+def _settings(options: argparse.Namespace, version: str) -> DiffBIRSettings:
     given = {name: getattr(options, name) for name in (*SETTINGS, "rescale_cfg")}
     changes = {name: value for name, value in given.items() if value is not None}
     if options.sampler_option:
@@ -225,23 +237,19 @@ def _settings(options: argparse.Namespace, version: Version) -> DiffBIRSettings:
     return replace(official_settings(version), **changes)
 
 
-def _part(base: Path, network: str) -> Path:
-    return network_file(base, network) if base.is_dir() else base
-
-
 def _stage1(choice: str, device: torch.device) -> RestorationModule | None:
     return None if choice == NO_STAGE1 else load_restoration_module(choice, device=device)
 
 
 def _embeddings(
-    options: argparse.Namespace, version: Version, device: torch.device, needs_negative: bool
+    options: argparse.Namespace, version: str, device: torch.device, needs_negative: bool
 ) -> list[Tensor]:
     """The embedding of the prompt, and of the negative one where it is needed. The text encoder is
     loaded only for texts, and gone again before the other networks come."""
     names = ["prompt", "negative"] if needs_negative else ["prompt"]
     found: dict[str, Tensor] = {}
     texts: dict[str, str] = {}
-    for name, official in zip(names, OFFICIAL_PROMPTS[version], strict=False):
+    for name, official in zip(names, find_version(version).prompts, strict=False):
         text, file = getattr(options, name), getattr(options, f"{name}_embedding")
         if text is not None and file is not None:
             raise BIRError(
@@ -252,8 +260,53 @@ def _embeddings(
         else:
             texts[name] = official if text is None else text
     if texts:
-        source = options.text_encoder or _part(options.base, "text_encoder")
+        source = options.text_encoder or options.base
         encoder = cast(TextEncoder, load_model(source, architecture="text_encoder", device=device))
         embeddings = encode_prompts(encoder, list(texts.values()))
         found |= {name: embeddings[index, None] for index, name in enumerate(texts)}
     return [found[name] for name in names]
+
+
+def add_plan_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `bir plan` for DiffBIR."""
+    group = parser.add_argument_group("DiffBIR")
+    group.add_argument("--version", choices=tuple(VERSIONS), default=DEFAULT_VERSION)
+    group.add_argument("--task", choices=get_args(Task), default="sr")
+    group.add_argument("--upscale", metavar="FACTOR", type=float, default=4.0, help="(default: 4)")
+    group.add_argument(
+        "--offload", action="store_true", help="the networks of other stages wait on the host"
+    )
+    add_settings(group, MEMORY_SETTINGS)
+
+
+def plan(
+    options: argparse.Namespace, device: torch.device, memory: int
+) -> Callable[[int, int], tuple[str, MemoryPlan]]:
+    """From height and width of a picture to the plan of its restoration with networks of the
+    official sizes, with a title."""
+    networks = official_networks(options.version, options.task, DTYPES[options.dtype])
+    given = {name: getattr(options, name) for name in MEMORY_SETTINGS}
+    changes = {name: value for name, value in given.items() if value is not None}
+    settings = replace(official_settings(options.version), **changes)
+    order = official_order(options.task, options.version)
+    offloaded = ", offloaded" if options.offload else ""
+
+    def plan_image(height: int, width: int) -> tuple[str, MemoryPlan]:
+        sizes = stage1_sizes(height, width, order, options.upscale, settings.short_side)
+        found = plan_diffbir(
+            networks,
+            sizes,
+            order,
+            settings,
+            device=device,
+            memory=memory,
+            host_memory=free_memory(CPU),
+            offload=options.offload,
+        )
+        title = (
+            f"DiffBIR {options.version} {options.task}, {width}x{height} -> "
+            f"{sizes.output[1]}x{sizes.output[0]}, {options.dtype}{offloaded}"
+        )
+        return title, found
+
+    return plan_image

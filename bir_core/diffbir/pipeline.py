@@ -28,7 +28,7 @@ from .restoration_modules import RestorationModule
 from .settings import COLOR_FIXES, DiffBIRSettings, official_settings, settled
 from .stage1 import Stage1Sizes, restore_stage1, stage1_sizes
 from .stage2 import Stage2
-from .versions import Task, Version, official_order
+from .versions import DEFAULT_VERSION, Task, find_version, official_order
 
 # (name of the stage, steps done, steps in all); may raise to cancel
 Callback = Callable[[str, int, int], None]
@@ -67,14 +67,11 @@ class DiffBIR:
         sd_vae: nn.Module,
         stage1: RestorationModule | Callable[[Tensor], Tensor] | None = None,
         stage1_scale: int = 1,
-        version: Version = "v2.1",
+        version: str = DEFAULT_VERSION,
         device: torch.device | str | None = None,
         offload: bool = False,
     ) -> None:
-        if version not in ("v1", "v2", "v2.1"):
-            raise BIRError(
-                f"Expected DiffBIR v1, v2 or v2.1, but {version!r} came; choose one of these."
-            )
+        row = find_version(version)
         configs = [getattr(network, "config", None) for network in (sd_unet, ir_controlnet)]
         if None not in configs and configs[0] != configs[1]:
             raise BIRError(
@@ -87,8 +84,8 @@ class DiffBIR:
         self.networks = DiffBIRNetworks(
             sd_unet=sd_unet, ir_controlnet=ir_controlnet, sd_vae=sd_vae, stage1=stage1
         )
-        self.version: Version = version
-        self.alphas_cumprod = sd_alphas_cumprod(zero_snr=version == "v2.1")
+        self.version = version
+        self.alphas_cumprod = sd_alphas_cumprod(zero_snr=row.zero_snr)
         self.device = torch.device(device or next(sd_unet.parameters()).device)
         self.offload = offload
         if offload or device is not None:
@@ -381,7 +378,7 @@ class DiffBIR:
             ir_controlnet=networks.ir_controlnet,
             sd_vae=networks.sd_vae,
             alphas_cumprod=self.alphas_cumprod,
-            parameterization="v" if self.version == "v2.1" else "eps",
+            parameterization=find_version(self.version).parameterization,
         )
         draws = Draws(seed, batch, noise)
 

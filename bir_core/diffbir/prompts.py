@@ -22,24 +22,6 @@ from ..networks.text_encoder import TextEncoder
 START_TOKEN, END_TOKEN, PADDING_TOKEN = 49406, 49407, 0
 EMBEDDING = "embedding"  # key of the one tensor in an embedding file
 
-POSITIVE_PROMPT = (
-    "Cinematic, High Contrast, highly detailed, taken using a Canon EOS R camera, hyper detailed "
-    "photo - realistic maximum detail, 32k, Color Grading, ultra HD, extreme meticulous detailing, "
-    "skin pore detailing, hyper sharpness, perfect without deformations."
-)
-NEGATIVE_PROMPT = (
-    "painting, oil painting, illustration, drawing, art, sketch, oil painting, cartoon, CG Style, "
-    "3D render, unreal engine, blurring, dirty, messy, worst quality, low quality, frames, "
-    "watermark, signature, jpeg artifacts, deformed, lowres, over-smooth."
-)
-NEGATIVE_PROMPT_V2 = "low quality, blurry, low-resolution, noisy, unsharp, weird textures"
-# (positive, negative) that the authors give with each version.
-OFFICIAL_PROMPTS = {
-    "v1": ("", ""),
-    "v2": ("", NEGATIVE_PROMPT_V2),
-    "v2.1": (POSITIVE_PROMPT, NEGATIVE_PROMPT),
-}
-
 
 def tokenize(texts: Sequence[str], length: int = 77) -> Tensor:
     """Texts to tokens, (len(texts), length) int64: start, words, end, then padding with 0. A text

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..checkpoints import load_model
 from ..checkpoints.architectures import ARCHITECTURES
-from ..checkpoints.files import read_checkpoint
+from ..checkpoints.files import model_file, read_checkpoint
 from ..checkpoints.keys import unwrap
 from ..diffir.restore import restore
 from ..errors import BIRError
@@ -46,7 +46,7 @@ def load_restoration_module(
     Raises:
         BIRError: unreadable, of another kind, or spandrel is needed and not installed.
     """
-    tensors = unwrap(read_checkpoint(path))
+    tensors = unwrap(read_checkpoint(model_file(path)))
     held = [row for row in ARCHITECTURES if row.holds(row.canonical(tensors))]
     ours = next((row for row in held if row.name in IMAGE_TO_IMAGE), None)
     if ours is not None:

@@ -13,7 +13,7 @@ from ..memory import MemoryPlan
 from ..tiling import SMALLEST_TILE, TileWeights, tile_starts
 from .color_fix import adain_color_fix, wavelet_color_fix
 from .stage1 import SHORT_SIDE
-from .versions import Version
+from .versions import find_version
 
 COLOR_FIXES = {"wavelet": wavelet_color_fix, "adain": adain_color_fix}
 CHOICES = {
@@ -130,11 +130,9 @@ class DiffBIRSettings:
         return bool(self.guidance) and self.guidance_space == "rgb"
 
 
-def official_settings(version: Version) -> DiffBIRSettings:
+def official_settings(version: str) -> DiffBIRSettings:
     """The sampler, its steps and the cfg that the authors give with a version."""
-    if version == "v2.1":
-        return DiffBIRSettings()
-    return DiffBIRSettings(sampler="spaced", steps=50, cfg=1.0 if version == "v1" else 4.0)
+    return DiffBIRSettings(**find_version(version).settings)
 
 
 def settled(settings: DiffBIRSettings, plan: MemoryPlan) -> DiffBIRSettings:

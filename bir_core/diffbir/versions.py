@@ -1,19 +1,123 @@
-"""The versions of DiffBIR and what belongs to each."""
+"""The versions of DiffBIR, one row each: all that one of them has of its own."""
 
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from ..errors import BIRError
 
 Task = Literal["sr", "denoise", "face"]
-Version = Literal["v1", "v2", "v2.1"]
 # "enlarge_first": to the output size, then to a short side of 512, then the network (SwinIR).
 # "network_enlarges": the network sees the original, its output is brought to size (BSRNet).
 # "restore_first": to the output size, then the network, then to a short side of 512 (SCUNet).
 Order = Literal["enlarge_first", "network_enlarges", "restore_first"]
+Parameterization = Literal["eps", "v"]
 
 
-def official_order(task: Task, version: Version) -> Order:
+@dataclass(frozen=True)
+class OfficialModule:
+    """What the official code takes for stage 1.
+
+    Attributes:
+        name: of its architecture.
+        order: of its work and the resizing.
+        scale: output side divided by input side.
+        weights: how many numbers they are, of a network that spandrel would build; else 0.
+    """
+
+    name: str
+    order: Order
+    scale: int = 1
+    weights: int = 0
+
+
+SWINIR = OfficialModule("SwinIR", "enlarge_first")
+BSRNET = OfficialModule("BSRNet", "network_enlarges", scale=4, weights=16_697_987)
+SCUNET = OfficialModule("SCUNet", "restore_first", weights=17_946_072)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiffBIRVersion:
+    """A row of the table.
+
+    Attributes:
+        parameterization: what the base predicts.
+        zero_snr: whether the base was trained down to pure noise.
+        modules: stage 1 by task; SwinIR where none is named.
+        settings: of `DiffBIRSettings`, where the authors' differ from the defaults.
+        prompts: the authors' positive and negative one.
+        whole_photos: whether the authors have a pipeline for faces in whole photos.
+        file_names: parts of the names, in small letters, that its IRControlNet goes by.
+    """
+
+    parameterization: Parameterization = "eps"
+    zero_snr: bool = False
+    modules: Mapping[Task, OfficialModule] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    prompts: tuple[str, str] = ("", "")
+    whole_photos: bool = True
+    file_names: tuple[str, ...]
+
+
+VERSIONS = {
+    "v1": DiffBIRVersion(
+        settings={"sampler": "spaced", "steps": 50, "cfg": 1.0},
+        whole_photos=False,
+        file_names=("v1",),
+    ),
+    "v2": DiffBIRVersion(
+        modules={"sr": BSRNET, "denoise": SCUNET},
+        settings={"sampler": "spaced", "steps": 50, "cfg": 4.0},
+        prompts=("", "low quality, blurry, low-resolution, noisy, unsharp, weird textures"),
+        file_names=("v2",),
+    ),
+    "v2.1": DiffBIRVersion(
+        parameterization="v",
+        zero_snr=True,
+        prompts=(
+            "Cinematic, High Contrast, highly detailed, taken using a Canon EOS R camera, hyper "
+            "detailed photo - realistic maximum detail, 32k, Color Grading, ultra HD, extreme "
+            "meticulous detailing, skin pore detailing, hyper sharpness, perfect without "
+            "deformations.",
+            "painting, oil painting, illustration, drawing, art, sketch, oil painting, cartoon, "
+            "CG Style, 3D render, unreal engine, blurring, dirty, messy, worst quality, low "
+            "quality, frames, watermark, signature, jpeg artifacts, deformed, lowres, "
+            "over-smooth.",
+        ),
+        file_names=("v2.1", "v2_1", "v2-1", "v21"),
+    ),
+}
+DEFAULT_VERSION = "v2.1"
+
+
+def find_version(name: str) -> DiffBIRVersion:
+    """The row of a version.
+
+    Raises:
+        BIRError: no such version.
+    """
+    if name not in VERSIONS:
+        raise BIRError(
+            f"Expected a version of DiffBIR ({', '.join(VERSIONS)}), but {name!r} came; choose one "
+            "of these."
+        )
+    return VERSIONS[name]
+
+
+def official_module(task: Task, version: str) -> OfficialModule:
+    """The restoration module that the official code uses for a task of a version."""
+    return find_version(version).modules.get(task, SWINIR)
+
+
+def official_order(task: Task, version: str) -> Order:
     """What the official code does: by the module it uses for a task of a version."""
-    if version == "v2" and task == "sr":
-        return "network_enlarges"
-    if version == "v2" and task == "denoise":
-        return "restore_first"
-    return "enlarge_first"
+    return official_module(task, version).order
+
+
+def version_of_file(name: str) -> DiffBIRVersion | None:
+    """The version of an IRControlNet by the name of its file, since the networks of all versions
+    are alike; None if the name does not say."""
+    parts = [(part, row) for row in VERSIONS.values() for part in row.file_names]
+    found = [(part, row) for part, row in parts if part in name.lower()]
+    # The longest part: "v2" is in the names of v2.1 too.
+    return max(found, key=lambda each: len(each[0]))[1] if found else None

@@ -1,4 +1,4 @@
-"""The options of `bir restore --method diffir`, and what they make of a picture."""
+"""DiffIR on the command line: its options, and what they make of a picture."""
 
 import argparse
 from collections.abc import Callable
@@ -6,25 +6,24 @@ from pathlib import Path
 from typing import cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..checkpoints import ModelInfo, load_model
-from ..commands.options import DTYPES, positive
 from ..errors import BIRError
-from ..weights import BUILTIN_NAMES, builtin_model_path
+from ..memory import MemoryPlan, weight_bytes
+from ..networks.diffir import DiffIRStage2
+from ..options import DTYPES, positive
+from ..weights import BUILTIN_NAMES, DEFAULT_MODEL
+from .memory_plan import plan_diffir
 from .restore import restore
 
-DEFAULT_MODEL = "builtin-x4"
+MODEL_HELP = f"{', '.join(BUILTIN_NAMES)} or a checkpoint file (default: {DEFAULT_MODEL})"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options that only `--method diffir` takes; those that were not given stay None."""
     group = parser.add_argument_group("DiffIR", "only with --method diffir")
-    group.add_argument(
-        "--model",
-        metavar="NAME|FILE",
-        help=f"{', '.join(BUILTIN_NAMES)} or a checkpoint file (default: {DEFAULT_MODEL})",
-    )
+    group.add_argument("--model", metavar="NAME|FILE", help=MODEL_HELP)
     group.add_argument(
         "--mask",
         metavar="FILE|FOLDER",
@@ -43,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def prepare(
     options: argparse.Namespace, device: torch.device
-) -> Callable[[Tensor, Tensor | None, Callable[[int, int], None]], Tensor]:
+) -> Callable[[Tensor, Tensor | None, Callable[[str, int, int], None]], Tensor]:
     """Load the model that the options name.
 
     Returns:
@@ -55,19 +54,19 @@ def prepare(
             or has no use.
     """
     name = options.model or DEFAULT_MODEL
-    model = load_model(
-        builtin_model_path(name) or name,
-        device=device,
-        dtype=DTYPES[options.dtype],
-        architecture="diffir_s2",
-    )
+    model = load_model(name, device=device, dtype=DTYPES[options.dtype], architecture="diffir_s2")
     _require_mask_if_needed(cast(ModelInfo, model.info), name, options.mask)
 
     def restore_image(
-        image: Tensor, mask: Tensor | None, callback: Callable[[int, int], None]
+        image: Tensor, mask: Tensor | None, report: Callable[[str, int, int], None]
     ) -> Tensor:
         return restore(
-            image, model, mask=mask, seed=options.seed, strip=options.strip, callback=callback
+            image,
+            model,
+            mask=mask,
+            seed=options.seed,
+            strip=options.strip,
+            callback=lambda done, total: report("", done, total),
         )
 
     return restore_image
@@ -84,3 +83,43 @@ def _require_mask_if_needed(info: ModelInfo, name: str, mask: Path | None) -> No
             f"Expected an inpainting model for --mask, but {name} is for {info.task}; "
             "choose another model or leave the mask out."
         )
+
+
+def add_plan_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `bir plan` for DiffIR."""
+    group = parser.add_argument_group("DiffIR")
+    group.add_argument("--model", metavar="NAME|FILE", default=DEFAULT_MODEL, help=MODEL_HELP)
+
+
+def plan(
+    options: argparse.Namespace, device: torch.device, memory: int
+) -> Callable[[int, int], tuple[str, MemoryPlan]]:
+    """From height and width of a picture to the plan of its restoration, with a title."""
+    dtype = DTYPES[options.dtype]
+    model = load_model(options.model, dtype=dtype, architecture="diffir_s2")
+    assert isinstance(model, DiffIRStage2)  # the architecture that was asked for
+    config = model.config
+
+    def plan_image(height: int, width: int) -> tuple[str, MemoryPlan]:
+        found = plan_diffir(
+            config, weight_bytes(model), height, width, dtype=dtype, device=device, memory=memory
+        )
+        output = f"{width * config.scale}x{height * config.scale}"
+        return f"DiffIR {options.model}, {width}x{height} -> {output}, {options.dtype}", found
+
+    return plan_image
+
+
+def open_network(network: nn.Module, name: str) -> tuple[Callable[[Tensor, int], Tensor], int]:
+    """A DiffIR stage 2 as a function of a picture and a seed, and its scale.
+
+    Raises:
+        BIRError: it is for inpainting.
+    """
+    assert isinstance(network, DiffIRStage2)
+    if network.config.task == "inpainting":
+        raise BIRError(
+            f"Expected a model for super-resolution, cleaning or deblurring, but {name} is for "
+            "inpainting, which needs masks; restore with it and measure its folder by --results."
+        )
+    return lambda image, seed: restore(image, network, seed=seed), network.config.scale

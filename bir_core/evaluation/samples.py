@@ -1,6 +1,6 @@
 """Where pictures to measure come from: a model run on pairs, or folders of results."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,13 +9,13 @@ from torch import Tensor
 
 from ..checkpoints import load_model, read_checkpoint
 from ..checkpoints.architectures import ARCHITECTURES
+from ..checkpoints.files import model_file
 from ..checkpoints.keys import unwrap
 from ..degradations import degrade, get_preset
 from ..diffbir.restoration_modules import load_restoration_module
-from ..diffir.restore import restore
 from ..errors import BIRError
 from ..images import resize
-from ..networks.diffir import DiffIRStage2
+from ..methods import METHODS, RestoreSeeded
 from ..pictures.files import list_pictures, read_picture
 from .measuring import Sample
 
@@ -28,35 +28,30 @@ class Model:
         restore: (low-quality picture (1, 3, h, w) in [0, 1], seed) -> (1, 3, h scale, w scale).
     """
 
-    restore: Callable[[Tensor, int], Tensor]
+    restore: RestoreSeeded
     scale: int
 
 
 def load(source: str | Path, device: torch.device, dtype: torch.dtype) -> Model:
-    """Load a DiffIR, or in float32 any other network that stage 1 of DiffBIR can be.
+    """Load a network of a method, or in float32 any other that stage 1 of DiffBIR can be.
 
     Raises:
         BIRError: unreadable, of another kind, for inpainting, or another format than float32 for a
-            network that is no DiffIR.
+            network that no method has.
     """
-    tensors = unwrap(read_checkpoint(source))
+    tensors = unwrap(read_checkpoint(model_file(source)))
     held = {row.name for row in ARCHITECTURES if row.holds(row.canonical(tensors))}
-    if "diffir_s2" not in held:
-        if dtype != torch.float32:
-            raise BIRError(
-                f"Expected float32 for {source}, which is no DiffIR, but {dtype} came; leave "
-                "--dtype out."
-            )
-        module = load_restoration_module(source, device=device)
-        return Model(lambda lq, seed: module.restore(lq), module.scale)
-    network = load_model(tensors, architecture="diffir_s2", device=device, dtype=dtype)
-    assert isinstance(network, DiffIRStage2)  # load_model refuses every other architecture
-    if network.config.task == "inpainting":
+    for method in METHODS.values():
+        for name in method.networks.keys() & held:
+            network = load_model(tensors, architecture=name, device=device, dtype=dtype)
+            return Model(*method.networks[name](network, str(source)))
+    if dtype != torch.float32:
         raise BIRError(
-            f"Expected a model for super-resolution, cleaning or deblurring, but {source} is for "
-            "inpainting, which needs masks; restore with it and measure its folder by --results."
+            f"Expected float32 for {source}, which is no network of a method ("
+            f"{', '.join(METHODS)}), but {dtype} came; leave --dtype out."
         )
-    return Model(lambda lq, seed: restore(lq, network, seed=seed), network.config.scale)
+    module = load_restoration_module(source, device=device)
+    return Model(lambda lq, seed: module.restore(lq), module.scale)
 
 
 @dataclass(frozen=True)

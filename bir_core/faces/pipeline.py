@@ -8,7 +8,7 @@ from torch import Tensor
 from ..diffbir.pipeline import Callback, DiffBIR
 from ..diffbir.settings import DiffBIRSettings, official_settings
 from ..diffbir.stage1 import stage1_sizes
-from ..diffbir.versions import Version
+from ..diffbir.versions import VERSIONS, find_version
 from ..errors import BIRError
 from ..images import resize
 from .alignment import (
@@ -110,12 +110,13 @@ def restore_photo(
     return torch.cat(results)
 
 
-def require_photo_version(version: Version) -> None:
+def require_photo_version(version: str) -> None:
     """Raise BIRError for a version that the authors give no pipeline for whole photos with."""
-    if version == "v1":
+    if not find_version(version).whole_photos:
+        able = " or ".join(name for name, row in VERSIONS.items() if row.whole_photos)
         raise BIRError(
-            "Expected DiffBIR v2 or v2.1 for faces in whole photos, but v1 came, which restores "
-            "aligned faces only; choose another version, or the task face."
+            f"Expected DiffBIR {able} for faces in whole photos, but {version} came, which "
+            "restores aligned faces only; choose another version, or the task face."
         )
 
 

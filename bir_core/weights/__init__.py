@@ -9,6 +9,7 @@ BUILT_IN = {
 }
 # The same two on the command line.
 BUILTIN_NAMES = ("builtin-x4", "builtin-x1")
+DEFAULT_MODEL = "builtin-x4"
 
 
 def builtin_model_path(name: str) -> Path | None:

@@ -5,6 +5,7 @@ import argparse
 import pytest
 from training_pictures import write_pictures
 
+from bir_core.benchmarks.start import start_seconds
 from bir_core.cli import main
 from bir_core.commands import bench
 from bir_core.errors import BIRError
@@ -22,6 +23,12 @@ def test_table(capsys):
     assert float(cells[" plain s "]) > 0
     assert float(cells[" streamed s "]) > 0
     assert 0 < float(cells[" difference "]) < 1e-5
+
+
+def test_start():
+    seconds = start_seconds(1)
+    assert list(seconds) == ["bir --help", "import torch"]
+    assert min(seconds.values()) > 0
 
 
 def test_training(capsys, tmp_path):

@@ -26,7 +26,7 @@ def soft_photograph(height, width, seed=0):
 def small_model(tmp_path, monkeypatch):
     """A small random model in the place of the built-in one."""
     path = save_small_model(tmp_path / "model.safetensors", scale=4)
-    monkeypatch.setattr(demo, "builtin_model_path", lambda name: path)
+    monkeypatch.setattr(demo, "DEFAULT_MODEL", path)
     return path
 
 

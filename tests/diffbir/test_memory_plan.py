@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 import bir_core.diffbir.pipeline
 from bir_core.benchmarks.tensor_memory import peak_tensors_of
-from bir_core.commands.plan import official_networks
 from bir_core.diffbir.memory_plan import (
     STAGE2_MAPS,
     SWINIR_MAPS,
@@ -20,6 +19,7 @@ from bir_core.diffbir.memory_plan import (
     VAE_MAPS,
     plan_diffbir,
 )
+from bir_core.diffbir.networks import official_networks
 from bir_core.diffbir.pipeline import DiffBIR
 from bir_core.diffbir.restoration_modules import RestorationModule
 from bir_core.diffbir.settings import DiffBIRSettings, settled

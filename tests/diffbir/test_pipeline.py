@@ -436,7 +436,7 @@ def test_bad_settings(pipeline, settings, sentence):
 
 
 def test_bad_input(networks, pipeline):
-    with pytest.raises(BIRError, match="v1, v2 or v2.1"):
+    with pytest.raises(BIRError, match="v1, v2, v2.1"):
         DiffBIR(**networks, version="v3")
     other = IRControlNet(UNetConfig(model_channels=64, channel_mult=(1,), context_dim=32))
     with pytest.raises(BIRError, match="sizes of the base"):

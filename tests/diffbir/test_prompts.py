@@ -12,12 +12,12 @@ from safetensors.torch import save_file
 
 from bir_core.checkpoints import inspect, load_model
 from bir_core.diffbir.prompts import (
-    OFFICIAL_PROMPTS,
     encode_prompts,
     load_embedding,
     save_embedding,
     tokenize,
 )
+from bir_core.diffbir.versions import VERSIONS
 from bir_core.errors import BIRError
 from bir_core.networks.text_encoder import TextEncoder, TextEncoderConfig
 
@@ -33,8 +33,8 @@ def test_tokens_equal_official():
 
 
 def test_official_prompts_are_those_of_the_vectors():
-    assert {*OFFICIAL_PROMPTS["v2.1"], *OFFICIAL_PROMPTS["v2"]} <= set(PROMPTS)
-    assert OFFICIAL_PROMPTS["v1"] == ("", "")
+    assert {*VERSIONS["v2.1"].prompts, *VERSIONS["v2"].prompts} <= set(PROMPTS)
+    assert VERSIONS["v1"].prompts == ("", "")
 
 
 def test_empty_prompt_needs_no_tokenizer(monkeypatch):

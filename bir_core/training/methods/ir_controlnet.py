@@ -5,17 +5,17 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...checkpoints import load_model
-from ...checkpoints.diffusers import network_file
 from ...diffbir.pipeline import LATENT_SCALE, DiffBIR
 from ...diffbir.prompts import encode_prompts
 from ...diffbir.settings import DiffBIRSettings
+from ...diffbir.versions import VERSIONS, Parameterization
 from ...diffusion.schedules import TRAINED_STEPS, q_sample, sd_alphas_cumprod, v_target
 from ...errors import BIRError
 from ...latents import PADDED_MULTIPLE
@@ -30,7 +30,6 @@ from ..recipe import Recipe
 from ..start_files import StartFiles
 from ..toml_tables import require
 
-Parameterization = Literal["eps", "v"]
 logger = logging.getLogger(__name__)
 
 
@@ -170,9 +169,9 @@ def ir_controlnet_training(recipe: IRControlNetRecipe, files: StartFiles) -> Tra
         BIRError: a file of another network, or an IRControlNet of other sizes than the base.
     """
     assert files.base is not None and files.restoration_module is not None  # needed by the method
-    sd_unet = cast(SDUNet, _load_part(files.base, "sd_unet"))
-    sd_vae = cast(SDVAE, _load_part(files.base, "sd_vae"))
-    encoder = cast(TextEncoder, _load_part(files.base, "text_encoder"))
+    sd_unet = cast(SDUNet, load_model(files.base, architecture="sd_unet"))
+    sd_vae = cast(SDVAE, load_model(files.base, architecture="sd_vae"))
+    encoder = cast(TextEncoder, load_model(files.base, architecture="text_encoder"))
     if encoder.config.width != sd_unet.config.context_dim:
         raise BIRError(
             f"Expected a text encoder of the width {sd_unet.config.context_dim} for the UNet in "
@@ -192,7 +191,9 @@ def ir_controlnet_training(recipe: IRControlNetRecipe, files: StartFiles) -> Tra
     if recipe.precision == "bf16":
         for frozen in (sd_unet, encoder):
             store_in_bfloat16(frozen)
-    version: Literal["v2", "v2.1"] = "v2.1" if recipe.parameterization == "v" else "v2"
+    version = next(
+        name for name, row in VERSIONS.items() if row.parameterization == recipe.parameterization
+    )
     settings = DiffBIRSettings(
         sampler="spaced",
         steps=recipe.sampling_steps,
@@ -225,11 +226,6 @@ def ir_controlnet_training(recipe: IRControlNetRecipe, files: StartFiles) -> Tra
         # Of the UNet only what lies behind the control: nothing before it is kept.
         blocks=(*model.input_blocks, model.middle_block, *sd_unet.output_blocks),
     )
-
-
-def _load_part(base: Path, network: str) -> nn.Module:
-    path = network_file(base, network) if base.is_dir() else base
-    return load_model(path, architecture=network)
 
 
 def _start_network(sd_unet: SDUNet, start: Path | None) -> IRControlNet:

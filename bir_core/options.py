@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from tqdm import tqdm
 
-from ..errors import BIRError
+from .errors import BIRError
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
