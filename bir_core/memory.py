@@ -1,5 +1,7 @@
 """How much memory there is, what a run takes of it, and recognising that it has run out."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import psutil
@@ -131,3 +133,25 @@ def weight_bytes(*networks: nn.Module | None, on: torch.device | None = None) ->
 def dtype_of(network: nn.Module) -> torch.dtype:
     """The type of a network's weights."""
     return next(network.parameters()).dtype
+
+
+@contextmanager
+def visiting(device: torch.device, *networks: nn.Module | None) -> Iterator[None]:
+    """Networks on a device for as long as this lasts; then on the host, and their memory free."""
+    moved = [network for network in networks if network is not None]
+    try:
+        for network in moved:
+            network.to(device)
+        yield
+    finally:
+        for network in moved:
+            network.to(CPU)
+        if moved:
+            _empty_cache(device)
+
+
+def _empty_cache(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()

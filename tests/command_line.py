@@ -11,7 +11,8 @@ import torch
 
 from bir_core.checkpoints import save_checkpoint
 from bir_core.cli import main
-from bir_core.networks.diffir import DiffIRConfig, DiffIRStage1, DiffIRStage2
+from bir_core.networks.diffir import DiffIRStage1, DiffIRStage2
+from bir_core.networks.diffir_config import DiffIRConfig
 
 ROOT = Path(__file__).parents[1]
 

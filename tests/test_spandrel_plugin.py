@@ -7,7 +7,8 @@ from parity import fill_by_rule
 from bir_core.checkpoints import load_model, save_checkpoint
 from bir_core.diffir.restore import restore
 from bir_core.errors import BIRError
-from bir_core.networks.diffir import DiffIRConfig, DiffIRStage1, DiffIRStage2
+from bir_core.networks.diffir import DiffIRStage1, DiffIRStage2
+from bir_core.networks.diffir_config import DiffIRConfig
 
 pytest.importorskip("spandrel", reason="spandrel is not installed")
 from spandrel import MAIN_REGISTRY, ModelLoader  # noqa: E402

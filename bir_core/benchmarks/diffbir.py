@@ -12,10 +12,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from ..diffbir.pipeline import LATENT_SCALE
 from ..diffusion.guidance import RestorationGuidance, guided, pool_weight, region_weight
 from ..exact_vae.tiled import decode_tiled, decode_with_gradient, encode_tiled
-from ..latents import LATENT_FACTOR
+from ..latents import LATENT_FACTOR, LATENT_SCALE
 from ..networks.autoencoder import SDVAE, VAEConfig
 from ..networks.ir_controlnet import IRControlNet
 from ..networks.unet import SDUNet, UNetConfig

@@ -18,7 +18,9 @@ from torch import Tensor
 from ..diffir.memory_plan import plan_strip
 from ..diffir.streaming import stream
 from ..memory import free_memory
-from ..networks.diffir import OFFICIAL_CONFIGS, DiffIRStage2, draw_noise
+from ..networks.diffir import DiffIRStage2
+from ..networks.diffir_config import OFFICIAL_CONFIGS
+from ..networks.diffir_prior import draw_noise
 from .measuring import peak_memory_of, seconds_of
 
 Side = Literal["plain", "streamed"]

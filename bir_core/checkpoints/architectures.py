@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from ..errors import BIRError
 from ..networks.autoencoder import SDVAE, VAEConfig
-from ..networks.diffir import OFFICIAL_CONFIGS, DiffIRConfig, DiffIRStage1, DiffIRStage2
+from ..networks.diffir import DiffIRStage1, DiffIRStage2
+from ..networks.diffir_config import OFFICIAL_CONFIGS, DiffIRConfig
 from ..networks.ir_controlnet import IRControlNet
 from ..networks.swinir import SwinIR, SwinIRConfig
 from ..networks.text_encoder import TextEncoder, TextEncoderConfig

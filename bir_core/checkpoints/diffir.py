@@ -5,7 +5,7 @@ from fractions import Fraction
 from math import ceil
 
 from ..errors import BIRError
-from ..networks.diffir import DiffIRConfig
+from ..networks.diffir_config import DiffIRConfig
 from .keys import StateDict, count_modules
 
 _LEVELS = ("encoder_level1", "encoder_level2", "encoder_level3", "latent")

@@ -26,7 +26,7 @@ from .. import __name__ as package
 from ..benchmarks.diffir_worker import Job
 from ..benchmarks.start import environment, start_seconds
 from ..errors import BIRError
-from ..networks.diffir import OFFICIAL_CONFIGS
+from ..networks.diffir_config import OFFICIAL_CONFIGS
 from ..options import DTYPES, choose_device, positive, write_line
 from .train import add_changes, add_start_files, start_files
 

@@ -6,8 +6,9 @@ them all.
 """
 
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -19,11 +20,11 @@ from ..errors import BIRError
 from ..exact_vae.tiled import decode_tiled, encode_tiled
 from ..fallbacks import finite, in_fitting_tiles, whole_or_in_tiles
 from ..images import crop, pad_to_multiple, require_finite, resize
-from ..latents import LATENT_SCALE as LATENT_SCALE
-from ..latents import PADDED_MULTIPLE
-from ..memory import CPU, MemoryPlan, dtype_of, free_memory, weight_bytes
+from ..latents import LATENT_SCALE, PADDED_MULTIPLE
+from ..memory import CPU, MemoryPlan, dtype_of, free_memory, visiting, weight_bytes
 from .memory_plan import TILES, plan_diffbir
 from .networks import DiffBIRNetworks
+from .prompts import require_prompts, rows_of
 from .restoration_modules import RestorationModule
 from .settings import COLOR_FIXES, DiffBIRSettings, official_settings, settled
 from .stage1 import Stage1Sizes, restore_stage1, stage1_sizes
@@ -107,19 +108,9 @@ class DiffBIR:
             offload=self.offload,
         )
 
-    @contextmanager
-    def _present(self, *networks: nn.Module | None) -> Iterator[None]:
+    def _present(self, *networks: nn.Module | None) -> AbstractContextManager[None]:
         """Networks on the device for as long as a stage works."""
-        moved = [network for network in networks if network is not None and self.offload]
-        try:
-            for network in moved:
-                network.to(self.device)
-            yield
-        finally:
-            for network in moved:
-                network.to(CPU)
-            if moved:
-                _empty_cache(self.device)
+        return visiting(self.device, *networks) if self.offload else nullcontext()
 
     def plan(
         self,
@@ -206,7 +197,7 @@ class DiffBIR:
             )
         require_finite(image, "The image")
         settings = settings or official_settings(self.version)
-        _require_prompts(prompt, negative, len(image), settings)
+        require_prompts(prompt, negative, len(image), settings)
         if noise is None and SAMPLERS[settings.sampler].brownian:
             require_brownian_noise()
         tell = callback or (lambda stage, done, total: None)
@@ -228,8 +219,8 @@ class DiffBIR:
         parts = [
             self._restore(
                 image[start : start + together],
-                _rows(prompt, start, together),
-                None if negative is None else _rows(negative, start, together),
+                rows_of(prompt, start, together),
+                None if negative is None else rows_of(negative, start, together),
                 task,
                 upscale_by,
                 settings,
@@ -307,7 +298,7 @@ class DiffBIR:
                 tile=settings.stage1_tile or 0,
                 overlap=settings.stage1_overlap,
                 padding=settings.padding,
-                callback=lambda done, total: callback("stage 1", done, total),
+                callback=partial(callback, "stage 1"),
             ).float()
 
     def encode(self, image: Tensor, tile: int | None = None, *, callback: Callback) -> Tensor:
@@ -317,7 +308,7 @@ class DiffBIR:
 
         def run() -> Tensor:
             x = (2 * image - 1).to(dtype_of(vae))
-            report = _reporter(callback, "encoding")
+            report = partial(callback, "encoding")
             return whole_or_in_tiles(
                 first,
                 lambda: vae.encode(x),  # type: ignore[operator]
@@ -335,7 +326,7 @@ class DiffBIR:
 
         def run() -> Tensor:
             x = (latent / LATENT_SCALE).to(dtype_of(vae))
-            report = _reporter(callback, "decoding")
+            report = partial(callback, "decoding")
             return whole_or_in_tiles(
                 first,
                 lambda: vae.decode(x),  # type: ignore[operator]
@@ -369,7 +360,7 @@ class DiffBIR:
             (B, 4, h, w) float32, times the latent scale.
         """
         batch = len(condition)
-        _require_prompts(prompt, negative, batch, settings)
+        require_prompts(prompt, negative, batch, settings)
         context = prompt.to(condition).expand(batch, -1, -1)
         uncond = None if negative is None else negative.to(condition).expand(batch, -1, -1)
         networks = self.networks
@@ -393,7 +384,7 @@ class DiffBIR:
                 tile=tile,
                 tile_batch=tile_batch,
                 draws=draws,
-                callback=_reporter(callback, "sampling"),
+                callback=partial(callback, "sampling"),
             )
 
         def run() -> Tensor:
@@ -413,32 +404,3 @@ class DiffBIR:
 
 def _reporter(callback: Callback, stage: str) -> Callable[[int, int], None]:
     return lambda done, total: callback(stage, done, total)
-
-
-def _require_prompts(
-    prompt: Tensor, negative: Tensor | None, batch: int, settings: DiffBIRSettings
-) -> None:
-    for embedding in (prompt,) if negative is None else (prompt, negative):
-        if embedding.ndim != 3 or embedding.shape[0] not in (1, batch):
-            raise BIRError(
-                f"The embedding of a prompt should have the shape (1 or {batch}, 77, 1024), but "
-                f"{tuple(embedding.shape)} came; give one for all images, or one for each."
-            )
-    if negative is None and (settings.cfg != 1 or settings.rescale_cfg):
-        raise BIRError(
-            f"A cfg of {settings.cfg:g} should have a negative prompt, but none came; give the "
-            "embedding of the empty prompt, or set cfg to 1."
-        )
-
-
-def _rows(embedding: Tensor, start: int, count: int) -> Tensor:
-    """The embeddings of a part of the batch; a single one serves all."""
-    return embedding if len(embedding) == 1 else embedding[start : start + count]
-
-
-def _empty_cache(device: torch.device) -> None:
-    """Give the memory of networks that have left a device to the stages that follow."""
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-    elif device.type == "mps":
-        torch.mps.empty_cache()

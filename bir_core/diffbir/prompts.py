@@ -18,6 +18,7 @@ from ..checkpoints.files import read_checkpoint
 from ..errors import BIRError
 from ..images import require_finite
 from ..networks.text_encoder import TextEncoder
+from .settings import DiffBIRSettings
 
 START_TOKEN, END_TOKEN, PADDING_TOKEN = 49406, 49407, 0
 EMBEDDING = "embedding"  # key of the one tensor in an embedding file
@@ -107,3 +108,25 @@ def _require_shape(embedding: Tensor, name: str) -> None:
             f"Expected an embedding of the shape (1, 77, 1024) in {name}, but "
             f"{tuple(embedding.shape)} came; give one prompt's embedding."
         )
+
+
+def require_prompts(
+    prompt: Tensor, negative: Tensor | None, batch: int, settings: DiffBIRSettings
+) -> None:
+    """Raise BIRError unless these embeddings serve a batch with these settings."""
+    for embedding in (prompt,) if negative is None else (prompt, negative):
+        if embedding.ndim != 3 or embedding.shape[0] not in (1, batch):
+            raise BIRError(
+                f"The embedding of a prompt should have the shape (1 or {batch}, 77, 1024), but "
+                f"{tuple(embedding.shape)} came; give one for all images, or one for each."
+            )
+    if negative is None and (settings.cfg != 1 or settings.rescale_cfg):
+        raise BIRError(
+            f"A cfg of {settings.cfg:g} should have a negative prompt, but none came; give the "
+            "embedding of the empty prompt, or set cfg to 1."
+        )
+
+
+def rows_of(embedding: Tensor, start: int, count: int) -> Tensor:
+    """The embeddings of a part of the batch; a single one serves all."""
+    return embedding if len(embedding) == 1 else embedding[start : start + count]

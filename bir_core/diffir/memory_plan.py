@@ -3,7 +3,7 @@
 import torch
 
 from ..memory import USABLE, MemoryPlan, StagePlan
-from ..networks.diffir import DiffIRConfig
+from ..networks.diffir_config import DiffIRConfig
 
 # Pixels of a strip of the widest map. On a CPU the strip should stay in the caches: measured with
 # the official sizes, 4000 pixels are fastest, half or twice as many cost a tenth, and 60000 half as

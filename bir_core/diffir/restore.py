@@ -9,7 +9,9 @@ from torch import Tensor, nn
 from ..errors import BIRError
 from ..images import crop, pad_to_multiple, require_finite
 from ..memory import free_memory, is_out_of_memory
-from ..networks.diffir import IPR_LENGTH, DiffIRConfig, DiffIRStage2, draw_noise
+from ..networks.diffir import DiffIRStage2
+from ..networks.diffir_config import DiffIRConfig
+from ..networks.diffir_prior import IPR_LENGTH, draw_noise
 from .memory_plan import plan_strip
 from .streaming import stream
 

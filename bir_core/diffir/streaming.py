@@ -18,17 +18,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from ..networks.diffir import (
-    CPEN,
-    IPR_LENGTH,
-    LEAKY_SLOPE,
-    DiffIRConfig,
-    DiffIRStage2,
-    DIRformer,
-    Resample,
-    ResidualBlock,
-    require_multiple,
-)
+from ..networks.diffir import DiffIRStage2, DIRformer, Resample, require_multiple
+from ..networks.diffir_config import DiffIRConfig
+from ..networks.diffir_prior import CPEN, IPR_LENGTH, LEAKY_SLOPE, ResidualBlock
 from ..tiling import Progress
 from .row_strips import (
     Conv3x3,

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ..diffbir.pipeline import Callback, DiffBIR
+from ..diffbir.prompts import rows_of
 from ..diffbir.settings import DiffBIRSettings, official_settings
 from ..diffbir.stage1 import stage1_sizes
 from ..diffbir.versions import VERSIONS, find_version
@@ -95,8 +96,8 @@ def restore_photo(
         for number, matrix in enumerate(matrices, 1):
             face = faces(
                 align_face(enlarged, matrix),
-                _row(prompt, index),
-                None if negative is None else _row(negative, index),
+                rows_of(prompt, index, 1),
+                None if negative is None else rows_of(negative, index, 1),
                 task="face",
                 upscale_by=1.0,
                 settings=settings,
@@ -129,11 +130,6 @@ def _matrices(landmarks: Tensor) -> list[Tensor]:
         )
     large = [points for points in landmarks if not eye_distance(points) < LEAST_EYE_DISTANCE]
     return [face_matrix(points) for points in large]
-
-
-def _row(embedding: Tensor, index: int) -> Tensor:
-    """The embedding of a prompt for one picture: one for all of them serves each."""
-    return embedding if len(embedding) == 1 else embedding[index, None]
 
 
 def _named(tell: Callback, what: str) -> Callback:

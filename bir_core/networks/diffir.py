@@ -8,8 +8,6 @@ Attribute names follow the published checkpoints. This file is the plain network
 by operation: training uses it, and it is the reference for `diffir_streaming`.
 """
 
-from dataclasses import dataclass
-from itertools import pairwise
 from types import ModuleType
 from typing import Literal
 
@@ -19,149 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import BIRError
-
-N_FEATS = 64
-IPR_LENGTH = 4 * N_FEATS
-LEAKY_SLOPE = 0.1
-
-Task = Literal["sr", "deblur", "inpainting"]
-LayerNormKind = Literal["BiasFree", "WithBias"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class DiffIRConfig:
-    """Sizes of a DiffIR network; a checkpoint's tensor shapes determine all of them."""
-
-    task: Task
-    scale: int = 1
-    dim: int = 48
-    num_blocks: tuple[int, int, int, int] = (3, 5, 6, 6)
-    num_refinement_blocks: int = 4
-    heads: tuple[int, int, int, int] = (1, 2, 4, 8)
-    ffn_expansion_factor: float = 2.0
-    bias: bool = False
-    layer_norm: LayerNormKind = "WithBias"
-    n_encoder_res: int = 5
-    n_denoise_res: int = 1
-    timesteps: int = 4
-    linear_start: float = 0.1
-    linear_end: float = 0.99
-
-    def __post_init__(self) -> None:
-        scales = (1, 2, 4) if self.task == "sr" else (1,)
-        if self.scale not in scales:
-            raise BIRError(
-                f"A DiffIR for {self.task} should have a scale of {scales}, but {self.scale} came; "
-                "choose one of these."
-            )
-        for level, heads in enumerate(self.heads):
-            if (self.dim << level) % heads:
-                raise BIRError(
-                    f"The width {self.dim << level} of level {level + 1} should divide by its "
-                    f"number of heads, but {heads} came; choose another dim or heads."
-                )
-
-    @property
-    def in_channels(self) -> int:
-        """Channels of the image that goes in: RGB, and the mask for inpainting."""
-        return 4 if self.task == "inpainting" else 3
-
-    @property
-    def unshuffle(self) -> int:
-        """Side of the pixel blocks that the DIRformer's input folds into channels, so that super-
-        resolution always enlarges the working grid by 4."""
-        return 4 // self.scale if self.task == "sr" else 1
-
-    @property
-    def prior_unshuffle(self) -> int:
-        """The same for the CPEN's view of the low-quality image."""
-        return self.unshuffle if self.task == "sr" else 4
-
-    @property
-    def size_multiple(self) -> int:
-        """Pixels by which the sides of the network's input must divide."""
-        return 8 * self.unshuffle
-
-
-def _realsr(scale: int) -> DiffIRConfig:
-    return DiffIRConfig(
-        task="sr",
-        scale=scale,
-        dim=64,
-        num_blocks=(13, 1, 1, 1),
-        num_refinement_blocks=13,
-        ffn_expansion_factor=2.2,
-        layer_norm="BiasFree",
-        n_encoder_res=9,
-    )
-
-
-def _inpainting(latent_blocks: int, n_encoder_res: int) -> DiffIRConfig:
-    return DiffIRConfig(
-        task="inpainting",
-        dim=52,
-        num_blocks=(1, 1, 1, latent_blocks),
-        num_refinement_blocks=0,
-        ffn_expansion_factor=1.8,
-        n_encoder_res=n_encoder_res,
-    )
-
-
-# The shipped options of the official code. RealSR and SRGAN files hold the same network.
-OFFICIAL_CONFIGS: dict[str, DiffIRConfig] = {
-    "realsr_x4": _realsr(4),
-    "realsr_x2": _realsr(2),
-    "realsr_x1": _realsr(1),
-    "deblur": DiffIRConfig(task="deblur"),
-    "inpainting": _inpainting(9, 5),
-    "inpainting_big": _inpainting(20, 8),
-}
-
-
-class ResidualBlock(nn.Module):
-    """x + conv(LReLU(conv(x))), a piece of the CPEN."""
-
-    def __init__(self, channels: int, *, operations: ModuleType = nn) -> None:
-        super().__init__()
-        self.body = nn.Sequential(
-            operations.Conv2d(channels, channels, 3, padding=1),
-            nn.LeakyReLU(LEAKY_SLOPE),
-            operations.Conv2d(channels, channels, 3, padding=1),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.body(x)
-
-
-class CPEN(nn.Module):
-    """Compact IR prior extraction network: an image, folded to channels, to its IPR."""
-
-    def __init__(
-        self, in_channels: int, n_encoder_res: int, *, operations: ModuleType = nn
-    ) -> None:
-        super().__init__()
-        widths = (N_FEATS, 2 * N_FEATS, 2 * N_FEATS, IPR_LENGTH)
-        layers: list[nn.Module] = [
-            operations.Conv2d(in_channels, N_FEATS, 3, padding=1),
-            nn.LeakyReLU(LEAKY_SLOPE),
-        ]
-        layers += [ResidualBlock(N_FEATS, operations=operations) for _ in range(n_encoder_res)]
-        for narrow, wide in pairwise(widths):
-            layers += [
-                operations.Conv2d(narrow, wide, 3, padding=1),
-                nn.LeakyReLU(LEAKY_SLOPE),
-            ]
-        self.E = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1))
-        self.mlp = nn.Sequential(
-            operations.Linear(IPR_LENGTH, IPR_LENGTH),
-            nn.LeakyReLU(LEAKY_SLOPE),
-            operations.Linear(IPR_LENGTH, IPR_LENGTH),
-            nn.LeakyReLU(LEAKY_SLOPE),
-        )
-
-    def forward(self, features: Tensor) -> Tensor:
-        """features: (B, in_channels, h, w), any size. Returns the IPR (B, 256)."""
-        return self.mlp(self.E(features).flatten(1))
+from .diffir_config import DiffIRConfig, LayerNormKind
+from .diffir_prior import CPEN, IPR_LENGTH, IPRDenoiser, IPRDiffusion, draw_noise
 
 
 class LayerNormBody(nn.Module):
@@ -370,76 +227,6 @@ class DIRformer(nn.Module):
         return F.interpolate(lq, scale_factor=self.config.scale, mode="nearest") + self.tail(x)
 
 
-class ResMLP(nn.Module):
-    """Linear and LReLU; despite its published name there is no residual sum."""
-
-    def __init__(self, *, operations: ModuleType = nn) -> None:
-        super().__init__()
-        self.resmlp = nn.Sequential(
-            operations.Linear(IPR_LENGTH, IPR_LENGTH), nn.LeakyReLU(LEAKY_SLOPE)
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.resmlp(x)
-
-
-class IPRDenoiser(nn.Module):
-    """Estimates the clean IPR (x0 parametrisation) from a noisy one, its time and a condition."""
-
-    def __init__(self, config: DiffIRConfig, *, operations: ModuleType = nn) -> None:
-        super().__init__()
-        self.max_period = config.timesteps * 10
-        self.resmlp = nn.Sequential(
-            operations.Linear(2 * IPR_LENGTH + 1, IPR_LENGTH),
-            nn.LeakyReLU(LEAKY_SLOPE),
-            *(ResMLP(operations=operations) for _ in range(config.n_denoise_res)),
-        )
-
-    def forward(self, z_t: Tensor, t: int, cond: Tensor) -> Tensor:
-        """z_t, cond: (B, 256); t in 0..timesteps-1. Returns z_0's estimate (B, 256)."""
-        time = torch.full_like(cond[:, :1], t / self.max_period)
-        return self.resmlp(torch.cat([cond, time, z_t], dim=1))
-
-
-class IPRDiffusion(nn.Module):
-    """The schedule of the diffusion on the IPR. Betas are the square of a linear ramp of roots;
-    the other tables follow from them and are not stored."""
-
-    betas: Tensor
-
-    def __init__(self, config: DiffIRConfig) -> None:
-        super().__init__()
-        roots = torch.linspace(
-            config.linear_start**0.5,
-            config.linear_end**0.5,
-            config.timesteps,
-            dtype=torch.float64,
-            device="cpu",
-        )
-        betas = roots.square()
-        alphas_cumprod = torch.cumprod(1 - betas, dim=0)
-        previous = torch.cat(
-            [torch.ones(1, dtype=torch.float64, device="cpu"), alphas_cumprod[:-1]]
-        )
-        self.register_buffer("betas", betas.float())
-        # Plain numbers: exact in any dtype of the network, and no device to follow.
-        self.timesteps = config.timesteps
-        self.alphas_cumprod = alphas_cumprod.tolist()
-        self.posterior_mean_coef1 = (betas * previous.sqrt() / (1 - alphas_cumprod)).tolist()
-        self.posterior_mean_coef2 = (
-            (1 - previous) * (1 - betas).sqrt() / (1 - alphas_cumprod)
-        ).tolist()
-
-    def q_sample(self, z: Tensor, noise: Tensor) -> Tensor:
-        """Z_T from the clean IPR: sqrt(abar_T) z + sqrt(1 - abar_T) noise, all (B, 256)."""
-        abar: float = self.alphas_cumprod[-1]
-        return abar**0.5 * z + (1 - abar) ** 0.5 * noise
-
-    def posterior_mean(self, z_0: Tensor, z_t: Tensor, t: int) -> Tensor:
-        """Mean of q(z_{t-1} | z_t, z_0), the whole reverse step: DiffIR adds no noise to it."""
-        return self.posterior_mean_coef1[t] * z_0 + self.posterior_mean_coef2[t] * z_t
-
-
 def require_multiple(lq: Tensor, config: DiffIRConfig) -> None:
     """Raise BIRError unless lq is (B, in_channels, H, W) with sides that the network takes."""
     height, width = lq.shape[-2:]
@@ -521,14 +308,3 @@ class DiffIRStage2(nn.Module):
         if noise is None:
             noise = draw_noise(lq.shape[0], seed)
         return self.G(lq, self.prior(lq, noise.to(lq)))
-
-
-def draw_noise(batch: int, seed: int) -> Tensor:
-    """Z_T (batch, 256), float32 on the CPU. Each image has a generator of its own, seeded
-    `seed` + its index, so that its noise does not depend on the batch."""
-    return torch.stack(
-        [
-            torch.randn(IPR_LENGTH, generator=torch.Generator().manual_seed(seed + index))
-            for index in range(batch)
-        ]
-    )

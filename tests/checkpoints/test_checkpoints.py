@@ -15,7 +15,8 @@ from safetensors.torch import save_file
 
 from bir_core import BIRError, inspect, load_model
 from bir_core.checkpoints import save_checkpoint
-from bir_core.networks.diffir import DiffIRConfig, DiffIRStage1, DiffIRStage2
+from bir_core.networks.diffir import DiffIRStage1, DiffIRStage2
+from bir_core.networks.diffir_config import DiffIRConfig
 
 KEY_LISTS = sorted((DATA / "keys").glob("diffir_*.json"))
 ALIASES = {"denoise.": "diffusion.model.", "condition.": "diffusion.condition."}

@@ -8,7 +8,8 @@ import torch
 from parity import fill_by_rule
 
 from bir_core.checkpoints import save_checkpoint
-from bir_core.networks.diffir import DiffIRConfig, DiffIRStage1, DiffIRStage2
+from bir_core.networks.diffir import DiffIRStage1, DiffIRStage2
+from bir_core.networks.diffir_config import DiffIRConfig
 
 SMALL = {
     "dim": 8,

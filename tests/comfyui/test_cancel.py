@@ -10,7 +10,7 @@ from comfyui.models import random_model
 from numpy.typing import NDArray
 
 from bir_core.checkpoints import save_checkpoint
-from bir_core.networks.diffir import OFFICIAL_CONFIGS
+from bir_core.networks.diffir_config import OFFICIAL_CONFIGS
 
 Array = NDArray[np.float32]
 # How long the longest piece between two looks at the cancel button may take here, with room for a

@@ -35,7 +35,8 @@ from bir_core.exact_vae.operations import (
 from bir_core.exact_vae.tiled import decode_tiled, encode_tiled
 from bir_core.memory import USABLE, MemoryPlan, StagePlan, weight_bytes
 from bir_core.networks.autoencoder import SDVAE, VAEConfig
-from bir_core.networks.diffir import DiffIRConfig, DiffIRStage2
+from bir_core.networks.diffir import DiffIRStage2
+from bir_core.networks.diffir_config import DiffIRConfig
 from bir_core.networks.ir_controlnet import IRControlNet
 from bir_core.networks.swinir import SwinIR, SwinIRConfig
 from bir_core.networks.unet import SDUNet, UNetConfig

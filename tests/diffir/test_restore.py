@@ -12,13 +12,9 @@ from parity import DATA, config_from_metadata, fill_by_rule, load_vectors
 from bir_core.diffir.memory_plan import plan_strip, required_memory
 from bir_core.diffir.restore import restore
 from bir_core.errors import BIRError
-from bir_core.networks.diffir import (
-    OFFICIAL_CONFIGS,
-    DiffIRConfig,
-    DiffIRStage1,
-    DiffIRStage2,
-    draw_noise,
-)
+from bir_core.networks.diffir import DiffIRStage1, DiffIRStage2
+from bir_core.networks.diffir_config import OFFICIAL_CONFIGS, DiffIRConfig
+from bir_core.networks.diffir_prior import draw_noise
 
 # Not `import bir_core.restore`: the package has a function of this name.
 restore_module = import_module("bir_core.diffir.restore")

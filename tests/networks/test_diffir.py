@@ -7,16 +7,9 @@ import torch
 from parity import DATA, config_from_metadata, fill_by_rule, load_vectors
 
 from bir_core.errors import BIRError
-from bir_core.networks.diffir import (
-    CPEN,
-    DiffIRConfig,
-    DiffIRStage1,
-    DiffIRStage2,
-    DIRformerBlock,
-    IPRDenoiser,
-    IPRDiffusion,
-    draw_noise,
-)
+from bir_core.networks.diffir import DiffIRStage1, DiffIRStage2, DIRformerBlock
+from bir_core.networks.diffir_config import DiffIRConfig
+from bir_core.networks.diffir_prior import CPEN, IPRDenoiser, IPRDiffusion, draw_noise
 
 NETS = sorted(path.stem for path in DATA.glob("diffir_net_*.safetensors"))
 CPENS = sorted(path.stem for path in DATA.glob("diffir_cpen_*.safetensors"))

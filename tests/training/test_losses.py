@@ -6,7 +6,8 @@ import pytest
 import torch
 from parity import config_from_metadata, fill_by_rule, load_vectors
 
-from bir_core.networks.diffir import DiffIRConfig, DiffIRStage1, DiffIRStage2
+from bir_core.networks.diffir import DiffIRStage1, DiffIRStage2
+from bir_core.networks.diffir_config import DiffIRConfig
 from bir_core.training.data import Batch
 from bir_core.training.losses import pixel_l1, prior_kl, prior_l1
 from bir_core.training.methods.diffir import JointLoss, PriorLoss, Stage1Loss

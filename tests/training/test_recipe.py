@@ -3,7 +3,7 @@ from math import cos, pi
 import pytest
 
 from bir_core.errors import BIRError
-from bir_core.networks.diffir import OFFICIAL_CONFIGS
+from bir_core.networks.diffir_config import OFFICIAL_CONFIGS
 from bir_core.training.methods.table import load_recipe, recipe_from_table, shipped_recipes
 from bir_core.training.optimizers import CosineCycles, Decay, Milestones, OptimizerRecipe
 from bir_core.training.toml_tables import to_table

@@ -10,14 +10,9 @@ from torch import Tensor, nn
 from ...checkpoints import load_model
 from ...degradations import MaskDegradation, get_preset
 from ...errors import BIRError
-from ...networks.diffir import (
-    LEAKY_SLOPE,
-    DiffIRConfig,
-    DiffIRStage1,
-    DiffIRStage2,
-    DIRformerBlock,
-    draw_noise,
-)
+from ...networks.diffir import DiffIRStage1, DiffIRStage2, DIRformerBlock
+from ...networks.diffir_config import DiffIRConfig
+from ...networks.diffir_prior import LEAKY_SLOPE, draw_noise
 from ..data import Batch
 from ..losses import pixel_l1, prior_kl, prior_l1
 from ..optimizers import OptimizerRecipe

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...checkpoints import load_model
-from ...diffbir.pipeline import LATENT_SCALE, DiffBIR
+from ...diffbir.pipeline import DiffBIR
 from ...diffbir.prompts import encode_prompts
 from ...diffbir.settings import DiffBIRSettings
 from ...diffbir.versions import VERSIONS, Parameterization
 from ...diffusion.schedules import TRAINED_STEPS, q_sample, sd_alphas_cumprod, v_target
 from ...errors import BIRError
-from ...latents import PADDED_MULTIPLE
+from ...latents import LATENT_SCALE, PADDED_MULTIPLE
 from ...networks.autoencoder import SDVAE
 from ...networks.ir_controlnet import IRControlNet
 from ...networks.swinir import SwinIR

@@ -7,7 +7,8 @@ from training_steps import first_step
 
 from bir_core import load_model, restore
 from bir_core.errors import BIRError
-from bir_core.networks.diffir import OFFICIAL_CONFIGS, DiffIRConfig, DiffIRStage1, DiffIRStage2
+from bir_core.networks.diffir import DiffIRStage1, DiffIRStage2
+from bir_core.networks.diffir_config import OFFICIAL_CONFIGS, DiffIRConfig
 from bir_core.networks.discriminators import NLayerDiscriminator
 from bir_core.networks.perceptual import DilatedResNet50
 from bir_core.training import loop
