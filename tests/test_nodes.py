@@ -19,6 +19,5 @@ def absolute_imports(path: Path) -> set[str]:
 
 
 def test_only_the_host_files_use_private_parts_of_comfyui():
-    users = {path.name for path in NODES.glob("*.py") if absolute_imports(path) & PRIVATE}
-    assert "host" in users
-    assert {name for name in users if not name.startswith("host")} == set()
+    users = {path for path in NODES.rglob("*.py") if absolute_imports(path) & PRIVATE}
+    assert {path.relative_to(NODES).parts[0] for path in users} == {"host"}
