@@ -30,3 +30,13 @@ $(STAMP): pyproject.toml constraints.txt
 
 clean:
 	rm -rf $(VENV) build dist demo_output *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache
+
+# The names under which mypy finds the packages, see [tool.mypy] in pyproject.toml. Made by Python:
+# `ln -s` copies on Windows, where links need the developer mode.
+.PHONY: links
+lint: links
+links: $(addprefix build/mypy/comfyui_bir/,__init__.py bir_core nodes)
+
+build/mypy/comfyui_bir/%:
+	$(PYTHON) -c "import os; os.makedirs('$(@D)', exist_ok=True)"
+	$(PYTHON) -c "import os; os.symlink(os.path.relpath('$*', '$(@D)'), '$@', os.path.isdir('$*'))"

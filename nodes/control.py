@@ -9,6 +9,7 @@ from torch import Tensor
 from ..bir_core.checkpoints import inspect, load_model
 from ..bir_core.images import from_channels_last, pad_to_multiple, split_alpha
 from ..bir_core.latents import PADDED_MULTIPLE
+from ..bir_core.networks.unet import UNetConfig
 from .host import (
     control as host_control,
 )
@@ -96,6 +97,7 @@ class DiffBIRControlNetLoader(io.ComfyNode):
     ) -> io.NodeOutput:
         path = host_control_loader.control_path(control_net_name)
         info = inspect(path, architecture="ir_controlnet")
+        assert isinstance(info.config, UNetConfig)
         network = load_model(path, dtype=info.dtype, architecture="ir_controlnet")
         control = host_control_loader.build_control_net(
             info.config,

@@ -265,11 +265,11 @@ class DiffBIRSampler(io.ComfyNode):
             begin = condition if start == "condition" else torch.zeros_like(condition)
 
             def sampled(model: Any, control_net: Any, wide: bool) -> Tensor:
-                prompts = (positive, negative)
+                followed, avoided = positive, negative
                 if strength:
                     control = control_net.copy().set_encoded_hint(padded, condition, vae, strength)
                     control.noise_aug, control.seed = noise_aug, own_seed
-                    prompts = host_control.attach_control(prompts, control)
+                    followed, avoided = host_control.attach_control((positive, negative), control)
                 guided, _ = guide(
                     model,
                     padded,
@@ -285,7 +285,9 @@ class DiffBIRSampler(io.ComfyNode):
                 if tile_size:
                     shared = min(overlap, tile_size // 2)
                     guided = tile_model(guided, tile_size, shared, "gaussian", 0)
-                guider = host_sampling.growing_cfg_guider(guided, *prompts, cfg, rescale_cfg)
+                guider = host_sampling.growing_cfg_guider(
+                    guided, followed, avoided, cfg, rescale_cfg
+                )
                 return host_sampling.sample(guider, begin, sampler_name, sigmas, own_seed)
 
             latent = in_float32_if_need_be(sampled, model, control_net, vae)

@@ -156,7 +156,8 @@ class BIRRestorationModule(io.ComfyNode):
             )
         colours, alpha = split_alpha(from_channels_last(image.float()))
         order = official_order(task, version)
-        sizes = stage1_sizes(*colours.shape[-2:], order, upscale_by, short_side)
+        height, width = colours.shape[-2:]
+        sizes = stage1_sizes(height, width, order, upscale_by, short_side)
         scale = upscale_model.scale
         network = with_published_padding(upscale_model, upscale_model.architecture.name)
         model = services.ManagedModel(upscale_model.patcher)

@@ -210,8 +210,7 @@ class IRControlNet(comfy.controlnet.ControlNet):
         """The parts of the condition that belong to the samples of one call of the network: the
         conditioning's areas, within them the tiles, within these the batch."""
         assert self.condition is not None
-        full = tuple(self.condition.shape[-2:])
-        size = tuple(x_noisy.shape[-2:])
+        full, size = self.condition.shape[-2:], x_noisy.shape[-2:]
         windows = transformer_options.get(WINDOW)
         areas = cond.get(AREA)
         if size != full and windows is None and areas is None:
@@ -226,7 +225,8 @@ class IRControlNet(comfy.controlnet.ControlNet):
             for window_y, window_x, *_ in windows or [(0, 0, *full)]
         ]
         count = x_noisy.shape[0] // len(corners)
-        return condition_parts(self.condition, corners, *size, count)
+        height, width = size
+        return condition_parts(self.condition, corners, height, width, count)
 
     def inference_memory_requirements(self, dtype: torch.dtype) -> float:
         # The picture's size is not passed on here; the hint has that of the whole picture.

@@ -26,15 +26,15 @@ def trained_sigmas(model: Any) -> Tensor:
         BIRError: a model that was not trained on 1000 timesteps.
     """
     sampling = model.get_model_object("model_sampling")
-    sigmas = getattr(sampling, "sigmas", ())
     discrete = isinstance(sampling, comfy.model_sampling.ModelSamplingDiscrete)
-    if not discrete or len(sigmas) != TRAINED_STEPS:
+    steps = len(sampling.sigmas) if discrete else None
+    if steps != TRAINED_STEPS:
         raise BIRError(
             f"The spaced schedule should have a model with {TRAINED_STEPS} trained timesteps, but "
-            f"this one has {len(sigmas) if discrete else 'a continuous time'}; use Stable "
+            f"this one has {steps if discrete else 'a continuous time'}; use Stable "
             "Diffusion 2.1 base or DiffBIR's zero-SNR base, with ModelSamplingDiscrete if needed."
         )
-    table: Tensor = sigmas.cpu()
+    table: Tensor = sampling.sigmas.cpu()
     return table
 
 

@@ -4,7 +4,7 @@ Like `services.py` it uses parts of ComfyUI without a promise of stability.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,7 +86,7 @@ def run_layer(layer: Any, x: Tensor) -> Tensor:
 
 
 def load(
-    vae: Any, operations: list[Operation], size: tuple[int, int], tiling: Tiling, dtype: torch.dtype
+    vae: Any, operations: list[Operation], size: Sequence[int], tiling: Tiling, dtype: torch.dtype
 ) -> Parking:
     """Load the VAE and choose where its maps wait.
 
