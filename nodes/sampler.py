@@ -1,7 +1,5 @@
 """Stage 2 of DiffBIR in one node, made of what the other nodes are made of."""
 
-from typing import Any
-
 import torch
 from comfy_api.latest import io
 from torch import Tensor
@@ -28,6 +26,7 @@ from .host import (
 from .host import (
     services,
 )
+from .host.protocols import VAE, Conditioning, ControlNet, Model
 from .inputs import PICTURE_SIZE, PictureSize
 from .operations import (
     LOSSES,
@@ -224,11 +223,11 @@ class DiffBIRSampler(io.ComfyNode):
     @classmethod
     def execute(
         cls,
-        model: Any,
-        positive: list[Any],
-        negative: list[Any],
-        control_net: Any,
-        vae: Any,
+        model: Model,
+        positive: Conditioning,
+        negative: Conditioning,
+        control_net: ControlNet,
+        vae: VAE,
         image: Tensor,
         seed: int,
         steps: int,
@@ -239,7 +238,7 @@ class DiffBIRSampler(io.ComfyNode):
         guidance: float,
         tile_size: int,
         color_fix: str,
-        size: Any = None,
+        size: tuple[int, int] | None = None,
         mask: Tensor | None = None,
         overlap: int = 256,
         guidance_space: str = "latent",
@@ -248,7 +247,7 @@ class DiffBIRSampler(io.ComfyNode):
         noise_aug: int = 0,
         start: str = "noise",
     ) -> io.NodeOutput:
-        require_control(control_net, vae)
+        ir_control_net = require_control(control_net, vae)
         colours, alpha = split_alpha(from_channels_last(image.float()))
         height, width = colours.shape[-2:]
         masks = None if mask is None else latent_mask(mask, height, width)
@@ -264,7 +263,7 @@ class DiffBIRSampler(io.ComfyNode):
             condition = encoded(vae, padded, tile_size)
             begin = condition if start == "condition" else torch.zeros_like(condition)
 
-            def sampled(model: Any, control_net: Any, wide: bool) -> Tensor:
+            def sampled(model: Model, control_net: host_control.IRControlNet, wide: bool) -> Tensor:
                 followed, avoided = positive, negative
                 if strength:
                     control = control_net.copy().set_encoded_hint(padded, condition, vae, strength)
@@ -290,7 +289,7 @@ class DiffBIRSampler(io.ComfyNode):
                 )
                 return host_sampling.sample(guider, begin, sampler_name, sigmas, own_seed)
 
-            latent = in_float32_if_need_be(sampled, model, control_net, vae)
+            latent = in_float32_if_need_be(sampled, model, ir_control_net, vae)
             restored = crop(decoded(vae, latent, tile_size), height, width)
             if color_fix != "none":
                 restored = fix_colors(restored, picture, color_fix)
