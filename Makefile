@@ -10,7 +10,7 @@ DEMO := $(VENV)/.installed-for-demo
 DEVELOPMENT := $(VENV)/.installed-for-development
 PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
-.PHONY: demo test lint install clean
+.PHONY: demo test lint links install clean
 
 demo: $(DEMO)
 	$(BIN)/bir demo
@@ -18,7 +18,7 @@ demo: $(DEMO)
 test: lint
 	$(BIN)/pytest tests
 
-lint: $(DEVELOPMENT)
+lint: $(DEVELOPMENT) links
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -34,6 +34,14 @@ $(DEVELOPMENT): $(DEMO)
 	$(PIP) --editable ".[dev]"
 	$(PIP) --no-deps pyiqa openai-clip
 	@touch $@
+
+# The names under which mypy finds the packages, see [tool.mypy] in pyproject.toml. Made by Python:
+# `ln -s` copies on Windows, where links need the developer mode.
+links: $(addprefix build/mypy/comfyui_bir/,__init__.py bir_core nodes)
+
+build/mypy/comfyui_bir/%:
+	$(PYTHON) -c "import os; os.makedirs('$(@D)', exist_ok=True)"
+	$(PYTHON) -c "import os; os.symlink(os.path.relpath('$*', '$(@D)'), '$@', os.path.isdir('$*'))"
 
 clean:
 	rm -rf $(VENV) build dist demo_output *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache

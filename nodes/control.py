@@ -1,18 +1,18 @@
 """Nodes that load IRControlNet and condition on the result of stage 1."""
 
-from typing import Any
-
 import torch
 from comfy_api.latest import io
 from torch import Tensor
 
 from ..bir_core.checkpoints import inspect, load_model
 from ..bir_core.diffbir.versions import version_of_file
-from ..bir_core.images import from_channels_last, pad_to_multiple, split_alpha
+from ..bir_core.images import PadMode, from_channels_last, pad_to_multiple, split_alpha
 from ..bir_core.latents import PADDED_MULTIPLE
+from ..bir_core.networks.unet import UNetConfig
 from .host import control as host_control
 from .host import control_loader as host_control_loader
 from .host import hint
+from .host.protocols import VAE, Conditioning, ControlNet
 from .inputs import PICTURE_SIZE, part_of_the_sampling
 from .operations import require_control
 
@@ -81,10 +81,11 @@ class DiffBIRControlNetLoader(io.ComfyNode):
         control_net_name: str,
         weight_dtype: str = "default",
         trained_on: str = "by the file name",
-        vae: Any = None,
+        vae: VAE | None = None,
     ) -> io.NodeOutput:
         path = host_control_loader.control_path(control_net_name)
         info = inspect(path, architecture="ir_controlnet")
+        assert isinstance(info.config, UNetConfig)
         network = load_model(path, dtype=info.dtype, architecture="ir_controlnet")
         control = host_control_loader.build_control_net(
             info.config,
@@ -184,10 +185,10 @@ class DiffBIRConditioning(io.ComfyNode):
     @classmethod
     def execute(
         cls,
-        positive: list[Any],
-        negative: list[Any],
-        control_net: Any,
-        vae: Any,
+        positive: Conditioning,
+        negative: Conditioning,
+        control_net: ControlNet,
+        vae: VAE,
         image: Tensor,
         strength: float,
         start_percent: float = 0.0,
@@ -195,14 +196,14 @@ class DiffBIRConditioning(io.ComfyNode):
         noise_aug: int = 0,
         seed: int = 0,
         start: str = "noise",
-        padding: Any = "reflect",
+        padding: PadMode = "reflect",
     ) -> io.NodeOutput:
-        require_control(control_net, vae)
+        ir_control_net = require_control(control_net, vae)
         colours, _ = split_alpha(from_channels_last(image.float()))
         padded = pad_to_multiple(colours, PADDED_MULTIPLE, padding)
         latent = hint.encode(vae, padded)
         if strength:
-            control = control_net.copy().set_encoded_hint(
+            control = ir_control_net.copy().set_encoded_hint(
                 padded, latent, vae, strength, (start_percent, end_percent)
             )
             control.noise_aug, control.seed = noise_aug, seed

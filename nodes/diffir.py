@@ -12,6 +12,7 @@ from ..bir_core.diffir.memory_plan import required_memory
 from ..bir_core.diffir.restore import restore
 from ..bir_core.errors import BIRError
 from ..bir_core.images import attach_alpha, from_channels_last, split_alpha, to_channels_last
+from ..bir_core.networks.diffir import DiffIRStage2
 from ..bir_core.weights import BUILT_IN
 from .host import services
 from .inputs import DiffIRModel
@@ -84,6 +85,7 @@ class DiffIRLoader(io.ComfyNode):
         network = load_model(
             model_file(model_name), dtype=DTYPES[weight_dtype], architecture="diffir_s2"
         )
+        assert isinstance(network.info, ModelInfo)
         return io.NodeOutput(services.manage(network), describe(network.info))
 
     @classmethod
@@ -160,8 +162,10 @@ class DiffIRRestore(io.ComfyNode):
         masks = None if mask is None else masks_of_batch(mask, len(colours))
         progress = services.batch_progress(len(colours))
         network, device = model.network, model.device
+        assert isinstance(network, DiffIRStage2)
+        height, width = colours.shape[-2:]
         dtype = next(network.parameters()).dtype
-        model.load(required_memory(network.config, *colours.shape[-2:], dtype, device.type))
+        model.load(required_memory(network.config, height, width, dtype, device.type))
         restored = []
         for index in range(len(colours)):
             # One at a time: a result then depends neither on the batch nor on its memory.

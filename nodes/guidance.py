@@ -1,7 +1,5 @@
 """Restoration guidance for every sampler."""
 
-from typing import Any
-
 from comfy_api.latest import io
 from torch import Tensor
 from torch.nn import functional as F
@@ -10,6 +8,7 @@ from ..bir_core.diffbir.conditioning import latent_mask
 from ..bir_core.images import crop, from_channels_last, pad_to_multiple, split_alpha
 from ..bir_core.latents import PADDED_MULTIPLE
 from .host import hint, services
+from .host.protocols import VAE, Model
 from .host.vae import DEFAULT_TILE
 from .inputs import part_of_the_sampling
 from .operations import LOSSES, SPACES, guide
@@ -105,9 +104,9 @@ class DiffBIRGuidance(io.ComfyNode):
     @classmethod
     def execute(
         cls,
-        model: Any,
+        model: Model,
         image: Tensor,
-        vae: Any,
+        vae: VAE,
         scale: float,
         space: str,
         loss: str,

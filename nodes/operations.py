@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,11 +18,12 @@ from ..bir_core.images import (
     to_channels_last,
 )
 from ..bir_core.latents import LATENT_FACTOR
-from ..bir_core.tiling import tile_starts
-from .host import control as host_control
+from ..bir_core.tiling import TileWeights, tile_starts
 from .host import hint, services
 from .host import sampling as host_sampling
+from .host.control import IRControlNet
 from .host.guidance import GuidancePatch
+from .host.protocols import VAE, ControlNet, Model
 from .host.tiling import TilingPatch
 from .host.vae import Tiling, decode, decode_whole, encode
 
@@ -58,9 +58,9 @@ def fix_colors(image: Tensor, reference: Tensor, method: str) -> Tensor:
 
 
 def guide(
-    model: Any,
+    model: Model,
     padded: Tensor,
-    vae: Any,
+    vae: VAE,
     *,
     scale: float,
     space: str = "latent",
@@ -72,7 +72,7 @@ def guide(
     latent: Tensor | None = None,
     tile: int = 0,
     wide: bool = False,
-) -> tuple[Any, Tensor]:
+) -> tuple[Model, Tensor]:
     """A guided MODEL, the same one where nothing would happen, and the weight map that it uses.
 
     Args:
@@ -104,31 +104,34 @@ def guide(
     return patch.attach(model), weight
 
 
-def tile_model(model: Any, tile_size: int, overlap: int, weights: Any, tile_batch: int) -> Any:
+def tile_model(
+    model: Model, tile_size: int, overlap: int, weights: TileWeights, tile_batch: int
+) -> Model:
     """A MODEL that works on tiles of `tile_size` pixels."""
     tile, shared = tile_size // LATENT_FACTOR, overlap // LATENT_FACTOR
     tile_starts(tile, tile, shared)  # a wrong overlap is said before the sampling
     return TilingPatch(tile, shared, weights, tile_batch).attach(model)
 
 
-def require_control(control_net: Any, vae: Any) -> None:
-    """Raise BIRError unless these are an IRControlNet and the VAE for it."""
-    if not isinstance(control_net, host_control.IRControlNet):
+def require_control(control_net: ControlNet, vae: VAE) -> IRControlNet:
+    """The control net itself. Raise BIRError unless it is an IRControlNet with a VAE for it."""
+    if not isinstance(control_net, IRControlNet):
         raise BIRError(
             "DiffBIR should be conditioned by an IRControlNet from Load DiffBIR ControlNet, but a "
             f"{type(control_net).__name__} came; use Apply ControlNet for that one."
         )
     hint.require_vae(vae)
+    return control_net
 
 
-def encoded(vae: Any, padded: Tensor, tile_size: int) -> Tensor:
+def encoded(vae: VAE, padded: Tensor, tile_size: int) -> Tensor:
     """(B, 3, H, W) in [0, 1] to its latent, unscaled, on the CPU: in exact tiles or as a whole."""
     if not tile_size:
         return hint.encode(vae, padded)
     return encode(vae, to_channels_last(padded), Tiling(tile_size)).cpu()
 
 
-def decoded(vae: Any, latent: Tensor, tile_size: int) -> Tensor:
+def decoded(vae: VAE, latent: Tensor, tile_size: int) -> Tensor:
     """A latent, unscaled, to (B, 3, H, W) in [0, 1]: in exact tiles or as a whole."""
     if not tile_size:
         return from_channels_last(decode_whole(vae, latent))
@@ -136,7 +139,10 @@ def decoded(vae: Any, latent: Tensor, tile_size: int) -> Tensor:
 
 
 def in_float32_if_need_be(
-    sampled: Callable[[Any, Any, bool], Tensor], model: Any, control_net: Any, vae: Any
+    sampled: Callable[[Model, IRControlNet, bool], Tensor],
+    model: Model,
+    control_net: IRControlNet,
+    vae: VAE,
 ) -> Tensor:
     """What `sampled` gives for a MODEL and an IRControlNet, repeated in float32 if half precision
     overflows in one of them, or in the VAE where the guidance goes through it.

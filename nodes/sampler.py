@@ -1,7 +1,5 @@
 """Stage 2 of DiffBIR in one node, made of what the other nodes are made of."""
 
-from typing import Any
-
 import torch
 from comfy_api.latest import io
 from torch import Tensor
@@ -19,15 +17,10 @@ from ..bir_core.images import (
     to_channels_last,
 )
 from ..bir_core.latents import PADDED_MULTIPLE
-from .host import (
-    control as host_control,
-)
-from .host import (
-    sampling as host_sampling,
-)
-from .host import (
-    services,
-)
+from .host import control as host_control
+from .host import sampling as host_sampling
+from .host import services
+from .host.protocols import VAE, Conditioning, ControlNet, Model
 from .inputs import PICTURE_SIZE, PictureSize
 from .operations import (
     LOSSES,
@@ -224,11 +217,11 @@ class DiffBIRSampler(io.ComfyNode):
     @classmethod
     def execute(
         cls,
-        model: Any,
-        positive: list[Any],
-        negative: list[Any],
-        control_net: Any,
-        vae: Any,
+        model: Model,
+        positive: Conditioning,
+        negative: Conditioning,
+        control_net: ControlNet,
+        vae: VAE,
         image: Tensor,
         seed: int,
         steps: int,
@@ -239,7 +232,7 @@ class DiffBIRSampler(io.ComfyNode):
         guidance: float,
         tile_size: int,
         color_fix: str,
-        size: Any = None,
+        size: tuple[int, int] | None = None,
         mask: Tensor | None = None,
         overlap: int = 256,
         guidance_space: str = "latent",
@@ -248,7 +241,7 @@ class DiffBIRSampler(io.ComfyNode):
         noise_aug: int = 0,
         start: str = "noise",
     ) -> io.NodeOutput:
-        require_control(control_net, vae)
+        ir_control_net = require_control(control_net, vae)
         colours, alpha = split_alpha(from_channels_last(image.float()))
         height, width = colours.shape[-2:]
         masks = None if mask is None else latent_mask(mask, height, width)
@@ -264,12 +257,12 @@ class DiffBIRSampler(io.ComfyNode):
             condition = encoded(vae, padded, tile_size)
             begin = condition if start == "condition" else torch.zeros_like(condition)
 
-            def sampled(model: Any, control_net: Any, wide: bool) -> Tensor:
-                prompts = (positive, negative)
+            def sampled(model: Model, control_net: host_control.IRControlNet, wide: bool) -> Tensor:
+                followed, avoided = positive, negative
                 if strength:
                     control = control_net.copy().set_encoded_hint(padded, condition, vae, strength)
                     control.noise_aug, control.seed = noise_aug, own_seed
-                    prompts = host_control.attach_control(prompts, control)
+                    followed, avoided = host_control.attach_control((positive, negative), control)
                 guided, _ = guide(
                     model,
                     padded,
@@ -285,10 +278,12 @@ class DiffBIRSampler(io.ComfyNode):
                 if tile_size:
                     shared = min(overlap, tile_size // 2)
                     guided = tile_model(guided, tile_size, shared, "gaussian", 0)
-                guider = host_sampling.growing_cfg_guider(guided, *prompts, cfg, rescale_cfg)
+                guider = host_sampling.growing_cfg_guider(
+                    guided, followed, avoided, cfg, rescale_cfg
+                )
                 return host_sampling.sample(guider, begin, sampler_name, sigmas, own_seed)
 
-            latent = in_float32_if_need_be(sampled, model, control_net, vae)
+            latent = in_float32_if_need_be(sampled, model, ir_control_net, vae)
             restored = crop(decoded(vae, latent, tile_size), height, width)
             if color_fix != "none":
                 restored = fix_colors(restored, picture, color_fix)

@@ -1,11 +1,10 @@
 """DiffBIR's schedule and guidance scale for the stock custom samplers."""
 
-from typing import Any
-
 from comfy_api.latest import io
 
 from ..bir_core.diffusion.schedules import TRAINED_STEPS, spaced_sigmas
 from .host import sampling as host_sampling
+from .host.protocols import Conditioning, Model
 
 
 class DiffBIRScheduler(io.ComfyNode):
@@ -50,7 +49,7 @@ class DiffBIRScheduler(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model: Any, steps: int, denoise: float = 1.0) -> io.NodeOutput:
+    def execute(cls, model: Model, steps: int, denoise: float = 1.0) -> io.NodeOutput:
         return io.NodeOutput(spaced_sigmas(host_sampling.trained_sigmas(model), steps, denoise))
 
 
@@ -94,7 +93,12 @@ class DiffBIRCFGGuider(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, model: Any, positive: Any, negative: Any, cfg: float, rescale: bool
+        cls,
+        model: Model,
+        positive: Conditioning,
+        negative: Conditioning,
+        cfg: float,
+        rescale: bool,
     ) -> io.NodeOutput:
         return io.NodeOutput(
             host_sampling.growing_cfg_guider(model, positive, negative, cfg, rescale)

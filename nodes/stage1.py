@@ -17,6 +17,7 @@ from ..bir_core.diffbir.stage1 import (
 from ..bir_core.diffbir.versions import DEFAULT_VERSION, VERSIONS, Task, official_order
 from ..bir_core.errors import BIRError
 from ..bir_core.images import (
+    PadMode,
     attach_alpha,
     crop,
     from_channels_last,
@@ -28,6 +29,7 @@ from ..bir_core.latents import PADDED_MULTIPLE
 from ..bir_core.spandrel_plugin import ARCHITECTURE_ID
 from ..bir_core.tiling import SMALLEST_TILE
 from .host import services
+from .host.protocols import UpscaleModel
 from .inputs import PICTURE_SIZE, PictureSize
 
 
@@ -139,7 +141,7 @@ class BIRRestorationModule(io.ComfyNode):
     @classmethod
     def execute(
         cls,
-        upscale_model: Any,
+        upscale_model: UpscaleModel,
         image: Tensor,
         task: Task,
         version: str,
@@ -147,7 +149,7 @@ class BIRRestorationModule(io.ComfyNode):
         short_side: int = SHORT_SIDE,
         tile: int = 0,
         overlap: int = 0,
-        padding: Any = "reflect",
+        padding: PadMode = "reflect",
     ) -> io.NodeOutput:
         if upscale_model.input_channels != 3 or upscale_model.output_channels != 3:
             raise BIRError(
@@ -156,7 +158,8 @@ class BIRRestorationModule(io.ComfyNode):
             )
         colours, alpha = split_alpha(from_channels_last(image.float()))
         order = official_order(task, version)
-        sizes = stage1_sizes(*colours.shape[-2:], order, upscale_by, short_side)
+        height, width = colours.shape[-2:]
+        sizes = stage1_sizes(height, width, order, upscale_by, short_side)
         scale = upscale_model.scale
         network = with_published_padding(upscale_model, upscale_model.architecture.name)
         model = services.ManagedModel(upscale_model.patcher)
@@ -219,7 +222,10 @@ class BIRCrop(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, image: Tensor, latent: dict[str, Any] | None = None, size: Any = None
+        cls,
+        image: Tensor,
+        latent: dict[str, Any] | None = None,
+        size: tuple[int, int] | None = None,
     ) -> io.NodeOutput:
         if latent is None and size is None:
             raise BIRError(

@@ -1,9 +1,9 @@
 """Sampling of large pictures in tiles."""
 
-from typing import Any
-
 from comfy_api.latest import io
 
+from ..bir_core.tiling import TileWeights
+from .host.protocols import Model
 from .operations import WEIGHTS, tile_model
 
 
@@ -69,10 +69,10 @@ class DiffBIRTiledDiffusion(io.ComfyNode):
     @classmethod
     def execute(
         cls,
-        model: Any,
+        model: Model,
         tile_size: int,
         overlap: int,
-        weights: str = "gaussian",
+        weights: TileWeights = "gaussian",
         tile_batch: int = 0,
     ) -> io.NodeOutput:
         return io.NodeOutput(tile_model(model, tile_size, overlap, weights, tile_batch))

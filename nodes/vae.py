@@ -9,6 +9,7 @@ from ..bir_core.errors import BIRError
 from ..bir_core.images import from_channels_last, split_alpha, to_channels_last
 from ..bir_core.tiling import SMALLEST_TILE
 from .host import services
+from .host.protocols import VAE
 from .host.vae import (
     AS_THE_VAE,
     DEFAULT_TILE,
@@ -93,7 +94,7 @@ class BIRVAEDecodeTiled(io.ComfyNode):
     def execute(
         cls,
         samples: dict[str, Any],
-        vae: Any,
+        vae: VAE,
         tile_size: int,
         parking: str = "automatic",
         parking_dtype: str = "automatic",
@@ -138,7 +139,7 @@ class BIRVAEEncodeTiled(io.ComfyNode):
     def execute(
         cls,
         pixels: Tensor,
-        vae: Any,
+        vae: VAE,
         tile_size: int,
         parking: str = "automatic",
         parking_dtype: str = "automatic",

@@ -400,7 +400,3 @@ class DiffBIR:
             used.append(networks.sd_vae)
         with self._present(*used):
             return finite("The sampled latent", run, used[:2])
-
-
-def _reporter(callback: Callback, stage: str) -> Callable[[int, int], None]:
-    return lambda done, total: callback(stage, done, total)

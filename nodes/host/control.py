@@ -5,7 +5,7 @@ Like `services.py` it uses parts of ComfyUI without a promise of stability.
 
 import logging
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import comfy.conds
@@ -14,14 +14,24 @@ import comfy.latent_formats
 import comfy.model_management
 import comfy.model_sampling
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...bir_core.diffbir.conditioning import augment_condition, condition_parts, control_memory
 from ...bir_core.errors import BIRError
 from ...bir_core.images import split_alpha
 from ...bir_core.latents import LATENT_FACTOR
 from ...bir_core.networks.unet import UNetConfig
-from .hint import Hint, require_vae
+from .hint import Hint, ResizeMode, require_vae
+from .protocols import (
+    VAE,
+    Conditioning,
+    Control,
+    ControlNet,
+    DiffusionModel,
+    LatentFormat,
+    ModelSampling,
+    Patcher,
+)
 
 # Where a conditioning tells the control net which part of the latent it is for.
 AREA = "bir_area"
@@ -40,13 +50,17 @@ class AreaOffset(comfy.conds.CONDConstant):
     `cond` holds one (y, x) in latent pixels for each conditioning of a batched call.
     """
 
-    def process_cond(self, batch_size: int, area: list[int] | None = None, **_: Any) -> Any:
-        return self._copy_with([(0, 0) if area is None else (area[2], area[3])])
+    cond: list[tuple[int, int]]
 
-    def can_concat(self, other: Any) -> bool:
+    def process_cond(
+        self, batch_size: int, area: list[int] | None = None, **_: object
+    ) -> "AreaOffset":
+        return AreaOffset([(0, 0) if area is None else (area[2], area[3])])
+
+    def can_concat(self, other: "AreaOffset") -> bool:
         return True
 
-    def concat(self, others: list[Any]) -> list[tuple[int, int]]:
+    def concat(self, others: list["AreaOffset"]) -> list[tuple[int, int]]:
         return [corner for each in (self, *others) for corner in each.cond]
 
 
@@ -65,13 +79,22 @@ class IRControlNet(comfy.controlnet.ControlNet):
             for a picture in tiles; None for the whole picture.
     """
 
+    # Inherited, where the checker of types does not see them.
+    control_model_wrapped: Patcher
+    latent_format: LatentFormat
+    manual_cast_dtype: torch.dtype | None
+    model_sampling_current: ModelSampling
+    previous_controlnet: ControlNet | None
+    timestep_range: tuple[float, float]
+    upscale_algorithm: ResizeMode
+
     def __init__(
         self,
-        network: Any,
+        network: nn.Module | None,
         config: UNetConfig,
         *,
         zero_snr: bool | None = None,
-        own_vae: Any = None,
+        own_vae: VAE | None = None,
         load_device: torch.device | None = None,
         manual_cast_dtype: torch.dtype | None = None,
     ) -> None:
@@ -130,12 +153,11 @@ class IRControlNet(comfy.controlnet.ControlNet):
         cond_hint: Tensor,
         strength: float = 1.0,
         timestep_percent_range: tuple[float, float] = (0.0, 1.0),
-        vae: Any = None,
+        vae: VAE | None = None,
         extra_concat: list[Tensor] | tuple[()] = (),
     ) -> "IRControlNet":
         """cond_hint: (B, C, H, W) in [0, 1]; an alpha channel is left out."""
-        vae = vae or self.own_vae
-        require_vae(vae)
+        vae = require_vae(vae or self.own_vae)
         super().set_cond_hint(cond_hint, strength, timestep_percent_range, vae, list(extra_concat))
         self.hint = Hint(split_alpha(cond_hint.float())[0], vae)
         return self
@@ -144,7 +166,7 @@ class IRControlNet(comfy.controlnet.ControlNet):
         self,
         image: Tensor,
         latent: Tensor,
-        vae: Any,
+        vae: VAE,
         strength: float,
         timestep_percent_range: tuple[float, float] = (0.0, 1.0),
     ) -> "IRControlNet":
@@ -155,7 +177,9 @@ class IRControlNet(comfy.controlnet.ControlNet):
         self.hint.latents[latent.shape[-2], latent.shape[-1]] = latent
         return self
 
-    def pre_run(self, model: Any, percent_to_timestep_function: Any) -> None:
+    def pre_run(
+        self, model: DiffusionModel, percent_to_timestep_function: Callable[[float], float]
+    ) -> None:
         """Before the first step: check the base model and encode the condition for the picture."""
         super().pre_run(model, percent_to_timestep_function)
         if self.condition is not None:
@@ -178,7 +202,7 @@ class IRControlNet(comfy.controlnet.ControlNet):
         cond: Mapping[str, Any],
         batched_number: int,
         transformer_options: Mapping[str, Any],
-    ) -> Any:
+    ) -> Control | None:
         previous = None
         if self.previous_controlnet is not None:
             previous = self.previous_controlnet.get_control(
@@ -198,7 +222,8 @@ class IRControlNet(comfy.controlnet.ControlNet):
             timesteps=sampling.timestep(t).float(),
             context=comfy.model_management.cast_to_device(context, x_noisy.device, dtype),
         )
-        return self.control_merge(control, previous, output_dtype=None)
+        merged: Control = self.control_merge(control, previous, output_dtype=None)
+        return merged
 
     def hint_of_call(
         self,
@@ -210,8 +235,7 @@ class IRControlNet(comfy.controlnet.ControlNet):
         """The parts of the condition that belong to the samples of one call of the network: the
         conditioning's areas, within them the tiles, within these the batch."""
         assert self.condition is not None
-        full = tuple(self.condition.shape[-2:])
-        size = tuple(x_noisy.shape[-2:])
+        full, size = self.condition.shape[-2:], x_noisy.shape[-2:]
         windows = transformer_options.get(WINDOW)
         areas = cond.get(AREA)
         if size != full and windows is None and areas is None:
@@ -226,7 +250,8 @@ class IRControlNet(comfy.controlnet.ControlNet):
             for window_y, window_x, *_ in windows or [(0, 0, *full)]
         ]
         count = x_noisy.shape[0] // len(corners)
-        return condition_parts(self.condition, corners, *size, count)
+        height, width = size
+        return condition_parts(self.condition, corners, height, width, count)
 
     def inference_memory_requirements(self, dtype: torch.dtype) -> float:
         # The picture's size is not passed on here; the hint has that of the whole picture.
@@ -245,7 +270,7 @@ class IRControlNet(comfy.controlnet.ControlNet):
         self.condition = None
 
 
-def require_base(model: Any, config: UNetConfig) -> None:
+def require_base(model: DiffusionModel, config: UNetConfig) -> None:
     """Raise BIRError unless `model` is a base that an IRControlNet of this config can steer."""
     unet = model.model_config.unet_config
     found = f"{type(model.model_config).__name__} model"
@@ -269,7 +294,7 @@ def require_base(model: Any, config: UNetConfig) -> None:
         )
 
 
-def warn_of_other_base(sampling: Any, zero_snr: bool | None) -> None:
+def warn_of_other_base(sampling: ModelSampling, zero_snr: bool | None) -> None:
     """Say in the log that the network was trained on another base than it is used with."""
     is_v = isinstance(sampling, comfy.model_sampling.V_PREDICTION)
     is_zero_snr = float(sampling.sigma_max) > ZERO_SNR_SIGMA
@@ -288,14 +313,16 @@ def warn_of_other_base(sampling: Any, zero_snr: bool | None) -> None:
         )
 
 
-def attach_control(conditionings: Sequence[list[Any]], control: IRControlNet) -> list[list[Any]]:
+def attach_control(
+    conditionings: Sequence[Conditioning], control: IRControlNet
+) -> list[Conditioning]:
     """The CONDITIONINGs with the control net at the end of each entry's chain of control nets.
 
     Entries with the same chain share one object, so that ComfyUI can run them in one batch.
     """
-    chained: dict[Any, IRControlNet] = {}
+    chained: dict[ControlNet | None, IRControlNet] = {}
 
-    def extended(entry: Any) -> list[Any]:
+    def extended(entry: list[Any]) -> list[Any]:
         embedding, options = entry
         previous = options.get("control")
         if previous not in chained:

@@ -22,6 +22,7 @@ from ...bir_core.networks.ir_controlnet import HINT_CHANNELS
 from ...bir_core.networks.unet import UNetConfig
 from .control import IRControlNet
 from .hint import require_vae
+from .protocols import VAE
 
 FP8 = {"fp8_e4m3fn": torch.float8_e4m3fn, "fp8_e5m2": torch.float8_e5m2}
 
@@ -43,7 +44,7 @@ def build_control_net(
     *,
     weight_dtype: str = "default",
     zero_snr: bool | None = None,
-    vae: Any = None,
+    vae: VAE | None = None,
 ) -> IRControlNet:
     """A CONTROL_NET from the weights of `bir_core.networks.ir_controlnet.IRControlNet`.
 

@@ -22,6 +22,7 @@ from ...bir_core.exact_vae.tiled import decode_with_gradient
 from ...bir_core.latents import LATENT_FACTOR, PADDED_MULTIPLE
 from ...bir_core.networks.autoencoder import SDVAE
 from ...bir_core.tiling import SMALLEST_TILE
+from .protocols import VAE, DiffusionModel, LatentFormat, Model
 from .services import free_cache, raise_unless_out_of_memory
 from .vae import DEFAULT_TILE
 
@@ -61,14 +62,16 @@ class GuidancePatch:
     weight: Tensor | None = None
     mask: Tensor | None = None
     image: Tensor | None = None
-    vae: Any = None
+    vae: VAE | None = None
     tile: int = DEFAULT_TILE
     wide: bool = False
     _limit: int = 0  # the side of a tile after the memory has run out
     _decoder: SDVAE | None = None
-    _fitted: dict[Any, list[RestorationGuidance]] = field(default_factory=dict)
+    _fitted: dict[tuple[torch.Size, torch.device], list[RestorationGuidance]] = field(
+        default_factory=dict
+    )
 
-    def attach(self, model: Any) -> Any:
+    def attach(self, model: Model) -> Model:
         """A MODEL like `model`, guided."""
         patched = model.clone()
         patched.set_model_sampler_post_cfg_function(self)
@@ -81,14 +84,15 @@ class GuidancePatch:
 
     def reserve(
         self,
-        executor: Callable[..., Any],
-        model: Any,
+        executor: Callable[..., object],
+        model: Model,
         noise_shape: Sequence[int],
-        *args: Any,
-        **kwargs: Any,
-    ) -> Any:
+        *args: object,
+        **kwargs: object,
+    ) -> object:
         """Ask for the memory of the way through the decoder beside that of the model: as so many
         more samples, because that is all that ComfyUI lets a patch say."""
+        assert self.vae is not None
         *lead, height, width = [1, *noise_shape[1:]]
         side = self.tile // LATENT_FACTOR or max(height, width)
         piece = [*lead, min(height, side), min(width, side)]
@@ -97,14 +101,14 @@ class GuidancePatch:
         more = math.ceil(needed / sample)
         return executor(model, [noise_shape[0] + more, *noise_shape[1:]], *args, **kwargs)
 
-    def clean_up(self, _: Any) -> None:
+    def clean_up(self, _: Model) -> None:
         """Called after every sampling, whatever its end."""
         self._decoder, self._limit = None, 0
         self._fitted.clear()
 
     def __call__(self, args: dict[str, Any]) -> Tensor:
         denoised: Tensor = args["denoised"]
-        model = args["model"]
+        model: DiffusionModel = args["model"]
         sigma = args["sigma"].flatten()[:1]
         level = float(sigma)
         schedule = args["model_options"]["transformer_options"]["sample_sigmas"]
@@ -143,7 +147,7 @@ class GuidancePatch:
         self._limit = max(SMALLEST_TILE, side // 2)
         logger.warning("Out of memory: guidance goes on with tiles of %d pixels", self._limit)
 
-    def fit(self, denoised: Tensor, latent_format: Any) -> list[RestorationGuidance]:
+    def fit(self, denoised: Tensor, latent_format: LatentFormat) -> list[RestorationGuidance]:
         """The guidance of each image of a batch, on its device and at its size."""
         if denoised.ndim != 4 or denoised.shape[1] != self.latent.shape[1]:
             raise BIRError(
@@ -165,7 +169,9 @@ class GuidancePatch:
             for index in range(len(denoised))
         ]
 
-    def _of_image(self, index: int, denoised: Tensor, latent_format: Any) -> RestorationGuidance:
+    def _of_image(
+        self, index: int, denoised: Tensor, latent_format: LatentFormat
+    ) -> RestorationGuidance:
         height, width = denoised.shape[-2:]
         factor = 1 if self.image is None else 8
 
@@ -190,8 +196,11 @@ class GuidancePatch:
             mask=own(self.mask, 1),
         )
 
-    def decode(self, device: torch.device, latent_format: Any) -> Callable[[Tensor], Tensor]:
+    def decode(
+        self, device: torch.device, latent_format: LatentFormat
+    ) -> Callable[[Tensor], Tensor]:
         """From a latent of the model to pixels in [-1, 1], differentiable."""
+        assert self.vae is not None
         if self._decoder is None:
             weights = self.vae.first_stage_model.state_dict()
             self._decoder = copy_decoder(weights, device=device, dtype=self.computing_type)
@@ -210,4 +219,5 @@ class GuidancePatch:
     @property
     def computing_type(self) -> torch.dtype:
         """Of the decoder."""
+        assert self.vae is not None
         return torch.float32 if self.wide else self.vae.vae_dtype

@@ -5,7 +5,7 @@ Like `services.py` it uses parts of ComfyUI without a promise of stability.
 
 import threading
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Literal
 
 import comfy.model_management
 from torch import Tensor
@@ -14,7 +14,10 @@ from ...bir_core.errors import BIRError
 from ...bir_core.images import resize, to_channels_last
 from ...bir_core.latents import LATENT_FACTOR
 from ...bir_core.networks.ir_controlnet import HINT_CHANNELS
+from .protocols import VAE
 from .vae import encode_whole
+
+ResizeMode = Literal["area", "bilinear", "bicubic"]
 
 
 @dataclass
@@ -29,11 +32,11 @@ class Hint:
     """
 
     image: Tensor
-    vae: Any
+    vae: VAE
     latents: dict[tuple[int, int], Tensor] = field(default_factory=dict)
-    lock: Any = field(default_factory=threading.Lock)
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def latent(self, height: int, width: int, mode: Any) -> Tensor:
+    def latent(self, height: int, width: int, mode: ResizeMode) -> Tensor:
         """The mode of the VAE's encoding of the image, resized to fit a latent (height, width)."""
         with self.lock:
             if (height, width) not in self.latents:
@@ -48,7 +51,7 @@ class Hint:
             return self.latents[height, width]
 
 
-def encode(vae: Any, image: Tensor) -> Tensor:
+def encode(vae: VAE, image: Tensor) -> Tensor:
     """(B, 3, H, W) in [0, 1] -> the mode of its latent, (B, 4, H / 8, W / 8), unscaled, on the CPU.
 
     The VAE's own fallback to tiles applies when the memory runs out.
@@ -69,8 +72,8 @@ def require_same_aspect(image: tuple[int, ...], picture: tuple[int, int]) -> Non
         )
 
 
-def require_vae(vae: Any) -> None:
-    """Raise BIRError unless this is a VAE of Stable Diffusion's latent space."""
+def require_vae(vae: VAE | None) -> VAE:
+    """The VAE itself. Raise BIRError unless it is one of Stable Diffusion's latent space."""
     if vae is None:
         raise BIRError(
             "IRControlNet should have a VAE to encode its condition image, but none came; connect "
@@ -83,3 +86,4 @@ def require_vae(vae: Any) -> None:
             f"the size, but one with {channels} channels at 1/{compression} came; connect the VAE "
             "of Stable Diffusion 2.1."
         )
+    return vae

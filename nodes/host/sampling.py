@@ -16,26 +16,26 @@ from ...bir_core.diffusion.denoisers import rescaled_cfg_scale
 from ...bir_core.diffusion.noise import draw_normal, image_generators
 from ...bir_core.diffusion.schedules import TRAINED_STEPS
 from ...bir_core.errors import BIRError
+from .protocols import Conditioning, Guider, Model
 from .services import free_cache, raise_unless_out_of_memory
 
 
-def trained_sigmas(model: Any) -> Tensor:
+def trained_sigmas(model: Model) -> Tensor:
     """(1000,) ascending, sigma of each trained timestep of a MODEL as it is patched.
 
     Raises:
         BIRError: a model that was not trained on 1000 timesteps.
     """
     sampling = model.get_model_object("model_sampling")
-    sigmas = getattr(sampling, "sigmas", ())
     discrete = isinstance(sampling, comfy.model_sampling.ModelSamplingDiscrete)
-    if not discrete or len(sigmas) != TRAINED_STEPS:
+    steps = len(sampling.sigmas) if discrete else None
+    if steps != TRAINED_STEPS:
         raise BIRError(
             f"The spaced schedule should have a model with {TRAINED_STEPS} trained timesteps, but "
-            f"this one has {len(sigmas) if discrete else 'a continuous time'}; use Stable "
+            f"this one has {steps if discrete else 'a continuous time'}; use Stable "
             "Diffusion 2.1 base or DiffBIR's zero-SNR base, with ModelSamplingDiscrete if needed."
         )
-    table: Tensor = sigmas.cpu()
-    return table
+    return sampling.sigmas.cpu()
 
 
 class GrowingCFGGuider(comfy.samplers.CFGGuider):
@@ -46,13 +46,17 @@ class GrowingCFGGuider(comfy.samplers.CFGGuider):
         rescale: whether it grows from 1 to 1 + scale (DiffBIR's rescale_cfg) or is constant.
     """
 
-    def __init__(self, model: Any, scale: float, rescale: bool) -> None:
+    def __init__(self, model: Model, scale: float, rescale: bool) -> None:
         super().__init__(model)
         self.scale, self.rescale = scale, rescale
         self.set_cfg(scale)
 
     def predict_noise(
-        self, x: Tensor, timestep: Tensor, model_options: Any = None, seed: int | None = None
+        self,
+        x: Tensor,
+        timestep: Tensor,
+        model_options: dict[str, Any] | None = None,
+        seed: int | None = None,
     ) -> Tensor:
         if self.rescale:
             t = float(self.inner_model.model_sampling.timestep(timestep).flatten()[0])
@@ -61,13 +65,12 @@ class GrowingCFGGuider(comfy.samplers.CFGGuider):
         return denoised
 
 
-def computing_type(model: Any) -> torch.dtype:
+def computing_type(model: Model) -> torch.dtype:
     """What a MODEL computes in, which need not be the type of its weights."""
-    dtype: torch.dtype = model.get_model_object("manual_cast_dtype") or model.model.get_dtype()
-    return dtype
+    return model.get_model_object("manual_cast_dtype") or model.model.get_dtype()
 
 
-def in_float32(model: Any) -> Any:
+def in_float32(model: Model) -> Model:
     """A MODEL like `model` that computes in float32, its weights cast layer by layer."""
     wide = model.clone()
     wide.set_model_compute_dtype(torch.float32)
@@ -75,7 +78,7 @@ def in_float32(model: Any) -> Any:
 
 
 def growing_cfg_guider(
-    model: Any, positive: Any, negative: Any, scale: float, rescale: bool
+    model: Model, positive: Conditioning, negative: Conditioning, scale: float, rescale: bool
 ) -> GrowingCFGGuider:
     guider = GrowingCFGGuider(model, scale, rescale)
     guider.set_conds(positive, negative)
@@ -92,7 +95,7 @@ def scheduler_names() -> list[str]:
     return names
 
 
-def stock_sigmas(model: Any, sampler: str, scheduler: str, steps: int) -> Tensor:
+def stock_sigmas(model: Model, sampler: str, scheduler: str, steps: int) -> Tensor:
     """(steps + 1,) descending: what KSampler walks down with one of ComfyUI's own schedulers. Some
     samplers leave a level out."""
     stock = comfy.samplers.KSampler(
@@ -102,9 +105,7 @@ def stock_sigmas(model: Any, sampler: str, scheduler: str, steps: int) -> Tensor
     return sigmas
 
 
-def sample(
-    guider: comfy.samplers.CFGGuider, latent: Tensor, sampler: str, sigmas: Tensor, seed: int
-) -> Tensor:
+def sample(guider: Guider, latent: Tensor, sampler: str, sigmas: Tensor, seed: int) -> Tensor:
     """Sample latents (B, 4, h, w), unscaled, from noise on top of `latent`, with a preview and
     progress for each step. Image i of the batch draws its first noise from seed + i.
 
@@ -112,7 +113,7 @@ def sample(
         BIRError: no memory.
     """
     try:
-        samples: Tensor = guider.sample(
+        samples = guider.sample(
             draw_normal(image_generators(seed, len(latent)), latent),
             latent,
             comfy.samplers.sampler_object(sampler),

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ...bir_core.errors import BIRError
 from ...bir_core.memory import is_out_of_memory
+from .protocols import Patcher
 
 # Files that no stock node can load have a folder of their own; the first folder with a name wins.
 MODEL_FOLDERS = ("diffir", "upscale_models")
@@ -52,7 +53,7 @@ def model_path(name: str) -> str:
 class ManagedModel:
     """A network whose weights ComfyUI moves between the devices."""
 
-    patcher: comfy.model_patcher.ModelPatcher
+    patcher: Patcher
 
     @property
     def network(self) -> nn.Module:
@@ -117,7 +118,7 @@ def to_output(image: Tensor) -> Tensor:
     return image.to(comfy.model_management.intermediate_device()).float().contiguous()
 
 
-def load_patcher(patcher: comfy.model_patcher.ModelPatcher, memory_required: float) -> None:
+def load_patcher(patcher: Patcher, memory_required: float) -> None:
     """Bring a model of ComfyUI to its device, with `memory_required` bytes to spare there."""
     comfy.model_management.load_models_gpu([patcher], memory_required=memory_required)
 

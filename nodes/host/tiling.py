@@ -19,6 +19,7 @@ from torch import Tensor
 from ...bir_core.errors import BIRError
 from ...bir_core.tiling import Tile, TileWeights, tiled_apply, tiles
 from .control import AREA, WINDOW, AreaOffset, IRControlNet
+from .protocols import ControlNet, DiffusionModel, Model, ModelCond
 from .services import free_cache, raise_unless_out_of_memory
 
 KEY = "bir_tiled_diffusion"
@@ -49,11 +50,13 @@ class TilingPatch:
     tile_batch: int
     # By the id of a control net: its parts by tiles, and its hint at the size of the picture. The
     # originals are kept with them, so that an id stays theirs.
-    _controls: dict[Any, Any] = field(default_factory=dict)
-    _hints: dict[int, Any] = field(default_factory=dict)
+    _controls: dict[tuple[int, tuple[Tile, ...]], tuple[ControlNet, ControlNet]] = field(
+        default_factory=dict
+    )
+    _hints: dict[int, tuple[ControlNet, Tensor, list[Tensor]]] = field(default_factory=dict)
     _most: int = MOST  # tiles at a time, after the memory has run out
 
-    def attach(self, model: Any) -> Any:
+    def attach(self, model: Model) -> Model:
         """A MODEL like `model` that works in tiles."""
         patched = model.clone()
         patched.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, KEY, self)
@@ -63,13 +66,13 @@ class TilingPatch:
 
     def reserve(
         self,
-        executor: Callable[..., Any],
-        model: Any,
+        executor: Callable[..., object],
+        model: Model,
         noise_shape: Sequence[int],
         conds: dict[str, list[Cond]],
-        *args: Any,
-        **kwargs: Any,
-    ) -> Any:
+        *args: object,
+        **kwargs: object,
+    ) -> object:
         """Memory is reserved for a batch of tiles instead of the whole picture."""
         *lead, height, width = noise_shape
         if max(height, width) > self.tile:
@@ -87,7 +90,7 @@ class TilingPatch:
             for net in own:
                 net.largest = None
 
-    def clean_up(self, _: Any) -> None:
+    def clean_up(self, _: Model) -> None:
         """Called after every sampling, whatever its end."""
         self._controls.clear()
         self._hints.clear()
@@ -96,7 +99,7 @@ class TilingPatch:
     def __call__(
         self,
         executor: Callable[..., list[Tensor]],
-        model: Any,
+        model: DiffusionModel,
         conds: Conds,
         x: Tensor,
         timestep: Tensor,
@@ -194,17 +197,17 @@ class TilingPatch:
         return cropped
 
     def control(
-        self, control: Any, size: tuple[int, int], chosen: tuple[Tile, ...], batch: int
-    ) -> Any:
+        self, control: ControlNet, size: tuple[int, int], chosen: tuple[Tile, ...], batch: int
+    ) -> ControlNet:
         """A control net that sees the part of its hint that belongs to the tiles. IRControlNet
         finds it by itself; the others get a copy for each tile that shares their weights.
 
         The same copy serves every conditioning and step: ComfyUI batches conditionings whose
         control net is one object.
         """
-        if control is None:
-            return None
-        previous = self.control(control.previous_controlnet, size, chosen, batch)
+        previous = control.previous_controlnet
+        if previous is not None:
+            previous = self.control(previous, size, chosen, batch)
         if isinstance(control, IRControlNet) and previous is control.previous_controlnet:
             return control
         key = (id(control), chosen)
@@ -221,12 +224,12 @@ class TilingPatch:
 
     def _windowed(
         self,
-        control: Any,
+        control: ControlNet,
         size: tuple[int, int],
         chosen: tuple[Tile, ...],
         batch: int,
-        previous: Any,
-    ) -> Any:
+        previous: ControlNet | None,
+    ) -> ControlNet:
         part = copy.copy(control)
         part.previous_controlnet = previous
         part.multigpu_clones = {
@@ -249,14 +252,14 @@ class TilingPatch:
         return part
 
 
-def chain(control: Any) -> Iterator[Any]:
+def chain(control: ControlNet | None) -> Iterator[ControlNet]:
     """A control net and those before it."""
     while control is not None:
         yield control
         control = control.previous_controlnet
 
 
-def whole_hints(control: Any, size: tuple[int, int]) -> tuple[Tensor, list[Tensor]]:
+def whole_hints(control: ControlNet, size: tuple[int, int]) -> tuple[Tensor, list[Tensor]]:
     """A control net's hint (B, C, H, W), and what it joins to it, at the size to which it would
     bring them for a whole latent of `size`."""
     height, width = size
@@ -288,7 +291,9 @@ def of_tiles(tensor: Tensor, chosen: Sequence[Tile], batch: int, ratio: int = 1)
     return torch.cat([comfy.utils.repeat_to_batch_size(part, batch) for part in parts])
 
 
-def crop_model_cond(value: Any, size: tuple[int, int], chosen: Sequence[Tile], batch: int) -> Any:
+def crop_model_cond(
+    value: ModelCond, size: tuple[int, int], chosen: Sequence[Tile], batch: int
+) -> ModelCond:
     """What the model is told beside the latent: maps of the latent's size are cut, the rest is
     as it was."""
     told = value.cond
@@ -322,7 +327,7 @@ def has_areas(conds: Conds) -> bool:
     return any("area" in cond for group in conds for cond in group or ())
 
 
-def free_batch(model: Any, conds: Conds, x: Tensor, plan: Sequence[Tile]) -> int:
+def free_batch(model: DiffusionModel, conds: Conds, x: Tensor, plan: Sequence[Tile]) -> int:
     """How many tiles the free memory takes at a time; one on a CPU, which gains nothing by more."""
     if x.device.type == "cpu":
         return 1

@@ -4,7 +4,7 @@ Like `services.py` it uses parts of ComfyUI without a promise of stability.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,7 @@ from ...bir_core.exact_vae.tiled import choose_parking, decode_tiled, encode_til
 from ...bir_core.images import from_channels_last, require_finite, to_channels_last
 from ...bir_core.memory import CPU
 from . import services
+from .protocols import VAE
 
 logger = logging.getLogger(__name__)
 DEFAULT_TILE = 512
@@ -62,7 +63,7 @@ class Tiling:
 FLOAT32 = Tiling(precision="float32")
 
 
-def exact_operations(vae: Any, half: str) -> list[Operation] | None:
+def exact_operations(vae: VAE, half: str) -> list[Operation] | None:
     """What the encoder or the decoder of a VAE does; None for a VAE of another layout than that of
     Stable Diffusion, which runs whole by its own code."""
     network = vae.first_stage_model
@@ -86,7 +87,7 @@ def run_layer(layer: Any, x: Tensor) -> Tensor:
 
 
 def load(
-    vae: Any, operations: list[Operation], size: tuple[int, int], tiling: Tiling, dtype: torch.dtype
+    vae: VAE, operations: list[Operation], size: Sequence[int], tiling: Tiling, dtype: torch.dtype
 ) -> Parking:
     """Load the VAE and choose where its maps wait.
 
@@ -123,7 +124,7 @@ def load(
     return parking
 
 
-def decode(vae: Any, latents: Tensor, tiling: Tiling) -> Tensor:
+def decode(vae: VAE, latents: Tensor, tiling: Tiling) -> Tensor:
     """Latents (B, 4, h, w) without latent scale to images (B, 8 h, 8 w, 3) in [0, 1], equal to
     the VAE on the whole latents. A VAE of another layout decodes them whole."""
     operations = exact_operations(vae, "decoder")
@@ -145,7 +146,7 @@ def decode(vae: Any, latents: Tensor, tiling: Tiling) -> Tensor:
     return to_channels_last(vae.process_output(pixels))
 
 
-def encode(vae: Any, images: Tensor, tiling: Tiling) -> Tensor:
+def encode(vae: VAE, images: Tensor, tiling: Tiling) -> Tensor:
     """Images (B, H, W, 3) in [0, 1] to latents (B, 4, H / 8, W / 8) without latent scale, equal
     to the VAE on the whole images. A VAE of another layout encodes them whole."""
     operations = exact_operations(vae, "encoder")
@@ -168,7 +169,7 @@ def encode(vae: Any, images: Tensor, tiling: Tiling) -> Tensor:
 
 
 def _each(
-    vae: Any,
+    vae: VAE,
     batch: Tensor,
     of_one: Callable[[Tensor, torch.dtype, Callback], Tensor],
     tiling: Tiling,
@@ -195,7 +196,7 @@ def warn_of_overflow(what: str, dtype: torch.dtype) -> None:
     logger.warning("%s is not finite in %s: repeating in float32", what, dtype)
 
 
-def decode_whole(vae: Any, latents: Tensor) -> Tensor:
+def decode_whole(vae: VAE, latents: Tensor) -> Tensor:
     """As `decode`, by ComfyUI's own code."""
     images = _unless_out_of_memory(vae, "decoder", lambda: vae.decode(latents).float())
     if images is None:
@@ -206,7 +207,7 @@ def decode_whole(vae: Any, latents: Tensor) -> Tensor:
     return images
 
 
-def encode_whole(vae: Any, images: Tensor) -> Tensor:
+def encode_whole(vae: VAE, images: Tensor) -> Tensor:
     """As `encode`, by ComfyUI's own code."""
     latents = _unless_out_of_memory(vae, "encoder", lambda: vae.encode(images).float())
     if latents is None:
@@ -217,7 +218,7 @@ def encode_whole(vae: Any, images: Tensor) -> Tensor:
     return latents
 
 
-def _unless_out_of_memory(vae: Any, half: str, run: Callable[[], Tensor]) -> Tensor | None:
+def _unless_out_of_memory(vae: VAE, half: str, run: Callable[[], Tensor]) -> Tensor | None:
     """What ComfyUI's own code gives; None where the memory ran out, in its own tiles as well, and
     exact tiles can be tried."""
     try:
@@ -234,7 +235,7 @@ def _unless_out_of_memory(vae: Any, half: str, run: Callable[[], Tensor]) -> Ten
     return None
 
 
-def _overflowed(vae: Any, result: Tensor, half: str, what: str) -> bool:
+def _overflowed(vae: VAE, result: Tensor, half: str, what: str) -> bool:
     """Whether half precision made a result that is not finite, and float32 can be tried."""
     if bool(result.isfinite().all()) or vae.vae_dtype == torch.float32:
         return False
