@@ -117,3 +117,13 @@ def attach_alpha(image: Tensor, alpha: Tensor | None) -> Tensor:
         return image
     alpha = resize(alpha, image.shape[-2], image.shape[-1]).clamp(0, 1)
     return torch.cat([image, alpha.to(image)], dim=1)
+
+
+def require_image(image: Tensor) -> None:
+    """Raise BIRError unless this is (B, 3, H, W), floating-point, finite and not empty."""
+    if image.ndim != 4 or image.shape[1] != 3 or not image.is_floating_point() or not image.numel():
+        raise BIRError(
+            "The image should be a tensor (B, 3, H, W) of floating-point numbers in [0, 1], but "
+            f"{tuple(image.shape)} of {image.dtype} came; convert it first."
+        )
+    require_finite(image, "The image")

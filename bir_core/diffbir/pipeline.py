@@ -19,7 +19,7 @@ from ..diffusion.schedules import sd_alphas_cumprod
 from ..errors import BIRError
 from ..exact_vae.tiled import decode_tiled, encode_tiled
 from ..fallbacks import finite, in_fitting_tiles, whole_or_in_tiles
-from ..images import crop, pad_to_multiple, require_finite, resize
+from ..images import crop, pad_to_multiple, require_image, resize
 from ..latents import LATENT_SCALE, PADDED_MULTIPLE
 from ..memory import CPU, MemoryPlan, dtype_of, free_memory, visiting, weight_bytes
 from .memory_plan import TILES, plan_diffbir
@@ -189,13 +189,7 @@ class DiffBIR:
             BIRError: wrong shapes or settings, no memory, numbers that are not finite, or an SDE
                 sampler without the package torchsde.
         """
-        rgb = image.ndim == 4 and image.shape[1] == 3 and image.numel() > 0
-        if not rgb or not image.is_floating_point():
-            raise BIRError(
-                "The image should be a tensor (B, 3, H, W) of floating-point numbers in [0, 1], "
-                f"but {tuple(image.shape)} of {image.dtype} came; convert it first."
-            )
-        require_finite(image, "The image")
+        require_image(image)
         settings = settings or official_settings(self.version)
         require_prompts(prompt, negative, len(image), settings)
         if noise is None and SAMPLERS[settings.sampler].brownian:

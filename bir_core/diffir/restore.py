@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import BIRError
-from ..images import crop, pad_to_multiple, require_finite
+from ..images import crop, pad_to_multiple, require_finite, require_image
 from ..memory import free_memory, is_out_of_memory
 from ..networks.diffir import DiffIRStage2
 from ..networks.diffir_config import DiffIRConfig
@@ -60,7 +60,7 @@ def restore(
             "load a DiffIR stage 2 file."
         )
     config = model.config
-    _require_image(image)
+    require_image(image)
     mask = _hole(mask, image, config)
     batch, _, height, width = image.shape
     if noise is None:
@@ -84,15 +84,6 @@ def restore(
     if mask is not None:
         restored = mask * restored + (1 - mask) * image
     return restored.clamp(0, 1).contiguous()
-
-
-def _require_image(image: Tensor) -> None:
-    if image.ndim != 4 or image.shape[1] != 3 or not image.is_floating_point() or not image.numel():
-        raise BIRError(
-            "The image should be a tensor (B, 3, H, W) of floating-point numbers in [0, 1], but "
-            f"{tuple(image.shape)} of {image.dtype} came; convert it first."
-        )
-    require_finite(image, "The image")
 
 
 def _hole(mask: Tensor | None, image: Tensor, config: DiffIRConfig) -> Tensor | None:
