@@ -8,6 +8,7 @@ import torch
 from command_line import run_here
 from diffbir_models import TINY_SWINIR, TINY_UNET, filled, save_base, text_tower_weights
 from safetensors.torch import save_file
+from tolerances import CANCELLED_GRADIENT
 from torch import nn
 from training_pictures import write_pictures
 
@@ -144,8 +145,9 @@ def test_loss_and_gradients_are_those_of_the_formula(files, parameterization, no
     )
     expected.backward()
     torch.testing.assert_close(ours, expected, rtol=1e-5, atol=0)
+    largest = max(float(each.grad.abs().max()) for each in control.parameters())
     for name, value in control.named_parameters():
-        atol = 1e-4 * float(value.grad.abs().max()) + 1e-9
+        atol = 1e-4 * float(value.grad.abs().max()) + CANCELLED_GRADIENT * largest
         torch.testing.assert_close(got[name], value.grad, rtol=0, atol=atol)
     frozen = [each for name, each in loss.named_parameters() if not name.startswith("model.")]
     assert frozen and all(each.grad is None for each in frozen)
@@ -185,12 +187,12 @@ def test_starts_as_the_base_without_control(files):
     assert torch.equal(first[:, :4], unet) and not first[:, 4:].any()
 
 
-def test_learns_and_its_model_restores(folder, files, tmp_path, monkeypatch):
+def test_learns_and_its_model_restores(folder, files, one_batch, tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "LOG_EVERY", 1)
     model = train(folder, files, (), tmp_path, validation=folder / "pictures")
     values = shown(tmp_path, "network/total")
     assert len(values) == 40
-    assert sum(values[-10:]) < 0.85 * sum(values[:10])
+    assert values[-1] < 0.85 * values[0]
     quality = shown(tmp_path, "validation/psnr")
     assert len(quality) == 2 and all(0 < value < 60 for value in quality)
     assert load_model(model).info.architecture == "ir_controlnet"
