@@ -73,7 +73,8 @@ def test_half_precision_gives_the_dtype_of_its_input(dtype):
     exact = descriptor(image)
     half = descriptor.to(dtype)(image.to(dtype))
     assert half.dtype == dtype
-    torch.testing.assert_close(half.float(), exact, atol=0.05, rtol=0)
+    # Each of some twenty layers rounds to half an eps of numbers around 1; these walk at random.
+    torch.testing.assert_close(half.float(), exact, atol=16 * torch.finfo(dtype).eps, rtol=0)
 
 
 def test_callback_sees_the_progress_and_can_cancel():

@@ -22,7 +22,8 @@ def test_table(capsys):
     assert cells[" strip "] == " 3 "
     assert float(cells[" plain s "]) > 0
     assert float(cells[" streamed s "]) > 0
-    assert 0 < float(cells[" difference "]) < 1e-5
+    # 0 where both ways happen to add in the same order
+    assert 0 <= float(cells[" difference "]) < 1e-5
 
 
 def test_start():

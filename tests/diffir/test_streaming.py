@@ -5,6 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from parity import DATA, config_from_metadata, fill_by_rule, load_vectors
+from tolerances import SPLIT_NETWORK
 
 from bir_core.diffir.row_strips import Conv3x3, pixel_shuffle, shuffled_first, write_unshuffled
 from bir_core.diffir.streaming import stream
@@ -41,7 +42,7 @@ def relative_error(ours, reference):
     return float((ours - reference).abs().max() / reference.abs().max())
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 @given(
     kind=st.sampled_from(KINDS),
     layer_norm=st.sampled_from(("BiasFree", "WithBias")),
@@ -56,7 +57,7 @@ def test_equals_the_plain_network(kind, layer_norm, bias, batch, rows, columns, 
     lq = picture(network.config, batch, rows, columns)
     noise = draw_noise(batch, 0)
     streamed = stream(network, lq, noise, strip=strip)
-    assert relative_error(streamed, network(lq, noise)) < 1e-5
+    assert relative_error(streamed, network(lq, noise)) < SPLIT_NETWORK
 
 
 @pytest.mark.parametrize("name", NETS)
@@ -89,7 +90,7 @@ def test_black_image_without_biases():
     lq = torch.zeros(1, 3, 16, 16)
     noise = draw_noise(1, 0)
     streamed = stream(network, lq, noise, strip=3)
-    assert relative_error(streamed, network(lq, noise)) < 1e-5
+    assert relative_error(streamed, network(lq, noise)) < SPLIT_NETWORK
 
 
 @pytest.mark.parametrize(
@@ -188,7 +189,8 @@ def test_conv3x3_of_strips_equals_that_of_the_map(height, width, cuts, groups):
             top += cut
     image = rows.permute(2, 0, 1)[None]
     whole = torch.nn.functional.conv2d(image, weight, bias, padding=1, groups=groups)
-    torch.testing.assert_close(torch.cat(parts), whole[0].permute(1, 2, 0), rtol=0, atol=1e-5)
+    # Sums of 37 products of normal numbers, 6 in size and 30 at most, err by some EPS of that.
+    torch.testing.assert_close(torch.cat(parts), whole[0].permute(1, 2, 0), rtol=0, atol=5e-5)
 
 
 def test_shuffles_equal_those_of_torch():

@@ -38,7 +38,9 @@ def test_brownian_noise_equals_official():
     sigmas = vectors["sigmas"]
     noise = brownian_noise([1234], torch.zeros(1, 4, 4, 4), torch.tensor([1e4, 1.0, 0.1, 0.0]))
     for i, official in enumerate(vectors["noise"]):
-        torch.testing.assert_close(noise(sigmas[i], sigmas[i + 1]), official, rtol=0, atol=0)
+        # Normal numbers come from a logarithm and a cosine, whose last bits differ with the
+        # instruction set, and dividing by the root of a part of the path enlarges that.
+        torch.testing.assert_close(noise(sigmas[i], sigmas[i + 1]), official, rtol=0, atol=2e-5)
 
 
 def test_brownian_noise_is_one_path_whatever_the_steps():

@@ -116,6 +116,11 @@ def run_case(case, callback=None, vectors=VECTORS):
     return unscale(x, schedule.sigmas[-1]), told, schedule
 
 
+# Up to 50 steps, each of which errs by an EPS or two of numbers that guidance makes some times
+# larger than the result. A wrong coefficient of one step is 1e-3 and more.
+TOLERANCE = 5e-5
+
+
 def relative_error(ours, official):
     return float((ours - official).abs().max() / official.abs().max())
 
@@ -123,7 +128,7 @@ def relative_error(ours, official):
 @pytest.mark.parametrize("index", CASES)
 def test_equals_official(index):
     out, told, _ = run_case(CASES[index])
-    assert relative_error(out, VECTORS[f"out.{index}"]) <= 1e-5
+    assert relative_error(out, VECTORS[f"out.{index}"]) <= TOLERANCE
     official = list(dict.fromkeys(VECTORS[f"calls_t.{index}"].tolist()))
     assert list(dict.fromkeys(told)) == pytest.approx(official, abs=1e-3)
 
@@ -132,7 +137,7 @@ def test_equals_official(index):
 def test_equals_official_in_a_corner(index):
     case = MORE_CASES[index]
     out, told, _ = run_case(case, vectors=MORE_VECTORS)
-    assert relative_error(out, MORE_VECTORS[f"out.{index}"]) <= 1e-5
+    assert relative_error(out, MORE_VECTORS[f"out.{index}"]) <= TOLERANCE
     official = list(dict.fromkeys(MORE_VECTORS[f"calls_t.{index}"].tolist()))
     assert list(dict.fromkeys(told)) == pytest.approx(official, abs=1e-3)
 
@@ -149,7 +154,7 @@ def test_trajectory_equals_official(index):
     assert {step.steps for step in steps} == {4}
     for step, official in zip(steps, VECTORS[f"traj.{index}"], strict=True):
         ours = unscale(step.x, schedule.sigmas[step.index + 1])
-        assert relative_error(ours, official) <= 1e-5
+        assert relative_error(ours, official) <= TOLERANCE
 
 
 @pytest.mark.parametrize("index", CASES)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tolerances import EPS
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -130,9 +131,12 @@ def test_statistics_of_a_map_far_from_zero():
         parked.write(parked.values[..., left : left + 7], values[..., left : left + 7])
     parked.finish()
     exact = values.double()
-    torch.testing.assert_close(parked.mean, exact.mean(dim=(1, 2)), rtol=1e-7, atol=0)
+    # The means of the parts are numbers around 1000 in float32, right to some EPS of that. Those
+    # errors, 1e-4 and more, come into the variance of 1 times the distance of the means, 0.1. A
+    # sum of squares around 1e6 would be wrong by EPS of that, 0.1.
+    torch.testing.assert_close(parked.mean, exact.mean(dim=(1, 2)), rtol=8 * EPS, atol=0)
     variance = exact.var(dim=(1, 2), correction=0)
-    torch.testing.assert_close(parked.variance, variance, rtol=3e-5, atol=0)
+    torch.testing.assert_close(parked.variance, variance, rtol=5e-4, atol=0)
 
 
 def test_a_number_beyond_float16_is_noticed():

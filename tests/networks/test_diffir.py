@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 from parity import DATA, config_from_metadata, fill_by_rule, load_vectors
+from tolerances import IPR
 
 from bir_core.errors import BIRError
 from bir_core.networks.diffir import DiffIRStage1, DiffIRStage2, DIRformerBlock
@@ -13,7 +14,6 @@ from bir_core.networks.diffir_prior import CPEN, IPRDenoiser, IPRDiffusion, draw
 
 NETS = sorted(path.stem for path in DATA.glob("diffir_net_*.safetensors"))
 CPENS = sorted(path.stem for path in DATA.glob("diffir_cpen_*.safetensors"))
-IPR_TOLERANCE = {"rtol": 0, "atol": 1e-6}
 
 
 def assert_close_to_maximum(ours, official, tolerance=1e-4):
@@ -45,7 +45,7 @@ def test_stage_1_equals_official(name):
     )
     lq = pad(vectors["input"], metadata)
     hq = pad(vectors["gt"], metadata, config.scale)
-    torch.testing.assert_close(network.encode(lq, hq), vectors["s1_ipr"], **IPR_TOLERANCE)
+    torch.testing.assert_close(network.encode(lq, hq), vectors["s1_ipr"], **IPR)
     height, width = vectors["s1_out"].shape[-2:]
     assert_close_to_maximum(network(lq, hq)[..., :height, :width], vectors["s1_out"])
 
@@ -61,19 +61,14 @@ def test_stage_2_equals_official(name):
     )
     lq, noise = pad(vectors["input"], metadata), vectors["s2_noise"]
     cond = network.encode_condition(lq)
-    torch.testing.assert_close(cond, vectors["s2_cond"], **IPR_TOLERANCE)
+    torch.testing.assert_close(cond, vectors["s2_cond"], **IPR)
     states = [noise, *network.reverse(noise, cond)]
     for index, t in enumerate(reversed(range(4))):
-        # steps_in[t] and steps_x0[t] are what enters and leaves the denoiser at time t
-        entering = next(z for z in vectors["s2_steps_in"] if torch.allclose(z, states[index]))
-        position = [torch.equal(entering, z) for z in vectors["s2_steps_in"]].index(True)
-        torch.testing.assert_close(
-            network.denoise(states[index], t, cond),
-            vectors["s2_steps_x0"][position],
-            rtol=0,
-            atol=2e-6,
-        )
-    torch.testing.assert_close(states[-1], vectors["s2_ipr"], **IPR_TOLERANCE)
+        # what enters and leaves the denoiser, in the order of its calls
+        torch.testing.assert_close(states[index], vectors["s2_steps_in"][index], **IPR)
+        denoised = network.denoise(states[index], t, cond)
+        torch.testing.assert_close(denoised, vectors["s2_steps_x0"][index], **IPR)
+    torch.testing.assert_close(states[-1], vectors["s2_ipr"], **IPR)
     height, width = vectors["s2_out"].shape[-2:]
     assert_close_to_maximum(network(lq, noise)[..., :height, :width], vectors["s2_out"])
 
@@ -87,7 +82,7 @@ def test_training_pass_and_gradients_equal_official(name):
     states = network.reverse(
         network.diffusion.q_sample(z_s1, vectors["train_noise"]), network.encode_condition(lq)
     )
-    torch.testing.assert_close(torch.stack(states), vectors["train_ipr_list"], rtol=0, atol=2e-6)
+    torch.testing.assert_close(torch.stack(states), vectors["train_ipr_list"], **IPR)
     out = network.G(lq, states[-1])
     assert_close_to_maximum(out, vectors["train_out"])
     pixel, prior = (out - target).abs().mean(), (states[-1] - z_s1).abs().mean()
@@ -118,7 +113,7 @@ def test_cpen_equals_official(name):
         lq = torch.cat([lq, torch.nn.functional.pixel_unshuffle(vectors["gt"], 4)], dim=1)
     network = CPEN(lq.shape[1], settings["n_encoder_res"])
     fill_by_rule(network, int(metadata["seed0"]), prefix="E.")
-    torch.testing.assert_close(network(lq), vectors["ipr"], **IPR_TOLERANCE)
+    torch.testing.assert_close(network(lq), vectors["ipr"], **IPR)
 
 
 @pytest.mark.parametrize("kind", ["withbias", "biasfree"])
@@ -155,11 +150,11 @@ def test_reverse_loop_equals_official():
     z = vectors["z_T"]
     for step, t in enumerate(reversed(range(4))):
         z_0 = denoise(z, t, vectors["cond"])
-        torch.testing.assert_close(z_0, vectors["x0"][step], **IPR_TOLERANCE)
+        torch.testing.assert_close(z_0, vectors["x0"][step], **IPR)
         z = diffusion.posterior_mean(z_0, z, t)
-        torch.testing.assert_close(z, vectors["z"][step], **IPR_TOLERANCE)
+        torch.testing.assert_close(z, vectors["z"][step], **IPR)
     torch.testing.assert_close(
-        diffusion.q_sample(vectors["z_gt"], vectors["z_T"]), vectors["q_sample"], **IPR_TOLERANCE
+        diffusion.q_sample(vectors["z_gt"], vectors["z_T"]), vectors["q_sample"], **IPR
     )
 
 
@@ -174,7 +169,7 @@ def test_schedules_equal_official():
         )
         for table in ("betas", "alphas_cumprod", "posterior_mean_coef1", "posterior_mean_coef2"):
             ours = torch.as_tensor(getattr(diffusion, table), dtype=torch.float32)
-            torch.testing.assert_close(ours, vectors[f"{prefix}/{table}"], **IPR_TOLERANCE)
+            torch.testing.assert_close(ours, vectors[f"{prefix}/{table}"], **IPR)
 
 
 @torch.no_grad()

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from command_line import command, environment, run_here
+from tolerances import CANCELLED_GRADIENT, SPLIT_GRADIENT
 from training_pictures import write_pictures
 from webdataset import ShardWriter
 
@@ -91,27 +92,25 @@ def assert_shows_pictures(output):
     events.Reload()
     assert events.Tags()["images"] == [f"validation/{index}" for index in range(4)]
     images = events.Images("validation/0")
-    assert [image.step for image in images] == [20, 40, 60]
+    assert [image.step for image in images] == [10, 20, 30]
     assert (images[-1].width, images[-1].height) == (3 * 96, 72)
 
 
-def test_stage_1_learns_and_its_model_opens(pictures, tmp_path, monkeypatch):
+def test_stage_1_learns_and_its_model_opens(pictures, one_batch, tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "LOG_EVERY", 1)
-    model = run_recipe(
-        load_recipe("smoke_s1"), data=pictures, output=tmp_path, validation=pictures, device="cpu"
-    )
+    recipe = load_recipe("smoke_s1", ("iterations=30", "validation.every=10"))
+    model = run_recipe(recipe, data=pictures, output=tmp_path, validation=pictures, device="cpu")
     values = losses(tmp_path, "network/total")
-    assert len(values) == 60
-    assert sum(values[-10:]) < 0.9 * sum(values[:10])
+    assert len(values) == 30
+    assert values[-1] < 0.85 * values[0]
     quality = losses(tmp_path, "validation/psnr")
-    assert len(quality) == 3
+    assert len(quality) == 3 and all(10 < value < 60 for value in quality)
     assert_shows_pictures(tmp_path)
-    assert quality[-1] > quality[0]
     assert load_model(model).info.architecture == "diffir_s1"
     assert load_model(tmp_path / "best.safetensors").info.scale == 4
 
 
-def test_stage_2_learns_in_two_phases(pictures, stage1_file, tmp_path, monkeypatch):
+def test_stage_2_learns_in_two_phases(pictures, stage1_file, one_batch, tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "LOG_EVERY", 1)
     recipe = load_recipe("smoke_s2")
     model = run_recipe(
@@ -119,10 +118,11 @@ def test_stage_2_learns_in_two_phases(pictures, stage1_file, tmp_path, monkeypat
     )
     prior = losses(tmp_path, "encoder/total")
     assert len(prior) == recipe.encoder_iterations - 1
-    assert prior[-1] < 0.9 * prior[0]
+    assert prior[-1] < 0.6 * prior[0]
     joint = losses(tmp_path, "network/total")
     assert len(prior) + len(joint) == recipe.iterations
-    assert sum(joint[-10:]) < 0.9 * sum(joint[:10])
+    # At first the new moments of Adam make it rise.
+    assert joint[-1] < 0.8 * max(joint[:15])
     assert load_model(model, architecture="diffir_s2")(torch.rand(1, 3, 8, 8)).shape[-1] == 32
 
 
@@ -203,11 +203,11 @@ def test_a_killed_training_goes_on_to_the_same_bytes(
 
 def test_interrupting_at_the_change_of_phases_is_exact(pictures, stage1_file, tmp_path):
     """The state right before phase 2 begins must not carry the moments of phase 1 over."""
-    changes = ("save_every=19", "iterations=22")
+    changes = ("encoder_iterations=4", "save_every=3", "iterations=6")
     recipe = load_recipe("smoke_s2", changes)
     options = {"data": pictures, "files": StartFiles(stage1=stage1_file), "device": "cpu"}
     whole = run_recipe(recipe, output=tmp_path / "whole", **options)
-    first = load_recipe("smoke_s2", (*changes, "iterations=19"))
+    first = load_recipe("smoke_s2", (*changes, "iterations=3"))
     run_recipe(first, output=tmp_path / "part", **options)
     part = run_recipe(recipe, output=tmp_path / "part", resume=True, **options)
     assert part.read_bytes() == whole.read_bytes()
@@ -238,9 +238,11 @@ def test_two_accumulated_micro_batches_are_one_batch_of_twice_the_size(pictures,
         recipe = load_recipe("smoke_s1", changes)
         run_recipe(recipe, data=tmp_path / "pairs", output=output, device="cpu")
         models.append(read_state(output / "state.safetensors").part("optimizer.network"))
-    for name, value in models[0].items():
-        if name.endswith("exp_avg"):
-            torch.testing.assert_close(value, models[1][name], rtol=1e-4, atol=1e-8)
+    one, two = ({n: value for n, value in each.items() if n.endswith("exp_avg")} for each in models)
+    largest = max(float(value.abs().max()) for value in one.values())
+    for name, value in one.items():
+        atol = SPLIT_GRADIENT * float(value.abs().max()) + CANCELLED_GRADIENT * largest
+        torch.testing.assert_close(two[name], value, rtol=0, atol=atol)
 
 
 def test_gradient_clipping(pictures, tmp_path):

@@ -53,7 +53,8 @@ def test_joint_phase_gives_the_official_losses_and_gradients(name):
 def test_first_phase_reaches_condition_and_denoiser_only():
     stage1, model, batch, vectors = stages("realsr_x4")
     losses = losses_with_noise(PriorLoss(model, stage1), batch, vectors["train_noise"])
-    torch.testing.assert_close(losses["total"].double(), vectors["train_losses"][1].double())
+    official = vectors["train_losses"][1].double()
+    torch.testing.assert_close(losses["total"].double(), official, rtol=2e-5, atol=0)
     losses["total"].backward()
     touched = {name.split(".")[0] for name, p in model.named_parameters() if p.grad is not None}
     assert touched == {"condition", "denoise"}

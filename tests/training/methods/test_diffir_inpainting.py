@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from tolerances import CANCELLED_GRADIENT
 from torch.nn import functional as F
 from training_steps import first_step
 
@@ -46,23 +47,24 @@ def shown(output, name):
 
 def fell(output, name, share):
     values = shown(output, name)
-    assert len(values) == 40
-    return sum(values[-10:]) < share * sum(values[:10])
+    assert len(values) == 20
+    return values[-1] < share * values[0]
 
 
-def test_both_stages_learn_and_the_model_opens(pictures, tmp_path, monkeypatch):
+def test_both_stages_learn_and_the_model_opens(pictures, one_batch, tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "LOG_EVERY", 1)
-    first = train("smoke_inpainting_s1", pictures, tmp_path / "1", validation=pictures)
+    short = ("iterations=20", "validation.every=10")
+    first = train("smoke_inpainting_s1", pictures, tmp_path / "1", *short, validation=pictures)
     assert fell(tmp_path / "1", "network/total", 0.5)
     assert fell(tmp_path / "1", "network/known", 0.5)
-    assert fell(tmp_path / "1", "discriminator/total", 0.95)
+    assert fell(tmp_path / "1", "discriminator/total", 0.8)
     quality = shown(tmp_path / "1", "validation/psnr")
-    assert quality[-1] > quality[0]
+    assert len(quality) == 2 and all(5 < value < 60 for value in quality)
     assert load_model(first).info.architecture == "diffir_s1"
     files = StartFiles(stage1=first)
-    second = train("smoke_inpainting_s2", pictures, tmp_path / "2", files=files)
+    second = train("smoke_inpainting_s2", pictures, tmp_path / "2", *short, files=files)
     assert fell(tmp_path / "2", "network/total", 0.7)
-    assert fell(tmp_path / "2", "network/prior", 0.7)
+    assert fell(tmp_path / "2", "network/prior", 0.8)
     model = load_model(second, architecture="diffir_s2")
     assert model.info.task == "inpainting"
     image, mask = torch.rand(1, 3, 24, 40), torch.zeros(1, 1, 24, 40)
@@ -142,7 +144,7 @@ def close(gradients, wanted):
     largest = max(float(each.abs().max()) for each in wanted)
     for ours, theirs in zip(gradients, wanted, strict=True):
         # Biases before a batch norm have no gradient but rounding.
-        atol = 2e-3 * float(theirs.abs().max()) + 1e-5 * largest
+        atol = 2e-3 * float(theirs.abs().max()) + CANCELLED_GRADIENT * largest
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=atol)
 
 

@@ -8,6 +8,7 @@ import torch
 from command_line import run_here
 from diffbir_models import TINY_SWINIR, TINY_UNET, filled, save_base, text_tower_weights
 from safetensors.torch import save_file
+from tolerances import CANCELLED_GRADIENT
 from torch import nn
 from training_pictures import write_pictures
 
@@ -144,8 +145,9 @@ def test_loss_and_gradients_are_those_of_the_formula(files, parameterization, no
     )
     expected.backward()
     torch.testing.assert_close(ours, expected, rtol=1e-5, atol=0)
+    largest = max(float(each.grad.abs().max()) for each in control.parameters())
     for name, value in control.named_parameters():
-        atol = 1e-4 * float(value.grad.abs().max()) + 1e-9
+        atol = 1e-4 * float(value.grad.abs().max()) + CANCELLED_GRADIENT * largest
         torch.testing.assert_close(got[name], value.grad, rtol=0, atol=atol)
     frozen = [each for name, each in loss.named_parameters() if not name.startswith("model.")]
     assert frozen and all(each.grad is None for each in frozen)
@@ -185,12 +187,12 @@ def test_starts_as_the_base_without_control(files):
     assert torch.equal(first[:, :4], unet) and not first[:, 4:].any()
 
 
-def test_learns_and_its_model_restores(folder, files, tmp_path, monkeypatch):
+def test_learns_and_its_model_restores(folder, files, one_batch, tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "LOG_EVERY", 1)
     model = train(folder, files, (), tmp_path, validation=folder / "pictures")
     values = shown(tmp_path, "network/total")
     assert len(values) == 40
-    assert sum(values[-10:]) < 0.85 * sum(values[:10])
+    assert values[-1] < 0.85 * values[0]
     quality = shown(tmp_path, "validation/psnr")
     assert len(quality) == 2 and all(0 < value < 60 for value in quality)
     assert load_model(model).info.architecture == "ir_controlnet"
@@ -242,12 +244,12 @@ def test_validation_is_the_pipeline_of_the_package(files):
 def test_a_cut_training_goes_on_to_the_same_bytes(folder, files, tmp_path, changes):
     if any("captions" in change for change in changes):
         pytest.importorskip("open_clip")
-    changes = ("validation.every=2", *changes, "save_every=2")
+    changes = ("validation.every=2", "data.batch=2", *changes, "save_every=2")
     before = torch.get_rng_state()
     more = {"validation": folder / "pictures"} if "precision=bf16" in changes else {}
-    train(folder, files, (*changes, "iterations=5"), tmp_path / "whole", **more)
+    train(folder, files, (*changes, "iterations=4"), tmp_path / "whole", **more)
     train(folder, files, (*changes, "iterations=2"), tmp_path / "cut", **more)
-    train(folder, files, (*changes, "iterations=5"), tmp_path / "cut", resume=True, **more)
+    train(folder, files, (*changes, "iterations=4"), tmp_path / "cut", resume=True, **more)
     for name in ("model.safetensors", "state.safetensors"):
         assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     assert torch.equal(before, torch.get_rng_state())

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from tolerances import SPLIT_GRADIENT
 from training_pictures import write_pictures
 
 from bir_core import load_model
@@ -62,12 +63,13 @@ def test_one_step_is_adam_on_the_sum_of_squares_of_the_whole_batch(
     after = dict(trained.named_parameters())
     for index, (name, before) in enumerate(model.named_parameters()):
         gradient = before.grad
-        atol = 1e-5 * float(gradient.abs().max()) + 1e-4
-        torch.testing.assert_close(moments[f"{index}.exp_avg"], 0.1 * gradient, rtol=0, atol=atol)
+        tolerance = SPLIT_GRADIENT * float(gradient.abs().max())
+        moment = moments[f"{index}.exp_avg"] / 0.1
+        torch.testing.assert_close(moment, gradient, rtol=0, atol=tolerance)
         # Adam's first step, m / (1 - beta1) = g and v / (1 - beta2) = g^2; where g is as small as
-        # the rounding of the two ways to sum, its sign is left to chance.
+        # the difference of the two ways to sum, its sign is left to chance.
         expected = before.detach() - 2e-3 * gradient / (gradient.abs() + 1e-8)
-        clear = gradient.abs() > 1e-2
+        clear = gradient.abs() > tolerance
         torch.testing.assert_close(after[name][clear], expected[clear], rtol=0, atol=2e-5)
     assert clear.all()  # of the last bias
 
@@ -86,19 +88,21 @@ def test_any_split_over_micro_batches_or_processes_is_one_batch():
             (loss(batch)["total"] / parts).backward()  # as loop and processes average
         gradients.append(model.conv_hr.weight.grad.clone())
     for split in gradients[1:]:
-        torch.testing.assert_close(split, gradients[0], rtol=1e-4, atol=1e-3)
+        atol = SPLIT_GRADIENT * float(gradients[0].abs().max())
+        torch.testing.assert_close(split, gradients[0], rtol=0, atol=atol)
     mse = loss(Batch(lq, hq, torch.Generator()))["mse"]
     torch.testing.assert_close(mse, (model(lq) - hq).detach().square().mean())
 
 
-def test_learns_and_its_model_opens(pictures, tmp_path, monkeypatch):
+def test_learns_and_its_model_opens(pictures, one_batch, tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "LOG_EVERY", 1)
-    model = train("smoke_swinir", (), pictures, tmp_path, validation=pictures)
+    changes = ("iterations=30", "validation.every=15", "data.batch=2")
+    model = train("smoke_swinir", changes, pictures, tmp_path, validation=pictures)
     values = shown(tmp_path, "network/total")
-    assert len(values) == 60
-    assert sum(values[-10:]) < 0.85 * sum(values[:10])
+    assert len(values) == 30
+    assert values[-1] < 0.85 * values[0]
     quality = shown(tmp_path, "validation/psnr")
-    assert quality[-1] > quality[0]
+    assert len(quality) == 2 and all(5 < value < 60 for value in quality)
     network = load_model(model)
     assert network.info.architecture == "swinir"
     lq = read_picture(pictures / "picture_0.png").image
@@ -110,11 +114,11 @@ def test_learns_and_its_model_opens(pictures, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("changes", [("data.pool=4",), ("data.accumulate=2", "precision=bf16")])
 def test_a_cut_training_goes_on_to_the_same_bytes(pictures, tmp_path, changes):
-    changes = (*changes, "save_every=2", "network.drop_path=0.5")
+    changes = (*changes, "data.batch=2", "save_every=2", "network.drop_path=0.5")
     before = torch.get_rng_state()
-    train("smoke_swinir", (*changes, "iterations=5"), pictures, tmp_path / "whole")
+    train("smoke_swinir", (*changes, "iterations=4"), pictures, tmp_path / "whole")
     train("smoke_swinir", (*changes, "iterations=2"), pictures, tmp_path / "cut")
-    train("smoke_swinir", (*changes, "iterations=5"), pictures, tmp_path / "cut", resume=True)
+    train("smoke_swinir", (*changes, "iterations=4"), pictures, tmp_path / "cut", resume=True)
     for name in ("model.safetensors", "state.safetensors"):
         assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     assert torch.equal(before, torch.get_rng_state())
