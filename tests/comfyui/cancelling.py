@@ -6,20 +6,26 @@ import pytest
 from comfyui.harness import Failed, Prompt, Server, node
 
 
-def cancel_at(
-    server: Server, prompt: Prompt, loader: str, call: int
-) -> tuple[list[dict[str, Any]], int]:
-    """Run a prompt up to call number `call` of the network that the node `loader` loads (see
-    TestHold), and cancel it there.
-
-    Returns:
-        The messages that came before, and the number of calls that began after.
-    """
+def hold_at(prompt: Prompt, loader: str, call: int) -> None:
+    """Stop a prompt at call number `call` of the network that the node `loader` loads, until it is
+    cancelled: see TestHold."""
     for each in prompt.values():
         for name, value in each["inputs"].items():
             if value == [loader, 0]:
                 each["inputs"][name] = ["hold", 0]
     prompt["hold"] = node("TestHold", network=[loader, 0], call=call)
+
+
+def cancel_at(
+    server: Server, prompt: Prompt, loader: str, call: int
+) -> tuple[list[dict[str, Any]], int]:
+    """Run a prompt up to call number `call` of the network that the node `loader` loads, and cancel
+    it there.
+
+    Returns:
+        The messages that came before, and the number of calls that began after.
+    """
+    hold_at(prompt, loader, call)
     said = []
     with server.messages("cancel") as messages:
         prompt_id = server.queue(prompt, "cancel")
