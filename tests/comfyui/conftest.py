@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from comfyui.diffbir_models import write_diffbir_models
 from comfyui.harness import (
+    FAILED,
     RUNNING,
     Prompt,
     Server,
@@ -22,8 +23,6 @@ from comfyui.harness import (
 )
 from comfyui.models import write_models
 from numpy.typing import NDArray
-
-FAILED = pytest.StashKey[bool]()
 
 
 @pytest.hookimpl(wrapper=True)

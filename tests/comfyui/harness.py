@@ -29,6 +29,8 @@ PACK_PARTS = ("__init__.py", "pyproject.toml", "bir_core", "nodes", "workflows")
 Prompt = dict[str, dict[str, Any]]
 # The servers that a `with` holds.
 RUNNING: list["Server"] = []
+# Whether a part of a test has failed, in the stash of its item.
+FAILED = pytest.StashKey[bool]()
 
 
 def find_comfyui() -> Path | None:
