@@ -8,6 +8,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import torch
+from progress import run
 
 from bir_core.checkpoints import save_checkpoint
 from bir_core.cli import main
@@ -28,15 +29,7 @@ def environment():
 
 def run_bir(*arguments, **options):
     """Run `bir` to its end, from the repository's root."""
-    return subprocess.run(
-        command(*arguments),
-        cwd=ROOT,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=120,
-        **options,
-    )
+    return run(command(*arguments), cwd=ROOT, env=environment(), **options)
 
 
 def run_here(*arguments):

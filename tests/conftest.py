@@ -1,11 +1,18 @@
 """Set-up shared by all tests."""
 
 import importlib.util
+import os
 from pathlib import Path
 
 import hypothesis
 import pytest
-import torch
+
+# Before torch is imported, here and in the processes that tests start: its threads should sleep
+# while they wait. One that spins keeps a core from the thread that it waits for: where as many
+# programs as cores are busy, small networks take five times as long.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import torch  # noqa: E402
 from _pytest.terminal import TerminalReporter
 
 # How long an example takes says more about what else the machine does than about the code. The

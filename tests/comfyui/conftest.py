@@ -11,9 +11,41 @@ from typing import Any
 import numpy as np
 import pytest
 from comfyui.diffbir_models import write_diffbir_models
-from comfyui.harness import Prompt, Server, find_comfyui, find_python, node, unique_copy
+from comfyui.harness import (
+    FAILED,
+    RUNNING,
+    Prompt,
+    Server,
+    find_comfyui,
+    find_python,
+    node,
+    unique_copy,
+)
 from comfyui.models import write_models
 from numpy.typing import NDArray
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo) -> Any:
+    """Show with a failure what the servers say that the test has used, and remember it."""
+    report = yield
+    if report.failed:
+        item.stash[FAILED] = True
+        for each in RUNNING:
+            if each.touched:
+                report.sections.append((f"end of the log of {each.pack_name}", each.log()[-3000:]))
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Any:
+    """Leave the next test servers that run, and nothing in them. A fixture would not do: it is not
+    set up where a fixture of the module fails, and that may have queued prompts."""
+    try:
+        return (yield)
+    finally:
+        for each in RUNNING:
+            each.settle(item.stash.get(FAILED, False))
 
 
 @pytest.fixture(scope="session")

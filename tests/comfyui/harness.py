@@ -1,4 +1,4 @@
-"""A real ComfyUI: found, started, spoken to over HTTP.
+"""A real ComfyUI: found, started, spoken to over HTTP, and left without anything of a test.
 
 ComfyUI is looked for in COMFYUI_PATH and in comfy-cli's usual places, its Python in COMFYUI_PYTHON
 and in the environments that usually lie in its folder. Without it these tests are skipped.
@@ -22,10 +22,15 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from progress import GivenUp, bounded
 
 PACK = Path(__file__).resolve().parents[2]
 PACK_PARTS = ("__init__.py", "pyproject.toml", "bir_core", "nodes", "workflows")
 Prompt = dict[str, dict[str, Any]]
+# The servers that a `with` holds.
+RUNNING: list["Server"] = []
+# Whether a part of a test has failed, in the stash of its item.
+FAILED = pytest.StashKey[bool]()
 
 
 def find_comfyui() -> Path | None:
@@ -84,6 +89,8 @@ class Server:
         shutil.copy(
             Path(__file__).with_name("probe_nodes.py"), base / "custom_nodes" / "probe_nodes.py"
         )
+        self.touched = False  # by the test that runs
+        self.listeners: list[Messages] = []
         self.command = [
             *(python, str(comfyui / "main.py"), "--cpu", "--port", str(self.port)),
             *("--base-directory", str(base), "--disable-api-nodes"),
@@ -98,45 +105,95 @@ class Server:
             copy_pack(pack)
 
     def __enter__(self) -> "Server":
+        self.start()
+        RUNNING.append(self)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        RUNNING.remove(self)
+        self.stop()
+
+    def start(self) -> None:
+        """Start ComfyUI with an empty log, and wait until it answers."""
         environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
         environment.pop("PYTHONPATH", None)
         with open(self.log_path, "wb") as log:
             self.process = subprocess.Popen(
                 self.command, stdout=log, stderr=subprocess.STDOUT, env=environment
             )
-        deadline = time.monotonic() + 300  # a busy machine takes minutes
-        while True:
-            try:
-                self.get("/system_stats")
-                return self
-            except urllib.error.URLError:
-                if self.process.poll() is not None or time.monotonic() > deadline:
-                    self.process.kill()
-                    pytest.fail(f"ComfyUI did not start:\n{self.log()[-3000:]}", pytrace=False)
-                time.sleep(0.2)
+        try:
+            with bounded("the first answer of ComfyUI", self.process.pid):
+                while self.process.poll() is None and not self.answers():
+                    time.sleep(0.2)
+        finally:
+            if self.process.poll() is not None:
+                pytest.fail(f"ComfyUI did not start:\n{self.log()[-3000:]}", pytrace=False)
 
-    def __exit__(self, *exception: object) -> None:
-        self.process.terminate()
-        self.process.wait(30)
+    def stop(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def restart(self) -> None:
+        """The same server anew: folder and port stay, what its process has kept is gone."""
+        self.stop()
+        self.start()
+
+    def settle(self, failed: bool) -> None:
+        """Leave nothing of the test that has ended, in which a `failed` one may have left anything:
+        damaged networks in the cache, limits, a state that no next test expects."""
+        while self.listeners:
+            self.listeners.pop().close()
+        if self.process.poll() is not None or (failed and self.touched):
+            self.restart()
+        else:
+            try:
+                self.cancel_all()
+            except (GivenUp, OSError):
+                self.restart()
+        self.touched = False
+
+    def cancel_all(self) -> None:
+        """Empty the queue and wait until the prompt that runs has ended, cancelled or not."""
+        with bounded("the end of all prompts", self.process.pid):
+            for pause in pauses():
+                queue = json.loads(self.request("/queue"))
+                if not queue["queue_running"] and not queue["queue_pending"]:
+                    return
+                self.request("/queue", {"clear": True})
+                self.request("/interrupt", {})  # each time: what only starts now forgets it
+                time.sleep(pause)
 
     def log(self) -> str:
         return self.log_path.read_text(encoding="utf-8", errors="replace")
 
+    def answers(self) -> bool:
+        try:
+            self.request("/system_stats")
+        except urllib.error.URLError:
+            return False
+        return True
+
+    def request(self, path: str, content: dict[str, Any] | None = None) -> bytes:
+        """GET, or POST of a content; for as long as it takes, see `bounded`."""
+        self.touched = True
+        data = None if content is None else json.dumps(content).encode()
+        request = urllib.request.Request(
+            self.url + path, data, {"Content-Type": "application/json"}
+        )
+        with urllib.request.urlopen(request) as answer:
+            text: bytes = answer.read()
+            return text
+
     def fetch(self, path: str) -> bytes:
-        with urllib.request.urlopen(self.url + path, timeout=60) as answer:
-            content: bytes = answer.read()
-            return content
+        with bounded(f"an answer to {path}", self.process.pid):
+            return self.request(path)
 
     def get(self, path: str) -> Any:
         return json.loads(self.fetch(path))
 
     def post(self, path: str, content: dict[str, Any]) -> Any:
-        data = json.dumps(content).encode()
-        request = urllib.request.Request(
-            self.url + path, data, {"Content-Type": "application/json"}
-        )
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            text = answer.read()
+        with bounded(f"an answer to {path}", self.process.pid):
+            text = self.request(path, content)
         return json.loads(text) if text else None
 
     def queue(self, prompt: Prompt, client_id: str = "tests") -> str:
@@ -147,57 +204,90 @@ class Server:
         prompt_id: str = answer["prompt_id"]
         return prompt_id
 
-    def wait(self, prompt_id: str, seconds: float = 120) -> dict[str, Any]:
+    def wait(self, prompt_id: str) -> dict[str, Any]:
         """The outputs of a prompt by node id, once it has finished."""
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            entry = self.get(f"/history/{prompt_id}").get(prompt_id)
-            if entry is not None:
-                for kind, details in entry["status"]["messages"]:
-                    if kind in ("execution_error", "execution_interrupted"):
-                        raise Failed(kind, details)
-                outputs: dict[str, Any] = entry["outputs"]
-                return outputs
-            time.sleep(0.02)
-        raise TimeoutError(f"prompt {prompt_id} did not finish in {seconds} s")
+        entry = self.ended(prompt_id)
+        for kind, details in entry["status"]["messages"]:
+            if kind in ("execution_error", "execution_interrupted"):
+                raise Failed(kind, details)
+        outputs: dict[str, Any] = entry["outputs"]
+        return outputs
+
+    def ended(self, prompt_id: str) -> dict[str, Any]:
+        """The entry of a prompt in the history, once it is there."""
+        path = f"/history/{prompt_id}"
+        with bounded(f"the end of the prompt {prompt_id}", self.process.pid):
+            ticks = pauses()
+            while prompt_id not in (history := json.loads(self.request(path))):
+                time.sleep(next(ticks))
+        entry: dict[str, Any] = history[prompt_id]
+        return entry
 
     def run(self, prompt: Prompt) -> dict[str, Any]:
         return self.wait(self.queue(prompt))
 
     def messages(self, client_id: str) -> "Messages":
-        return Messages(self.port, client_id)
+        listener = Messages(self, client_id)
+        self.listeners.append(listener)
+        return listener
+
+
+def pauses() -> Iterator[float]:
+    """Seconds to sleep between two questions: about a tenth of the time that has gone by, so that
+    questions cost little, and of a standing server not a sign of life."""
+    pause = 0.01
+    while True:
+        yield pause
+        pause = min(1.1 * pause, 1.0)
 
 
 class Messages:
     """The text messages that the server sends to one client: a websocket, read only."""
 
-    def __init__(self, port: int, client_id: str) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout=60)
+    def __init__(self, server: Server, client_id: str) -> None:
+        self.server = server
+        server.touched = True
+        self.socket = socket.create_connection(("127.0.0.1", server.port))
         key = base64.b64encode(os.urandom(16)).decode()
         self.socket.sendall(
-            f"GET /ws?clientId={client_id} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n"
+            f"GET /ws?clientId={client_id} HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\n"
             "Upgrade: websocket\r\nConnection: Upgrade\r\n"
             f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
         )
         self.stream = self.socket.makefile("rb")
-        while self.stream.readline().strip():
-            pass
+        with bounded("a websocket", server.process.pid):
+            while self.stream.readline().strip():
+                pass
 
     def __enter__(self) -> "Messages":
         return self
 
     def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
         self.stream.close()
         self.socket.close()
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         while True:
-            kind, length = self.stream.read(2)
-            if length >= 126:
-                length = int.from_bytes(self.stream.read(2 if length == 126 else 8), "big")
-            payload = self.stream.read(length)
-            if kind & 0x0F == 1:
+            with bounded("a message over the websocket", self.server.process.pid):
+                kind, payload = self.frame()
+            if kind == 1:
                 yield json.loads(payload)
+
+    def frame(self) -> tuple[int, bytes]:
+        """Kind and content of the next frame."""
+        kind, length = self.bytes(2)
+        if length >= 126:
+            length = int.from_bytes(self.bytes(2 if length == 126 else 8), "big")
+        return kind & 0x0F, self.bytes(length)
+
+    def bytes(self, count: int) -> bytes:
+        got = self.stream.read(count)
+        if len(got) < count:
+            raise ConnectionError("Expected a message, but the server ended; see its log.")
+        return got
 
 
 def copy_pack(target: Path) -> None:

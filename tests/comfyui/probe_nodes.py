@@ -1,14 +1,24 @@
-"""Test-only nodes: put tensors of any shape into a graph, and see exactly what comes out of it."""
+"""Test-only nodes: put tensors of any shape into a graph, see exactly what comes out of it, and
+stop the work at a place that no clock decides."""
 
 import json
 import os
 import sys
+import time
 
+import comfy.model_management
+import comfy.utils
 import folder_paths
 import numpy as np
 import torch
+from aiohttp import web
 from comfy.patcher_extension import WrappersMP
 from comfy_api.latest import ComfyExtension, io
+from server import PromptServer
+
+# Every step of the progress is told: how many would be depends on the speed of the machine.
+comfy.utils.PROGRESS_THROTTLE_MIN_INTERVAL = 0
+comfy.utils.PROGRESS_THROTTLE_MIN_PERCENT = 0
 
 
 class TestLoadTensor(io.ComfyNode):
@@ -182,6 +192,60 @@ class TestReverseTiles(io.ComfyNode):
         return io.NodeOutput(patched)
 
 
+class TestHold(io.ComfyNode):
+    """A network whose work stops at its call number `call` until the prompt is cancelled, and goes
+    on then. Calls are those of the diffusion model, of other networks the convolutions.
+
+    The message test_held says that it has stopped; /test_hold answers with the number of calls that
+    began before and after cancel, and lifts the hold.
+    """
+
+    convolution = staticmethod(torch.nn.functional.conv2d)
+    counts: dict = {}
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="TestHold",
+            category="test",
+            inputs=[io.AnyType.Input("network"), io.Int.Input("call", min=1)],
+            outputs=[io.AnyType.Output()],
+            not_idempotent=True,
+        )
+
+    @classmethod
+    def execute(cls, network, call):
+        TestHold.counts = counts = {"before": 0, "after": 0}
+
+        def count():
+            counts["after" if counts.get("cancelled") else "before"] += 1
+            if counts["before"] == call and not counts.get("cancelled"):
+                server = PromptServer.instance
+                server.send_sync("test_held", {}, server.client_id)
+                while not comfy.model_management.processing_interrupted():
+                    time.sleep(0.02)
+                counts["cancelled"] = True
+
+        def counted(executor, *args, **options):
+            count()
+            return executor(*args, **options)
+
+        if hasattr(network, "add_wrapper_with_key"):
+            network = network.clone()
+            network.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "test", counted)
+        else:
+            torch.nn.functional.conv2d = lambda *args, **options: counted(
+                TestHold.convolution, *args, **options
+            )
+        return io.NodeOutput(network)
+
+
+@PromptServer.instance.routes.get("/test_hold")
+async def lift_hold(_):
+    torch.nn.functional.conv2d = TestHold.convolution
+    return web.json_response(TestHold.counts)
+
+
 class TestSaveLatent(io.ComfyNode):
     """Writes a LATENT to the output folder with every bit."""
 
@@ -211,6 +275,7 @@ class TestExtension(ComfyExtension):
             TestDrawNoise,
             TestZeroConditioning,
             TestSaveLatent,
+            TestHold,
             TestMemoryLimit,
             TestReverseTiles,
         ]

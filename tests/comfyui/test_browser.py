@@ -8,8 +8,10 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
-from comfyui.harness import PACK, Server
+from comfyui.harness import FAILED, PACK, Server
+from progress import bounded
 
 sync_api = pytest.importorskip(
     "playwright.sync_api", reason="no browser tests: the package playwright is not installed"
@@ -21,44 +23,110 @@ SETTINGS = {
     "Comfy.Notification.ShowVersionUpdates": False,
 }
 READY = "window.app?.vueAppReady && app.isGraphReady && !document.querySelector('#splash-loader')"
+RENDERERS = ("canvas", "nodes 2.0")
+# Boxes of the nodes, once ten frames in a row have left them as they are.
+SETTLED_BOXES = """async () => {
+    const boxes = () => JSON.stringify(
+        app.rootGraph.nodes.map(node => Array.from(node.boundingRect)))
+    let last = boxes()
+    for (let same = 0; same < 10; same++) {
+        await new Promise(requestAnimationFrame)
+        if (boxes() !== last) {
+            last = boxes()
+            same = 0
+        }
+    }
+    return JSON.parse(last)
+}"""
+# Processor seconds of the browser for one test, which needs a few. It spends some while it waits.
+ENOUGH = 120.0
 
 
-@pytest.fixture(scope="module")
-def page(server: Server) -> Iterator["sync_api.Page"]:
-    """The interface, ready to use; at the end it must not have met a script error."""
-    browser_path = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if browser_path is None:
-        pytest.skip("no browser tests: no Chromium is installed")
-    errors: list[str] = []
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=browser_path,
+class Interface:
+    """A browser with the interface in its page, opened again where a test has spoilt it."""
+
+    def __init__(self, chromium: "sync_api.BrowserType", path: str, address: str) -> None:
+        self.chromium = chromium
+        self.path = path
+        self.address = address
+        self.errors: list[str] = []
+        self.page: sync_api.Page | None = None
+
+    def launch(self) -> None:
+        others = set(psutil.Process().children(recursive=True))
+        self.browser = self.chromium.launch(
+            executable_path=self.path,
+            timeout=0,
             args=[
                 *("--no-sandbox", "--disable-gpu"),
                 "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
             ],
         )
-        page = browser.new_page(viewport={"width": 1600, "height": 1000})
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        server.post("/api/settings", SETTINGS)
-        page.goto(server.url)
-        page.wait_for_function(READY, timeout=60_000)
-        yield page
-        browser.close()
-    assert errors == []
+        started = set(psutil.Process().children(recursive=True)) - others
+        numbers = {process.pid for process in started}
+        # Those of the others come with them.
+        self.pids = [process.pid for process in started if process.ppid() not in numbers]
+
+    def ready_page(self) -> "sync_api.Page":
+        if self.page is None:
+            self.errors.clear()
+            self.page = self.browser.new_page(viewport={"width": 1600, "height": 1000})
+            self.page.set_default_timeout(0)
+            self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+            self.page.goto(self.address)
+            self.page.wait_for_function(READY)
+        return self.page
+
+    def close_page(self) -> None:
+        """And the browser with it, from which a page may not part."""
+        self.page = None
+        self.browser.close()
 
 
-@pytest.mark.parametrize("template", TEMPLATES, ids=lambda path: path.stem)
-@pytest.mark.parametrize("renderer", ["canvas", "nodes 2.0"])
-def test_interface_queues_what_the_api_form_says(
-    page: "sync_api.Page", template: Path, renderer: str
-) -> None:
-    workflow = json.loads(template.read_text(encoding="utf-8"))
+@pytest.fixture(scope="module")
+def interface(server: Server) -> Iterator[Interface]:
+    browser_path = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if browser_path is None:
+        pytest.skip("no browser tests: no Chromium is installed")
+    server.post("/api/settings", SETTINGS)
+    with sync_api.sync_playwright() as playwright:
+        opened = Interface(playwright.chromium, browser_path, server.url)
+        yield opened
+        if opened.page is not None:
+            opened.close_page()
+
+
+@pytest.fixture
+def page(interface: Interface, request: pytest.FixtureRequest) -> Iterator["sync_api.Page"]:
+    """The interface, ready to use; at the end it must not have met a script error."""
+    if interface.page is None:
+        interface.launch()
+    try:
+        with bounded("what the test waits for in the browser", *interface.pids, enough=ENOUGH):
+            yield interface.ready_page()
+        assert interface.errors == []
+    except BaseException:
+        interface.close_page()
+        raise
+    if request.node.stash.get(FAILED, False):
+        interface.close_page()
+
+
+def open_workflow(page: "sync_api.Page", template: Path, renderer: str) -> None:
     page.evaluate(
         "on => app.extensionManager.setting.set('Comfy.VueNodes.Enabled', on)",
         renderer == "nodes 2.0",
     )
+    workflow = json.loads(template.read_text(encoding="utf-8"))
     page.evaluate("workflow => app.loadGraphData(workflow)", workflow)
+
+
+@pytest.mark.parametrize("template", TEMPLATES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("renderer", RENDERERS)
+def test_interface_queues_what_the_api_form_says(
+    page: "sync_api.Page", template: Path, renderer: str
+) -> None:
+    open_workflow(page, template, renderer)
     prompt = page.evaluate("async () => (await app.graphToPrompt()).output")
     for entry in prompt.values():
         del entry["_meta"]
@@ -67,11 +135,10 @@ def test_interface_queues_what_the_api_form_says(
 
 
 @pytest.mark.parametrize("template", TEMPLATES, ids=lambda path: path.stem)
-def test_nodes_do_not_overlap(page: "sync_api.Page", template: Path) -> None:
-    workflow = json.loads(template.read_text(encoding="utf-8"))
-    page.evaluate("workflow => app.loadGraphData(workflow)", workflow)
-    page.wait_for_timeout(300)
-    boxes = page.evaluate("app.rootGraph.nodes.map(node => Array.from(node.boundingRect))")
+@pytest.mark.parametrize("renderer", RENDERERS)
+def test_nodes_do_not_overlap(page: "sync_api.Page", template: Path, renderer: str) -> None:
+    open_workflow(page, template, renderer)
+    boxes = page.evaluate(SETTLED_BOXES)
     for index, (x, y, width, height) in enumerate(boxes):
         for other_x, other_y, other_width, other_height in boxes[index + 1 :]:
             apart = (
@@ -85,19 +152,17 @@ def test_nodes_do_not_overlap(page: "sync_api.Page", template: Path) -> None:
 
 def test_template_address_opens_it(page: "sync_api.Page", server: Server) -> None:
     page.goto(f"{server.url}/?template=DiffIR_deblur&source={server.pack_name}")
-    page.wait_for_function(READY, timeout=60_000)
-    page.wait_for_function(
-        "app.rootGraph.nodes.some(node => node.type === 'DiffIRRestore')", timeout=20_000
-    )
+    page.wait_for_function(READY)
+    page.wait_for_function("app.rootGraph.nodes.some(node => node.type === 'DiffIRRestore')")
 
 
 @pytest.mark.parametrize(
     "node_type", ["DiffIRLoader", "DiffIRRestore", "DiffBIRSampler", "DiffBIRGuidance"]
 )
 def test_help_page_opens(page: "sync_api.Page", node_type: str) -> None:
-    workflows = (path.read_text(encoding="utf-8") for path in TEMPLATES)
-    template = next(text for text in workflows if f'"type": "{node_type}"' in text)
-    page.evaluate("workflow => app.loadGraphData(workflow)", json.loads(template))
+    used = f'"type": "{node_type}"'
+    template = next(path for path in TEMPLATES if used in path.read_text(encoding="utf-8"))
+    open_workflow(page, template, "canvas")
     page.evaluate(
         """type => {
             app.canvas.deselectAll()
@@ -108,4 +173,4 @@ def test_help_page_opens(page: "sync_api.Page", node_type: str) -> None:
     page.locator("[data-testid=info-button]").click()
     text = (PACK / "nodes" / "web" / "docs" / f"{node_type}.md").read_text(encoding="utf-8")
     title = text.splitlines()[0].removeprefix("# ")
-    page.locator(".markdown-content h1", has_text=title).wait_for(timeout=10_000)
+    page.locator(".markdown-content h1", has_text=title).wait_for()

@@ -2,13 +2,13 @@
 numbers of the official code."""
 
 import json
-import subprocess
 from pathlib import Path
 
 import pytest
 import torch
 from comfyui.harness import PACK
 from parity import DATA, load_vectors
+from progress import run
 from safetensors import safe_open
 from torch import Tensor
 
@@ -22,14 +22,8 @@ def found(comfyui: tuple[Path, str], tmp_path_factory: pytest.TempPathFactory) -
     folder, python = comfyui
     results = tmp_path_factory.mktemp("in_process") / "results.safetensors"
     script = Path(__file__).with_name("diffbir_in_process.py")
-    run = subprocess.run(
-        [python, str(script), str(folder), str(PACK), str(DATA), str(results)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        cwd=results.parent,
-    )
-    assert run.returncode == 0, run.stderr[-3000:]
+    done = run([python, script, folder, PACK, DATA, results], cwd=results.parent)
+    assert done.returncode == 0, done.stderr[-3000:]
     with safe_open(results, "pt") as file:
         return {key: file.get_tensor(key) for key in file.keys()}, file.metadata()  # noqa: SIM118
 

@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from comfyui.cancelling import cancel_at, progress_of
 from comfyui.diffbir_graph import Array, latent_of, restoration, with_stock_apply
-from comfyui.harness import Failed, Prompt, Server, node
+from comfyui.harness import Prompt, Server, node
 
 WARNING = "put the node ModelSamplingDiscrete (v_prediction, zsnr on)"
 
@@ -364,17 +365,10 @@ def test_another_latent_size_encodes_the_image_anew(diffbir_server: Server, imag
 
 
 def test_cancel_in_the_middle(diffbir_server: Server, image: Array, restored: Array) -> None:
-    prompt = restoration(diffbir_server, image, sampling={"steps": 500})
-    with diffbir_server.messages("cancel") as messages:
-        prompt_id = diffbir_server.queue(prompt, "cancel")
-        for message in messages:
-            assert message["type"] not in ("execution_success", "execution_error"), message
-            if message["type"] == "progress" and message["data"]["node"] == "sample":
-                break
-    diffbir_server.post("/interrupt", {})
-    with pytest.raises(Failed) as failure:
-        diffbir_server.wait(prompt_id)
-    assert failure.value.kind == "execution_interrupted"
+    prompt = restoration(diffbir_server, image, sampling={"steps": 4})
+    messages, after = cancel_at(diffbir_server, prompt, "model", 2)
+    assert progress_of(messages, "sample") == [(1, 4)]
+    assert after == 0
     again = latent_of(diffbir_server, restoration(diffbir_server, image))
     np.testing.assert_array_equal(again, restored)
 

@@ -3,13 +3,13 @@ without memory."""
 
 import json
 import os
-import subprocess
 from pathlib import Path
 
 import pytest
 import torch
 from comfyui.harness import PACK
 from parity import DATA, load_vectors
+from progress import run
 from safetensors import safe_open
 from torch import Tensor
 
@@ -25,10 +25,8 @@ def found(comfyui: tuple[Path, str], tmp_path_factory: pytest.TempPathFactory) -
     path = tmp_path_factory.mktemp("in_process") / "results.safetensors"
     script = Path(__file__).with_name("guidance_in_process.py")
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    run = subprocess.run(
-        [python, script, folder, PACK, DATA, path], capture_output=True, env=environment, text=True
-    )
-    assert run.returncode == 0, run.stderr[-3000:]
+    done = run([python, script, folder, PACK, DATA, path], env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
     with safe_open(path, "pt") as file:
         return {key: file.get_tensor(key) for key in file.keys()}, file.metadata()  # noqa: SIM118
 

@@ -3,12 +3,12 @@ nets on several devices, and an end of the memory."""
 
 import json
 import os
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 from comfyui.harness import PACK
+from progress import run
 
 
 @pytest.fixture(scope="module")
@@ -16,11 +16,9 @@ def found(comfyui: tuple[Path, str]) -> dict[str, Any]:
     folder, python = comfyui
     script = Path(__file__).with_name("tiling_in_process.py")
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    run = subprocess.run(
-        [python, script, folder, PACK], capture_output=True, env=environment, text=True
-    )
-    assert run.returncode == 0, run.stderr[-3000:]
-    answer: dict[str, Any] = json.loads(run.stdout.splitlines()[-1])
+    done = run([python, script, folder, PACK], env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return answer
 
 

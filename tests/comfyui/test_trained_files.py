@@ -1,11 +1,11 @@
 """Files that our training writes open in the nodes and give there what they give in the package."""
 
-import subprocess
 from pathlib import Path
 
 import torch
 from comfyui.harness import PACK
 from diffbir_models import TINY_SWINIR, filled, save_base
+from progress import run
 from safetensors.torch import load_file, save_file
 from training_pictures import write_pictures
 
@@ -68,14 +68,8 @@ def test_trained_files_open_in_the_nodes(comfyui: tuple[Path, str], tmp_path: Pa
     save_file(inputs, models / "inputs.safetensors")
     script = Path(__file__).with_name("trained_in_process.py")
     results = tmp_path / "results.safetensors"
-    run = subprocess.run(
-        [python, str(script), str(folder), str(PACK), str(models), str(results)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        cwd=tmp_path,
-    )
-    assert run.returncode == 0, run.stderr[-3000:]
+    done = run([python, script, folder, PACK, models, results], cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
     found = load_file(results)
     image, mask = inputs.pop("image"), inputs.pop("mask")
     expected = {

@@ -1,7 +1,8 @@
 """Run by ComfyUI's Python, without a server: the exact tiled decode against the stock nodes' ways.
 
 Arguments: ComfyUI's folder, the pack's folder, a VAE file, height, width and tile in pixels. Writes
-a line of JSON: seconds, peak bytes above those before, and largest difference of each way.
+a line of JSON: operations with floating-point numbers, peak bytes above those before, and largest
+difference of each way.
 """
 
 import importlib.util
@@ -21,6 +22,7 @@ comfy.cli_args.args.cpu = True
 import comfy.sd  # noqa: E402
 import comfy.utils  # noqa: E402
 import torch  # noqa: E402
+from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
 spec = importlib.util.spec_from_file_location(
     "bir_pack", pack / "__init__.py", submodule_search_locations=[str(pack)]
@@ -29,7 +31,7 @@ assert spec is not None and spec.loader is not None
 sys.modules["bir_pack"] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(sys.modules["bir_pack"])
 
-from bir_pack.bir_core.benchmarks.measuring import peak_memory_of, seconds_of  # noqa: E402
+from bir_pack.bir_core.benchmarks.measuring import peak_memory_of  # noqa: E402
 from bir_pack.nodes.host.vae import Tiling, decode  # noqa: E402
 
 CPU = torch.device("cpu")
@@ -49,10 +51,9 @@ with torch.inference_mode():
     pictures = {}
     for name, way in ways.items():
         pictures[name], extra, _ = peak_memory_of(way, CPU)
-        found[name] = {"extra": extra, "seconds": float("inf")}
-    for _ in range(2):
-        for name, way in ways.items():
-            found[name]["seconds"] = min(found[name]["seconds"], seconds_of(way, CPU))
+        with FlopCounterMode(display=False) as counter:
+            way()
+        found[name] = {"extra": extra, "operations": counter.get_total_flops()}
     for name, picture in pictures.items():
         found[name]["difference"] = float((picture - pictures["whole"]).abs().max())
 print(json.dumps(found))  # noqa: T201

@@ -1,10 +1,10 @@
 import re
-import subprocess
 import sys
 
 import pytest
 import torch
 from command_line import ROOT, save_small_model
+from progress import run
 from torch.nn import functional as F
 
 from bir_core.checkpoints import load_model
@@ -72,7 +72,7 @@ def test_built_in_model_gains_on_the_bundled_photograph(tmp_path):
     """What `make demo` runs."""
     pytest.importorskip("skimage")
     arguments = [sys.executable, "-m", "bir_core.demo", "--output", str(tmp_path / "out")]
-    done = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    done = run(arguments, cwd=ROOT)
     assert (done.returncode, done.stderr) == (0, "")
     before, after = (
         float(re.search(rf"{row} +([\d.]+) dB", done.stdout)[1]) for row in ("before", "after")

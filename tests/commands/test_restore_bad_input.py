@@ -11,6 +11,7 @@ import pytest
 import torch
 from command_line import ROOT, command, environment, run_bir, run_here, save_small_model
 from PIL import Image
+from progress import bounded
 from safetensors.torch import load_file, save_file
 
 from bir_core.cli import main
@@ -293,9 +294,10 @@ def test_interrupt(files, tmp_path):
         # A parent that runs in the background may have switched the signal off.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
-    assert process.stdout.readline()
-    process.send_signal(signal.SIGINT)
-    _, message = process.communicate(timeout=60)
+    with bounded("the end after Ctrl-C", process.pid):
+        assert process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        _, message = process.communicate()
     assert process.returncode == 2
     assert message.count("Ctrl-C") == 1
     assert "Traceback" not in message

@@ -13,6 +13,7 @@ import pytest
 import torch
 from command_line import ROOT, command, environment, run_here, save_small_model
 from diffbir_models import TINY_SWINIR, filled, save_base, text_tower_weights
+from progress import bounded
 from safetensors.torch import save_file
 
 from bir_core.checkpoints import save_checkpoint
@@ -135,11 +136,13 @@ def test_killed_in_the_middle(collection, tmp_path):
     last = max(expected)
 
     process = start(*line, folder=tmp_path)
-    first_picture(process, "out")
+    with bounded("the first picture", process.pid):
+        first_picture(process, "out")
     started = workers(process)
     process.kill()
     process.communicate()
-    assert psutil.wait_procs(started, timeout=60)[1] == []
+    with bounded("the end of the workers", *(worker.pid for worker in started)):
+        psutil.wait_procs(started)
     before = {name: data for name, data in files(tmp_path / "out").items() if name in expected}
     assert 1 <= len(before) < COUNT and last not in before, "nothing was done, or all of it"
     assert before.items() <= expected.items(), "a picture is half-written"
@@ -149,7 +152,8 @@ def test_killed_in_the_middle(collection, tmp_path):
     program = SITECUSTOMIZE.format(last=Path(last).stem, killed=str(killed))
     (tmp_path / "sitecustomize.py").write_text(program)
     process = start(*line, "--resume", folder=tmp_path)
-    output, message = process.communicate(timeout=120)
+    with bounded("the end of the restoration", process.pid):
+        output, message = process.communicate()
     assert process.returncode == 2, message
     assert "1 could not be restored (in/0/broken.png" in message.splitlines()[-1]
     assert killed.exists() and f"a worker died at in/{last}" in message

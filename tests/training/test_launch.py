@@ -9,6 +9,7 @@ import pytest
 import torch
 from command_line import environment
 from diffbir_models import TINY_SWINIR, filled, save_base
+from progress import bounded
 
 from bir_core.checkpoints import save_checkpoint
 from bir_core.networks import discriminators
@@ -58,7 +59,8 @@ def by_two(launches, pictures, output, recipe="smoke_s1", *more, program=("--mod
         for launch in launches
     ]
     try:
-        assert [process.wait(timeout=300) for process in processes] == [0] * len(launches)
+        with bounded("the end of the training", *(process.pid for process in processes)):
+            assert [process.wait() for process in processes] == [0] * len(launches)
     finally:
         for process in processes:
             process.kill()

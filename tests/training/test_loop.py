@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from command_line import command, environment, run_here
+from progress import bounded, run
 from tolerances import CANCELLED_GRADIENT, SPLIT_GRADIENT
 from training_pictures import write_pictures
 from webdataset import ShardWriter
@@ -153,11 +154,10 @@ def kill_in_the_middle(line, output, after):
         stderr=subprocess.PIPE,
     )
     state = output / "state.safetensors"
-    deadline = time.monotonic() + 240
-    while not (state.exists() and read_state(state).iteration >= after):
-        assert process.poll() is None, process.stderr.read().decode()
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    with bounded(f"the state of iteration {after}", process.pid):
+        while not (state.exists() and read_state(state).iteration >= after):
+            assert process.poll() is None, process.stderr.read().decode()
+            time.sleep(0.02)
     process.kill()
     process.wait()
     process.stderr.close()
@@ -391,13 +391,10 @@ def test_a_file_that_cannot_be_written_whole_keeps_the_state_before(pictures, tm
     before = {path.name: path.read_bytes() for path in tmp_path.glob("*.safetensors")}
     limit = len(before["state.safetensors"]) // 2
     line = arguments("smoke_s1", pictures, tmp_path, "--resume", changes=("iterations=4",))
-    finished = subprocess.run(
+    finished = run(
         command(*line),
         cwd=ROOT,
         env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=120,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
     )
     assert finished.returncode == 2
