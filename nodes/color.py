@@ -3,13 +3,14 @@
 from comfy_api.latest import io
 from torch import Tensor
 
+from ..bir_core.diffbir.settings import COLOR_FIXES
 from ..bir_core.images import (
     from_channels_last,
     resize,
     to_channels_last,
 )
 from .host import services
-from .operations import METHODS, fix_colors
+from .operations import fix_colors
 
 
 class BIRColorFix(io.ComfyNode):
@@ -35,7 +36,7 @@ class BIRColorFix(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "method",
-                    options=list(METHODS),
+                    options=list(COLOR_FIXES),
                     default="wavelet",
                     tooltip="wavelet: everything coarser than about 60 pixels comes from the "
                     "reference. adain: mean and contrast of each colour channel are made those of "

@@ -5,13 +5,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..bir_core.diffbir.conditioning import latent_mask
+from ..bir_core.diffbir.settings import CHOICES
 from ..bir_core.images import crop, from_channels_last, pad_to_multiple, split_alpha
 from ..bir_core.latents import PADDED_MULTIPLE
 from .host import hint, services
 from .host.protocols import VAE, Model
 from .host.vae import DEFAULT_TILE
 from .inputs import part_of_the_sampling
-from .operations import LOSSES, SPACES, guide
+from .operations import guide
 
 
 class DiffBIRGuidance(io.ComfyNode):
@@ -49,7 +50,7 @@ class DiffBIRGuidance(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "space",
-                    options=list(SPACES),
+                    options=list(CHOICES["guidance_space"]),
                     default="latent",
                     tooltip="Where image and estimate are compared. latent: costs almost nothing. "
                     "rgb: on pixels, through the VAE's decoder and back, as in the paper: several "
@@ -57,7 +58,7 @@ class DiffBIRGuidance(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "loss",
-                    options=list(LOSSES),
+                    options=list(CHOICES["guidance_loss"]),
                     default="w_mse",
                     tooltip="w_mse: flat regions are held, edges and textures are free. mse: "
                     "everything is held alike.",

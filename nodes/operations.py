@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ..bir_core.checkpoints.decoder_copy import decoder_config
-from ..bir_core.diffbir.color_fix import adain_color_fix, wavelet_color_fix
+from ..bir_core.diffbir.settings import COLOR_FIXES
 from ..bir_core.diffusion.guidance import weight_map
 from ..bir_core.errors import BIRError
 from ..bir_core.images import (
@@ -29,10 +29,6 @@ from .host.vae import Tiling, decode, decode_whole, encode
 
 logger = logging.getLogger(__name__)
 
-METHODS = {"wavelet": wavelet_color_fix, "adain": adain_color_fix}
-SPACES = ("latent", "rgb")
-LOSSES = ("w_mse", "mse")
-WEIGHTS = ("gaussian", "official", "uniform")
 SAMPLED = "The sampled latent"
 
 
@@ -47,7 +43,7 @@ def fix_colors(image: Tensor, reference: Tensor, method: str) -> Tensor:
             f"{len(style)} came; repeat or select references to match the batch."
         )
     try:
-        fixed = METHODS[method](colours, style.to(colours).expand(len(colours), -1, -1, -1))
+        fixed = COLOR_FIXES[method](colours, style.to(colours).expand(len(colours), -1, -1, -1))
     except Exception as error:
         services.raise_unless_out_of_memory(error)
         raise BIRError(

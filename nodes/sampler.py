@@ -5,6 +5,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..bir_core.diffbir.conditioning import latent_mask
+from ..bir_core.diffbir.settings import CHOICES
 from ..bir_core.diffusion.noise import SEEDS
 from ..bir_core.diffusion.schedules import edm_sigmas, spaced_sigmas
 from ..bir_core.images import (
@@ -23,9 +24,6 @@ from .host import services
 from .host.protocols import VAE, Conditioning, ControlNet, Model
 from .inputs import PICTURE_SIZE, PictureSize
 from .operations import (
-    LOSSES,
-    METHODS,
-    SPACES,
     decoded,
     encoded,
     fix_colors,
@@ -135,7 +133,7 @@ class DiffBIRSampler(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "color_fix",
-                    options=[*METHODS, "none"],
+                    options=list(CHOICES["color_fix"]),
                     default="wavelet",
                     tooltip="Gives the result the colours of the stage-1 image: wavelet as in "
                     "DiffBIR, or adain.",
@@ -163,7 +161,7 @@ class DiffBIRSampler(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "guidance_space",
-                    options=list(SPACES),
+                    options=list(CHOICES["guidance_space"]),
                     default="latent",
                     optional=True,
                     advanced=True,
@@ -172,7 +170,7 @@ class DiffBIRSampler(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "guidance_loss",
-                    options=list(LOSSES),
+                    options=list(CHOICES["guidance_loss"]),
                     default="w_mse",
                     optional=True,
                     advanced=True,

@@ -1,10 +1,12 @@
 """Sampling of large pictures in tiles."""
 
+from typing import get_args
+
 from comfy_api.latest import io
 
 from ..bir_core.tiling import TileWeights
 from .host.protocols import Model
-from .operations import WEIGHTS, tile_model
+from .operations import tile_model
 
 
 class DiffBIRTiledDiffusion(io.ComfyNode):
@@ -44,7 +46,7 @@ class DiffBIRTiledDiffusion(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "weights",
-                    options=list(WEIGHTS),
+                    options=list(get_args(TileWeights)),
                     default="gaussian",
                     optional=True,
                     advanced=True,
