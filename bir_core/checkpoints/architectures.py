@@ -6,7 +6,7 @@ Sizes come from tensor shapes, so no configuration file is needed beside the wei
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ..errors import BIRError
 from ..networks.autoencoder import SDVAE, VAEConfig
 from ..networks.diffir import DiffIRStage1, DiffIRStage2
-from ..networks.diffir_config import OFFICIAL_CONFIGS, DiffIRConfig
+from ..networks.diffir_config import OFFICIAL_CONFIGS
 from ..networks.ir_controlnet import IRControlNet
 from ..networks.swinir import SwinIR, SwinIRConfig
 from ..networks.text_encoder import TextEncoder, TextEncoderConfig
@@ -23,7 +23,13 @@ from . import diffbir, diffir
 from .files import model_file, read_checkpoint
 from .keys import StateDict, unwrap, without_diffir_duplicates
 
-NetworkConfig = DiffIRConfig | SwinIRConfig | UNetConfig | VAEConfig | TextEncoderConfig
+
+class NetworkConfig(Protocol):
+    """All sizes of a network, as a frozen dataclass; with `task` and `scale` where it has them."""
+
+    @property
+    def size_multiple(self) -> int:
+        """What the sides of the network's input divide by."""
 
 
 @dataclass(frozen=True)
@@ -256,14 +262,14 @@ def _info(row: Architecture, tensors: StateDict) -> ModelInfo:
     return ModelInfo(
         architecture=row.name,
         variant=variant,
-        task=config.task if isinstance(config, DiffIRConfig) else row.task,
-        scale=config.scale if isinstance(config, DiffIRConfig | SwinIRConfig) else 1,
+        task=row.task or getattr(config, "task", ""),
+        scale=getattr(config, "scale", 1),
         config=config,
         parameters=sum(
             value.numel() for name, value in tensors.items() if name not in row.optional
         ),
         dtype=tensors[row.required[0]].dtype,
-        size_multiple=1 if isinstance(config, TextEncoderConfig) else config.size_multiple,
+        size_multiple=config.size_multiple,
         may_be_tiled=row.may_be_tiled,
         half_precision=row.half_precision,
     )

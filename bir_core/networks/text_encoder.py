@@ -37,6 +37,11 @@ class TextEncoderConfig:
     vocabulary: int = 49408
     length: int = 77
 
+    @property
+    def size_multiple(self) -> int:
+        """Of the texts that go in, any number."""
+        return 1
+
     def __post_init__(self) -> None:
         if self.width % self.heads:
             raise BIRError(

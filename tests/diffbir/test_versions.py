@@ -29,8 +29,9 @@ def test_version_by_the_name_of_a_file(file, version):
 
 
 def test_official_facts():
-    assert [row.parameterization for row in VERSIONS.values()] == ["eps", "eps", "v"]
-    assert [row.zero_snr for row in VERSIONS.values()] == [False, False, True]
+    of_base = {"v1": ("eps", False), "v2": ("eps", False), "v2.1": ("v", True)}
+    for name, facts in of_base.items():
+        assert (VERSIONS[name].parameterization, VERSIONS[name].zero_snr) == facts
     assert official_settings("v2.1") == DiffBIRSettings()
     assert official_settings("v1") == DiffBIRSettings(sampler="spaced", steps=50, cfg=1.0)
     assert official_settings("v2") == DiffBIRSettings(sampler="spaced", steps=50, cfg=4.0)
