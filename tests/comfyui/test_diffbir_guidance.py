@@ -58,18 +58,29 @@ def distance(latent: Array, target: Array) -> float:
     return float(np.abs(latent - target).mean())
 
 
+@pytest.fixture(scope="module")
+def target(diffbir_server: Server, image: Array) -> Array:
+    return stage1_latent(diffbir_server, image)
+
+
+@pytest.fixture(scope="module")
+def plain(diffbir_server: Server, image: Array) -> Array:
+    """The latent of the standard prompt, without guidance."""
+    return latent_of(diffbir_server, restoration(diffbir_server, image))
+
+
 @pytest.mark.parametrize("space", ["latent", "rgb"])
-def test_scale_0_is_bit_equal_to_no_node(diffbir_server: Server, image: Array, space: str) -> None:
-    plain = latent_of(diffbir_server, restoration(diffbir_server, image))
+def test_scale_0_is_bit_equal_to_no_node(
+    diffbir_server: Server, image: Array, plain: Array, space: str
+) -> None:
     prompt = guided(restoration(diffbir_server, image), scale=0.0, space=space)
     assert np.array_equal(latent_of(diffbir_server, prompt), plain)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_larger_scale_comes_closer_on_every_sampler(
-    diffbir_server: Server, image: Array, sampler: str
+    diffbir_server: Server, image: Array, target: Array, sampler: str
 ) -> None:
-    target = stage1_latent(diffbir_server, image)
     sampling = {"sampler_name": sampler, "steps": 6, "scheduler": "karras"}
     distances = [
         distance(
@@ -85,9 +96,9 @@ def test_larger_scale_comes_closer_on_every_sampler(
         assert more < 0.9 * less, distances
 
 
-def test_weighted_loss_holds_flat_regions_more(diffbir_server: Server, image: Array) -> None:
-    target = stage1_latent(diffbir_server, image)
-    plain = latent_of(diffbir_server, restoration(diffbir_server, image))
+def test_weighted_loss_holds_flat_regions_more(
+    diffbir_server: Server, image: Array, target: Array, plain: Array
+) -> None:
     weighted = latent_of(
         diffbir_server, guided(restoration(diffbir_server, image), loss="w_mse", scale=0.01)
     )
@@ -114,9 +125,9 @@ def test_weight_map_is_shown(diffbir_server: Server, image: Array) -> None:
     assert np.abs(shown["latent"] - pooled[:, 0, :, :60].numpy())[..., :56].max() < 1e-6
 
 
-def test_mask_keeps_and_invents(diffbir_server: Server, image: Array) -> None:
-    target = stage1_latent(diffbir_server, image)
-    plain = latent_of(diffbir_server, restoration(diffbir_server, image))
+def test_mask_keeps_and_invents(
+    diffbir_server: Server, image: Array, target: Array, plain: Array
+) -> None:
     half = np.zeros((1, 64, 64), np.float32)
     half[..., :32] = 1
     prompt = with_mask(diffbir_server, guided(restoration(diffbir_server, image)), half)
@@ -171,8 +182,7 @@ def test_start_and_end_limit_it(diffbir_server: Server, image: Array) -> None:
     assert not np.array_equal(first, last)
 
 
-def test_repeats_pull_further(diffbir_server: Server, image: Array) -> None:
-    target = stage1_latent(diffbir_server, image)
+def test_repeats_pull_further(diffbir_server: Server, image: Array, target: Array) -> None:
     once, thrice = (
         distance(
             latent_of(

@@ -11,8 +11,8 @@ from comfyui.harness import Failed, Prompt, Server, node
 
 @pytest.fixture(scope="module")
 def image() -> Array:
-    """(1, 100, 150, 3): 128 x 192 pixels with its padding."""
-    rows, columns = np.mgrid[0:100, 0:150].astype(np.float32)
+    """(1, 60, 100, 3): 64 x 128 pixels with its padding."""
+    rows, columns = np.mgrid[0:60, 0:100].astype(np.float32)
     waves = [np.sin(rows / (9 + 2 * c)) * np.cos(columns / (13 - 3 * c)) for c in range(3)]
     return (np.stack(waves, -1) * 0.4 + 0.5).astype(np.float32)[None]
 
@@ -84,7 +84,7 @@ def test_equals_the_official_sampler_of_single_nodes(diffbir_server: Server, ima
         space="latent",
         loss="w_mse",
     )
-    prompt["tiles"] = node("DiffBIRTiledDiffusion", model=["guide", 0], tile_size=128, overlap=64)
+    prompt["tiles"] = node("DiffBIRTiledDiffusion", model=["guide", 0], tile_size=64, overlap=32)
     prompt["sigmas"] = node("DiffBIRScheduler", model=["model", 0], steps=3)
     prompt["noise"] = node("RandomNoise", noise_seed=5)
     prompt["guider"] = node(
@@ -112,8 +112,8 @@ def test_equals_the_official_sampler_of_single_nodes(diffbir_server: Server, ima
         sampler_name="ddpm",
         scheduler="spaced",
         guidance=0.02,
-        tile_size=128,
-        overlap=64,
+        tile_size=64,
+        overlap=32,
         rescale_cfg=True,
     )
     difference = restored(diffbir_server, ours) - restored(diffbir_server, prompt)
@@ -142,7 +142,7 @@ def test_same_seed_same_picture_whatever_ran_before(diffbir_server: Server, imag
 
 
 def test_alpha_size_and_colours(diffbir_server: Server, image: Array) -> None:
-    alpha = np.linspace(0, 1, image[..., :1].size, dtype=np.float32).reshape(1, 100, 150, 1)
+    alpha = np.linspace(0, 1, image[..., :1].size, dtype=np.float32).reshape(1, 60, 100, 1)
     with_alpha = restored(
         diffbir_server, one_node(diffbir_server, np.concatenate([image, alpha], -1))
     )
@@ -181,8 +181,8 @@ def test_progress_and_cancel(diffbir_server: Server, image: Array) -> None:
     prompt = one_node(diffbir_server, image, steps=4, tile_size=64, overlap=0)
     output = diffbir_server.base / "output" / "restored.npy"
     output.unlink(missing_ok=True)
-    # 2 x 3 tiles a step: the first of the second step has begun.
-    messages, after = cancel_at(diffbir_server, prompt, "model", 7)
+    # Two tiles a step: the first of the second step has begun.
+    messages, after = cancel_at(diffbir_server, prompt, "model", 3)
     assert progress_of(messages, "sample") == [(1, 4)]
     assert after == 0 and not output.exists()
     # The models are as before.

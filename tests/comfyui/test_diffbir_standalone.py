@@ -24,8 +24,8 @@ SEED = 5
 
 @pytest.fixture(scope="module")
 def image() -> Array:
-    """(1, 70, 100, 3): 128 x 128 pixels with its padding."""
-    rows, columns = np.mgrid[0:70, 0:100].astype(np.float32)
+    """(1, 60, 100, 3): 64 x 128 pixels with its padding."""
+    rows, columns = np.mgrid[0:60, 0:100].astype(np.float32)
     waves = [np.sin(rows / (9 + 2 * c)) * np.cos(columns / (13 - 3 * c)) for c in range(3)]
     return (np.stack(waves, -1) * 0.4 + 0.5).astype(np.float32)[None]
 

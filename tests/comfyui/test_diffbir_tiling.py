@@ -95,7 +95,8 @@ def test_one_tile_is_bit_equal_to_untiled(
 
 
 def test_result_does_not_depend_on_the_batch_of_tiles(diffbir_server: Server, image: Array) -> None:
-    batch = np.concatenate([image, image[:, ::-1], 1 - image])
+    square = image[:, :, :128]  # nine tiles
+    batch = np.concatenate([square, 1 - square])
 
     def run(tile_batch: int) -> Array:
         prompt = restoration(diffbir_server, batch)
@@ -103,10 +104,10 @@ def test_result_does_not_depend_on_the_batch_of_tiles(diffbir_server: Server, im
 
     one = run(1)
     scale = np.abs(one).max()
-    for tile_batch in (0, 2, 4, 64):
+    for tile_batch in (0, 2, 64):
         assert np.abs(run(tile_batch) - one).max() < 1e-5 * scale
     # The first image of the batch as if alone.
-    alone = latent_of(diffbir_server, tiled(restoration(diffbir_server, image), tile_batch=4))
+    alone = latent_of(diffbir_server, tiled(restoration(diffbir_server, square), tile_batch=4))
     assert np.abs(one[:1] - alone).max() < 1e-5 * scale
 
 
@@ -207,7 +208,7 @@ def test_regional_prompt_stays_in_its_region(
 def test_samplers_and_guidance_work_on_tiles(diffbir_server: Server, image: Array) -> None:
     def run(scale: float, tile_batch: int) -> Array:
         sampling = {"sampler_name": "dpmpp_3m_sde", "steps": 3}
-        prompt = restoration(diffbir_server, image, sampling=sampling)
+        prompt = restoration(diffbir_server, image[:, :, :128], sampling=sampling)
         prompt["guide"] = node(
             "DiffBIRGuidance",
             model=["model", 0],

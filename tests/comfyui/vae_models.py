@@ -1,5 +1,6 @@
 """A VAE of Stable Diffusion's layout with a narrow decoder, which ComfyUI loads as the real one."""
 
+import functools
 from pathlib import Path
 
 import torch
@@ -10,7 +11,9 @@ from bir_core.networks.autoencoder import SDVAE, VAEConfig
 DECODER_WIDTH = 32
 
 
+@functools.cache
 def vae_weights() -> Weights:
+    """Made once, for all tests: not to be changed in place."""
     with torch.device("meta"):
         encoder = SDVAE(VAEConfig()).state_dict()
         decoder = SDVAE(VAEConfig(ch=DECODER_WIDTH)).state_dict()
@@ -24,5 +27,7 @@ def vae_weights() -> Weights:
 
 
 def write_vae(models: Path) -> None:
-    weights = {name: value.half() for name, value in vae_weights().items()}
-    save(models / "vae" / "sd.safetensors", weights)
+    """Once in a folder: its name stands for the same weights in all tests."""
+    path = models / "vae" / "sd.safetensors"
+    if not path.exists():
+        save(path, {name: value.half() for name, value in vae_weights().items()})
