@@ -237,7 +237,7 @@ def test_validation_is_the_pipeline_of_the_package(files):
     "changes",
     [
         ("parameterization=v", "checkpointing=true", "data.pool=4"),
-        ("data.accumulate=2", "precision=bf16", "ema=0.9"),
+        ("data.batch=1", "data.accumulate=2", "precision=bf16", "ema=0.9"),
         ("data.captions.drop_probability=0.3", "data.pool=4"),
     ],
 )
