@@ -216,15 +216,20 @@ class TestHold(io.ComfyNode):
     @classmethod
     def execute(cls, network, call):
         TestHold.counts = counts = {"before": 0, "after": 0}
+        server = PromptServer.instance
+        prompt_id = server.last_prompt_id
+        cancelled = False
 
         def count():
-            counts["after" if counts.get("cancelled") else "before"] += 1
-            if counts["before"] == call and not counts.get("cancelled"):
-                server = PromptServer.instance
+            nonlocal cancelled
+            if server.last_prompt_id != prompt_id:
+                return  # void: its prompt has ended before this call
+            counts["after" if cancelled else "before"] += 1
+            if counts["before"] == call and not cancelled:
                 server.send_sync("test_held", {}, server.client_id)
                 while not comfy.model_management.processing_interrupted():
                     time.sleep(0.02)
-                counts["cancelled"] = True
+                cancelled = True
 
         def counted(executor, *args, **options):
             count()

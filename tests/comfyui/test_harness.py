@@ -64,6 +64,13 @@ def test_a_websocket_that_a_test_leaves_is_closed(
     assert server.process.pid == process
 
 
+def test_a_hold_ends_with_its_prompt(server: Server, process: int, without_end: Prompt) -> None:
+    """Also where the prompt is cancelled, or fails, before the work begins that is to be held."""
+    del without_end["restore"], without_end["save"]
+    without_end["show"] = node("PreviewAny", source=["hold", 0])
+    server.run(without_end)
+
+
 def test_a_server_that_died_is_started_again(server: Server, process: int) -> None:
     port = server.port
     server.process.kill()
