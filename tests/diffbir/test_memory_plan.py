@@ -1,4 +1,4 @@
-"""The memory plan: against measured peaks, and what it promises for every memory."""
+"""The memory plan of DiffBIR: against measured peaks, and what it promises for every memory."""
 
 import logging
 from dataclasses import replace
@@ -24,8 +24,6 @@ from bir_core.diffbir.pipeline import DiffBIR
 from bir_core.diffbir.restoration_modules import RestorationModule
 from bir_core.diffbir.settings import DiffBIRSettings, settled
 from bir_core.diffbir.stage1 import stage1_memory, stage1_sizes
-from bir_core.diffir.memory_plan import plan_diffir, strip_memory
-from bir_core.diffir.restore import restore
 from bir_core.exact_vae.operations import (
     decoder_operations,
     encoder_operations,
@@ -33,7 +31,7 @@ from bir_core.exact_vae.operations import (
     working_bytes,
 )
 from bir_core.exact_vae.tiled import decode_tiled, encode_tiled
-from bir_core.memory import USABLE, MemoryPlan, StagePlan, weight_bytes
+from bir_core.memory import USABLE, weight_bytes
 from bir_core.networks.autoencoder import SDVAE, VAEConfig
 from bir_core.networks.diffir import DiffIRStage2
 from bir_core.networks.diffir_config import DiffIRConfig
@@ -111,16 +109,6 @@ def test_maps_of_stage1():
     bsrnet = eval_mode(arch.RRDBNet(num_filters=64, num_blocks=1, scale=4))
     _, peak = peak_tensors_of(lambda: bsrnet(torch.rand(1, 3, 48, 48)))
     assert 0.3 * stage1_memory((48, 48), 4) < peak <= stage1_memory((48, 48), 4)
-
-
-@torch.no_grad()
-def test_strips_of_diffir():
-    config = DiffIRConfig(dim=16, task="deblur", num_blocks=(1, 1, 1, 1))
-    model = eval_mode(DiffIRStage2(config))
-    image = torch.rand(1, 3, 192, 256)
-    _, peak = peak_tensors_of(lambda: restore(image, model, strip=8))
-    estimate = strip_memory(config, 192, 256, 8, torch.float32)
-    assert 0.4 * estimate < peak <= estimate
 
 
 @pytest.mark.parametrize(
@@ -280,14 +268,6 @@ def test_diffir_in_stage1_takes_strips():
     assert "strips of" in stage.pieces
 
 
-@given(st.integers(10**7, 10**10))
-def test_plan_of_diffir(memory):
-    config = DiffIRConfig(dim=48, task="sr", scale=4)
-    plan = plan_diffir(config, 10**6, 333, 500, dtype=torch.float32, device=CPU, memory=memory)
-    assert plan.stages[0].rows >= 1
-    assert plan.fits or plan.stages[0].rows == 1
-
-
 # In a run.
 
 
@@ -326,10 +306,3 @@ def test_a_run_that_may_not_fit_is_tried_with_a_warning(monkeypatch, caplog):
     assert not plan.fits
     assert "may not have the memory" in caplog.text
     assert torch.isfinite(restored).all()
-
-
-def test_a_plan_is_one_line():
-    stage = StagePlan("sampling", 512, GB, GB, tile_batch=4)
-    assert str(MemoryPlan((stage,), 4 * GB, GB)) == (
-        "sampling tiles of 512, 4 at a time; 2.5 of 4.0 GB"
-    )
