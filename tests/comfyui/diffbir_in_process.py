@@ -52,7 +52,7 @@ from bir_pack.bir_core.diffusion.schedules import edm_sigmas, spaced_sigmas  # n
 from bir_pack.bir_core.errors import BIRError  # noqa: E402
 from bir_pack.bir_core.networks.ir_controlnet import IRControlNet  # noqa: E402
 from bir_pack.bir_core.networks.unet import UNetConfig  # noqa: E402
-from bir_pack.nodes import color  # noqa: E402
+from bir_pack.nodes import operations  # noqa: E402
 from bir_pack.nodes.host import control as host_control  # noqa: E402
 from bir_pack.nodes.host import control_loader as host_control_loader  # noqa: E402
 from bir_pack.nodes.host import sampling as host_sampling  # noqa: E402
@@ -352,8 +352,8 @@ def sentences() -> dict[str, str]:
     def short_of_memory(*_: Tensor) -> Tensor:
         raise torch.OutOfMemoryError("CUDA out of memory (a test)")
 
-    color.METHODS["short"] = short_of_memory
-    note("color", lambda: color.fix_colors(image, image, "short"))
+    operations.COLOR_FIXES["short"] = short_of_memory
+    note("color", lambda: operations.fix_colors(image, image, "short"))
     return said
 
 
