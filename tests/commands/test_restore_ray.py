@@ -39,9 +39,9 @@ def encode_half(path, *more):
         os.kill(os.getpid(), signal.SIGKILL)
 
 if any("default_worker" in argument for argument in sys.orig_argv):
-    from bir_core import picture_files
+    from bir_core.pictures import files
 
-    encode, picture_files.encode = picture_files.encode, encode_half
+    encode, files.encode = files.encode, encode_half
     killed = pathlib.Path({killed!r})
 """
 COUNT = 24
