@@ -229,9 +229,14 @@ def prepare(
     return restore
 
 
+def _given(options: argparse.Namespace, names: Iterable[str]) -> dict[str, Any]:
+    """The settings among `names` that were given, by name."""
+    values = {name: getattr(options, name) for name in names}
+    return {name: value for name, value in values.items() if value is not None}
+
+
 def _settings(options: argparse.Namespace, version: str) -> DiffBIRSettings:
-    given = {name: getattr(options, name) for name in (*SETTINGS, "rescale_cfg")}
-    changes = {name: value for name, value in given.items() if value is not None}
+    changes = _given(options, (*SETTINGS, "rescale_cfg"))
     if options.sampler_option:
         changes["sampler_options"] = dict(options.sampler_option)
     return replace(official_settings(version), **changes)
@@ -285,9 +290,7 @@ def plan(
     """From height and width of a picture to the plan of its restoration with networks of the
     official sizes, with a title."""
     networks = official_networks(options.version, options.task, DTYPES[options.dtype])
-    given = {name: getattr(options, name) for name in MEMORY_SETTINGS}
-    changes = {name: value for name, value in given.items() if value is not None}
-    settings = replace(official_settings(options.version), **changes)
+    settings = replace(official_settings(options.version), **_given(options, MEMORY_SETTINGS))
     order = official_order(options.task, options.version)
     offloaded = ", offloaded" if options.offload else ""
 

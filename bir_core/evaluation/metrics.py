@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..memory import CPU
 from ..metrics import Channel, psnr, ssim, ssim_volume
 from .networks import ARCFACE_PATH, face_embedding, inception_features, pyiqa_network
 from .weight_files import WeightFile
@@ -87,7 +88,7 @@ def _pyiqa(name: str) -> Callable[[Settings], Measure]:
 
 def _niqe(settings: Settings) -> Measure:
     # It computes in float64, which not every device has.
-    return pyiqa_network("niqe", settings.weights, torch.device("cpu"))
+    return pyiqa_network("niqe", settings.weights, CPU)
 
 
 def _clip_iqa(settings: Settings) -> Measure:
