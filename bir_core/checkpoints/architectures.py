@@ -13,13 +13,14 @@ from torch import Tensor, nn
 
 from ..errors import BIRError
 from ..networks.autoencoder import SDVAE, VAEConfig
+from ..networks.compact import CompactRestorer
 from ..networks.diffir import DiffIRStage1, DiffIRStage2
 from ..networks.diffir_config import OFFICIAL_CONFIGS
 from ..networks.ir_controlnet import IRControlNet
 from ..networks.swinir import SwinIR, SwinIRConfig
 from ..networks.text_encoder import TextEncoder, TextEncoderConfig
 from ..networks.unet import SDUNet, UNetConfig
-from . import diffbir, diffir
+from . import compact, diffbir, diffir
 from .files import model_file, read_checkpoint
 from .keys import StateDict, unwrap, without_diffir_duplicates
 
@@ -37,8 +38,8 @@ class ModelInfo:
     """What a checkpoint is.
 
     Attributes:
-        architecture: `diffir_s1`, `diffir_s2`, `swinir`, `ir_controlnet`, `sd_unet`, `sd_vae` or
-            `text_encoder`.
+        architecture: `diffir_s1`, `diffir_s2`, `compact`, `swinir`, `ir_controlnet`, `sd_unet`,
+            `sd_vae` or `text_encoder`.
         variant: a published variant (`realsr_x4`, also of the SRGAN files, which hold the same
             network; `deblur`, `inpainting`, ...; `diffbir` for SwinIR and IRControlNet of every
             version; `sd2.1`) or `custom`.
@@ -168,6 +169,16 @@ ARCHITECTURES = (
         variants={"diffbir": SwinIRConfig()},
         task="restoration",
         half_precision=False,  # the official code runs it in float32 only
+    ),
+    Architecture(
+        name="compact",
+        description="compact restoration module",
+        belongs="which belongs in Load Upscale Model",
+        required=compact.COMPACT_REQUIRED,
+        canonical=compact.compact_tensors,
+        config=compact.compact_config,
+        build=CompactRestorer,
+        task="restoration",
     ),
     Architecture(
         name="sd_vae",

@@ -12,6 +12,8 @@ from .masks import MaskDegradation
 
 ResizeMode = Literal["area", "bilinear", "bicubic"]
 RESIZE_MODES: tuple[ResizeMode, ...] = ("area", "bilinear", "bicubic")
+Step = Literal["blur", "resize", "noise", "jpeg"]
+STEPS: tuple[Step, ...] = ("blur", "resize", "noise", "jpeg")
 
 
 def _require_modes(modes: Sequence[str]) -> None:
@@ -29,7 +31,7 @@ def _require_scale(scale: float) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class FixedDegradation:
-    """One order of blur, antialiased resize, noise and JPEG, always in this order.
+    """Blur, antialiased resize, noise and JPEG, once each.
 
     A blind degradation close to what old cameras and web pages do. Everything is drawn for each
     image of a batch; ranges of zero width make it a non-random degradation.
@@ -40,6 +42,9 @@ class FixedDegradation:
         noise_sigma: of Gaussian colour noise, in steps of 8 bit.
         jpeg_quality: of the JPEG codec, in 1..101; the fraction is cut off.
         resize_modes: equally likely; not used with scale 1.
+        blur_probability, noise_probability, jpeg_probability: of each of these steps.
+        grey_probability: of the same noise in all channels.
+        order: of the steps, each of them once.
     """
 
     scale: int
@@ -47,10 +52,23 @@ class FixedDegradation:
     noise_sigma: Range
     jpeg_quality: Range
     resize_modes: tuple[ResizeMode, ...] = RESIZE_MODES
+    blur_probability: float = 1.0
+    noise_probability: float = 1.0
+    jpeg_probability: float = 1.0
+    grey_probability: float = 0.0
+    order: tuple[Step, ...] = STEPS
 
     def __post_init__(self) -> None:
         _require_scale(self.scale)
         _require_modes(self.resize_modes)
+        for step in ("blur", "noise", "jpeg", "grey"):
+            name = f"{step}_probability"
+            require_probability(name, getattr(self, name))
+        if sorted(self.order) != sorted(STEPS):
+            raise BIRError(
+                f"order should name each of {', '.join(STEPS)} once, but {tuple(self.order)} came; "
+                "change the preset."
+            )
         require_range("noise_sigma", self.noise_sigma, 0, math.inf)
         require_range("jpeg_quality", self.jpeg_quality, 1, 101)
 

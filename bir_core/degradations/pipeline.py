@@ -67,28 +67,73 @@ def _blur(
     return filter2d(image, stack_kernels([kernel for kernel, _ in drawn]))
 
 
-def _colour_noise(
-    image: Tensor, bounds: tuple[float, float], generator: torch.Generator, draws: Draws
+def _resize_modes(
+    image: Tensor, preset: FixedDegradation, generator: torch.Generator, draws: Draws
 ) -> Tensor:
-    draws["noise_sigma"] = sigma = uniform_per_sample(bounds, len(image), generator)
-    colour = torch.zeros(len(image), dtype=torch.bool)
-    return image + gaussian_noise(image, sigma, colour, generator)
+    if preset.scale == 1:
+        return image
+    height, width = (side // preset.scale for side in image.shape[-2:])
+    modes = [choose_evenly(preset.resize_modes, generator) for _ in image]
+    draws["resize_mode"] = modes
+    return torch.cat(
+        [resize(one[None], height, width, mode) for one, mode in zip(image, modes, strict=True)]
+    )
+
+
+def _noise_fixed(
+    image: Tensor, preset: FixedDegradation, generator: torch.Generator, draws: Draws
+) -> Tensor:
+    draws["noise_sigma"] = sigma = uniform_per_sample(preset.noise_sigma, len(image), generator)
+    grey = torch.zeros(len(image), dtype=torch.bool)
+    if preset.grey_probability:
+        grey = uniform_per_sample((0.0, 1.0), len(image), generator) < preset.grey_probability
+        draws["noise_grey"] = grey
+    return image + gaussian_noise(image, sigma, grey, generator)
+
+
+def _jpeg_fixed(
+    image: Tensor, preset: FixedDegradation, generator: torch.Generator, draws: Draws
+) -> Tensor:
+    draws["jpeg_quality"] = quality = uniform_per_sample(preset.jpeg_quality, len(image), generator)
+    return codec_jpeg(image, quality)
+
+
+def _sometimes(
+    changed: Tensor,
+    image: Tensor,
+    probability: float,
+    generator: torch.Generator,
+    draws: Draws,
+    name: str,
+) -> Tensor:
+    """`changed` for a share of the images. A step that always happens draws nothing."""
+    if probability == 1:
+        return changed
+    happens = uniform_per_sample((0.0, 1.0), len(image), generator) < probability
+    draws[name] = happens
+    return torch.where(happens.to(image.device).view(-1, 1, 1, 1), changed, image)
 
 
 def _degrade_fixed(
     hq: Tensor, preset: FixedDegradation, generator: torch.Generator, draws: Draws
 ) -> Tensor:
-    height, width = hq.shape[-2] // preset.scale, hq.shape[-1] // preset.scale
-    image = _blur(hq, preset.blur, generator, draws, "kernels")
-    if preset.scale > 1:
-        modes = [choose_evenly(preset.resize_modes, generator) for _ in image]
-        draws["resize_mode"] = modes
-        image = torch.cat(
-            [resize(one[None], height, width, mode) for one, mode in zip(image, modes, strict=True)]
-        )
-    image = _colour_noise(image, preset.noise_sigma, generator, draws)
-    draws["jpeg_quality"] = quality = uniform_per_sample(preset.jpeg_quality, len(image), generator)
-    return codec_jpeg(image, quality)
+    image = hq
+    for step in preset.order:
+        if step == "resize":
+            image = _resize_modes(image, preset, generator, draws)
+            continue
+        probability = getattr(preset, f"{step}_probability")
+        if probability == 0:
+            continue
+        if step == "blur":
+            changed = _blur(image, preset.blur, generator, draws, "kernels")
+        elif step == "noise":
+            changed = _noise_fixed(image, preset, generator, draws)
+        else:
+            changed = _jpeg_fixed(image, preset, generator, draws)
+        image = _sometimes(changed, image, probability, generator, draws, step)
+    # Where JPEG did not, the file of a picture rounds to 8 bits.
+    return _round_8bit(image)
 
 
 def _degrade_codeformer(

@@ -22,6 +22,27 @@ def _gaussian_kernels(size: int, sigma: Range) -> MixedKernels:
     )
 
 
+def _isotropic(sigma: float) -> MixedKernels:
+    """One Gaussian kernel."""
+    return MixedKernels(
+        sizes=(13,), sinc_probability=0.0, weights=(1, 0, 0, 0, 0, 0), sigma=(sigma, sigma)
+    )
+
+
+def _reduced(scale: int) -> FixedDegradation:
+    """Bicubic reduction without any damage; the ranges are there for presets made of it."""
+    return FixedDegradation(
+        scale=scale,
+        blur=_isotropic(1.0),
+        noise_sigma=(0.0, 0.0),
+        jpeg_quality=(100.0, 100.0),
+        resize_modes=("bicubic",),
+        blur_probability=0.0,
+        noise_probability=0.0,
+        jpeg_probability=0.0,
+    )
+
+
 # Wang et al., "Real-ESRGAN" (ICCVW 2021), and the training options of DiffIR's RealSR models.
 _REAL_ESRGAN = RealESRGANDegradation(
     scale=4,
@@ -117,12 +138,31 @@ _PRESETS: dict[str, Degradation] = {
         noise_sigma=(5.0, 30.0),
         jpeg_quality=(40.0, 96.0),
     ),
+    "simple_x2": FixedDegradation(
+        scale=2,
+        blur=_gaussian_kernels(13, (0.2, 1.2)),
+        noise_sigma=(5.0, 30.0),
+        jpeg_quality=(40.0, 96.0),
+    ),
     "simple_x1": FixedDegradation(
         scale=1,
         blur=_gaussian_kernels(11, (0.1, 0.8)),
         noise_sigma=(5.0, 30.0),
         jpeg_quality=(40.0, 96.0),
     ),
+    # What measures the built-in models besides the presets of their training.
+    "clean_x4": _reduced(4),
+    "clean_x2": _reduced(2),
+    "foreign_x4": dataclasses.replace(
+        _reduced(4),
+        blur=_isotropic(1.0),
+        noise_sigma=(6.0, 6.0),
+        jpeg_quality=(75.0, 75.0),
+        blur_probability=1.0,
+        noise_probability=1.0,
+        jpeg_probability=1.0,
+    ),
+    "jpeg_90": dataclasses.replace(_reduced(1), jpeg_quality=(90.0, 90.0), jpeg_probability=1.0),
     **_MASKS,
 }
 
@@ -140,7 +180,9 @@ def get_preset(name: str) -> Degradation:
             models; with "_usm" at the end the picture is sharpened first, as for version 2 of its
             GAN stage. "diffbir_v1", "diffbir_v2.1", "codeformer" (DiffBIR v2), "codeformer_face"
             (DiffBIR v1, faces): the training of DiffBIR; the result has the size of the input.
-            "simple_x4", "simple_x1": the training of the built-in small models. "masks_train": the
+            "simple_x4", "simple_x2", "simple_x1": noisy pictures, on which the built-in models are
+            trained among others; "foreign_x4", "clean_x4", "clean_x2", "jpeg_90": single kinds of
+            damage, or none, that they are measured on as well. "masks_train": the
             training of inpainting. "masks_thick_256" and alike, also medium and thin, and 512: the
             tests of inpainting; wide holes are the thick ones, narrow holes the thin ones.
 

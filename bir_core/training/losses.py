@@ -7,11 +7,33 @@ from torch import Tensor
 from torch.nn import functional as F
 
 KL_TEMPERATURE = 0.15
+CHARBONNIER = 1e-3
+LOG_FLOOR = 1e-6
 
 
 def pixel_l1(restored: Tensor, hq: Tensor) -> Tensor:
     """Mean absolute difference of two images (B, 3, H, W)."""
     return F.l1_loss(restored.float(), hq.float())
+
+
+def pixel_l2(restored: Tensor, hq: Tensor) -> Tensor:
+    """Mean squared difference of two images (B, 3, H, W)."""
+    return F.mse_loss(restored.float(), hq.float())
+
+
+def charbonnier(restored: Tensor, hq: Tensor) -> Tensor:
+    """mean sqrt((restored - hq)^2 + 0.001^2) of two images (B, 3, H, W) in [0, 1] (Charbonnier et
+    al., ICIP 1994; the constant of LapSRN, Lai et al., CVPR 2017)."""
+    squares = (restored.float() - hq.float()).square()
+    return (squares + CHARBONNIER**2).sqrt().mean()
+
+
+def log_squared_error(restored: Tensor, hq: Tensor) -> Tensor:
+    """Mean over the batch of log10 of each picture's mean squared difference; (B, 3, H, W) in
+    [0, 1]. Minus ten times of it is the mean PSNR in dB. A floor of LOG_FLOOR (60 dB) keeps the
+    gradient of a perfect picture finite."""
+    errors = (restored.float() - hq.float()).square().mean(dim=(1, 2, 3))
+    return (errors + LOG_FLOOR).log10().mean()
 
 
 def prior_l1(z: Tensor, z_stage1: Tensor) -> Tensor:

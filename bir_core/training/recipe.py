@@ -1,8 +1,8 @@
 """What every training recipe has. Each method adds its own part, in its own file."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from .optimizers import OptimizerRecipe
 from .toml_tables import require
@@ -39,12 +39,36 @@ class CaptionRecipe:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MixturePart:
+    """A kind of damage, and how often it occurs.
+
+    Attributes:
+        preset: name of a preset, see `get_preset`.
+        weight: share of the pictures that get it, among the weights of all parts.
+        change: values that replace the preset's own, as a table of its fields: `noise_sigma`,
+            `jpeg_quality`, `blur = { sigma = [0.2, 2.0] }`, `order`, ...
+    """
+
+    preset: str
+    weight: float = 1.0
+    change: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        require(self.weight >= 0, "`weight`s of the mixture of 0 or more", self.weight)
+
+
+@dataclass(frozen=True, kw_only=True)
 class DataRecipe:
     """Where pairs come from.
 
     Attributes:
-        degradation: name of a preset that makes the low-quality picture from the clean one, or
-            "pairs": the data folder holds `lq` and `hq` with pictures of equal names.
+        degradation: name of a preset that makes the low-quality picture from the clean one;
+            "mixture": one of the parts of `mixture`, drawn for each picture; or "pairs": the data
+            folder holds `lq` and `hq` with pictures of equal names.
+        mixture: the parts, under names of one's own.
+        degrade_on: where the low-quality pictures are made. `device`: on that of the training.
+            `worker`: in the processes that read pictures, ahead of the training. On a CPU both
+            give the same pictures; a training on a CPU always has it done by the workers.
         patch: side in pixels of the high-quality patches that the networks see.
         source_patch: side of the patch that is cut from the picture and degraded; a random paired
             crop of `patch` follows. 0: the same as `patch`.
@@ -71,6 +95,8 @@ class DataRecipe:
     """
 
     degradation: str
+    mixture: dict[str, MixturePart] = field(default_factory=dict)
+    degrade_on: Literal["device", "worker"] = "device"
     patch: int
     source_patch: int = 0
     batch: int
@@ -85,6 +111,11 @@ class DataRecipe:
     captions: CaptionRecipe | None = None
 
     def __post_init__(self) -> None:
+        require(
+            (self.degradation == "mixture") == any(part.weight for part in self.mixture.values()),
+            'parts of a `mixture` with a weight above 0 for the degradation "mixture", none else',
+            f"{self.degradation} with {len(self.mixture)} parts",
+        )
         require(self.patch > 0, "a `patch` of at least 1 pixel", self.patch)
         require(
             self.source_patch == 0 or self.source_patch >= self.patch,

@@ -1,16 +1,14 @@
 """From a recipe and folders to a finished training."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
-from ..degradations import degrade, get_preset, keeps_size
 from .data import (
     VALIDATION,
     BatchSource,
+    Degrade,
     ExampleDataset,
     ExampleSource,
     generator_for,
@@ -18,11 +16,11 @@ from .data import (
     open_source,
     to_float,
 )
+from .degrading import recipe_degradation
 from .loop import make_accelerator, train
 from .methods.table import make_training
 from .recipe import Recipe
 from .start_files import StartFiles
-from .toml_tables import require
 from .validation import ValidationSet
 
 if TYPE_CHECKING:
@@ -30,8 +28,6 @@ if TYPE_CHECKING:
 
 # In the output folder: where the examples of shards begin.
 INDEX_FILE = "shards.safetensors"
-
-Degrade = Callable[[Tensor, torch.Generator], tuple[Tensor, Tensor]]
 
 
 def run_recipe(
@@ -94,34 +90,12 @@ def make_source(recipe: Recipe, examples: ExampleSource, accelerator: "Accelerat
     return BatchSource(
         dataset,
         recipe.data,
-        _degradation(recipe),
+        recipe_degradation(recipe),
         accelerator.device,
         recipe.seed,
         accelerator.process_index,
         accelerator.num_processes,
     )
-
-
-def _degradation(recipe: Recipe) -> Degrade | None:
-    if recipe.data.degradation == "pairs":
-        return None
-    preset = get_preset(recipe.data.degradation)
-    if keeps_size(preset):
-        require(
-            recipe.scale == 1,
-            f"a degradation that makes pictures {recipe.scale} times smaller",
-            recipe.data.degradation,
-        )
-    scale = None if keeps_size(preset) else recipe.scale
-
-    def degrade_batch(hq: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        degraded = degrade(hq, preset, generator=generator, scale=scale)
-        hq = degraded.hq
-        if recipe.keeps_unsharpened and degraded.sharpened_from is not None:
-            hq = torch.cat([hq, degraded.sharpened_from], dim=1)
-        return degraded.lq, hq
-
-    return degrade_batch
 
 
 def _validation_set(

@@ -93,8 +93,8 @@ def apply_change(table: dict[str, Any], change: str) -> None:
 def from_table(kind: type[T], table: Any, where: str) -> T:
     """A dataclass from a dictionary of its fields; the inverse of `to_table`.
 
-    A field may be a number, a text, a Literal, a tuple, a dataclass, or a union of dataclasses that
-    a key `kind` tells apart.
+    A field may be a number, a text, a Literal, a tuple, a dictionary, a dataclass, or a union of
+    dataclasses that a key `kind` tells apart.
 
     Args:
         where: name of the table, for errors.
@@ -135,6 +135,10 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
         return value
     if origin is tuple:
         return _convert_tuple(arguments, value, where)
+    if origin is dict:
+        return _convert_dictionary(arguments[1], value, where)
+    if kind is Any:
+        return value
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if type(value) is not kind:
@@ -147,6 +151,11 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
 def _convert_union(members: list[Any], value: Any, where: str) -> Any:
     if len(members) == 1:
         return _convert(members[0], value, where)
+    if not all(is_dataclass(member) for member in members):
+        # A number, or a range of them.
+        listed = isinstance(value, list | tuple)
+        fitting = [member for member in members if (get_origin(member) is tuple) == listed]
+        return _convert(fitting[0] if fitting else members[0], value, where)
     by_kind = {member.kind: member for member in members}
     chosen = value.get("kind") if isinstance(value, Mapping) else None
     if chosen not in by_kind:
@@ -155,6 +164,12 @@ def _convert_union(members: list[Any], value: Any, where: str) -> Any:
             "choose one."
         )
     return from_table(by_kind[chosen], value, where)
+
+
+def _convert_dictionary(kind: Any, value: Any, where: str) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        raise BIRError(f"Expected a table of names for {where}, but {value!r} came; correct it.")
+    return {name: _convert(kind, item, f"{where}.{name}") for name, item in value.items()}
 
 
 def _convert_tuple(arguments: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:

@@ -78,6 +78,11 @@ CHANGES = {
             "resize_modes": ("bicubic",),
             "noise_sigma": (20.0, 30.0),
             "jpeg_quality": (10.0, 20.0),
+            "blur_probability": 0.0,
+            "noise_probability": 0.0,
+            "jpeg_probability": 0.0,
+            "grey_probability": 1.0,
+            "order": ("resize", "noise", "jpeg", "blur"),
         },
     ),
     CodeFormerDegradation: (
@@ -176,7 +181,8 @@ def test_the_same_state_gives_the_same_bytes(name):
     assert torch.equal(first.lq, second.lq) and torch.equal(first.hq, second.hq)
     assert str(first.draws) == str(second.draws)
     assert first.lq.shape == other.lq.shape
-    assert not torch.equal(first.lq, other.lq)
+    # Nothing is left to chance in these.
+    assert torch.equal(first.lq, other.lq) == (name in ("clean_x2", "clean_x4", "jpeg_90"))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -362,7 +368,7 @@ def test_every_draw_is_readable(name):
     draws = degrade(random_images(), get_preset(name), generator=seeded(0)).draws
     text = json.dumps({k: v.tolist() if torch.is_tensor(v) else v for k, v in draws.items()})
     assert set(json.loads(text)) == set(draws)
-    assert len(draws) >= 3
+    assert len(draws) >= (1 if name in ("clean_x2", "clean_x4", "jpeg_90") else 3)
 
 
 @pytest.mark.parametrize("name", NAMES)

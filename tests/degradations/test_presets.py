@@ -8,10 +8,14 @@ from bir_core.errors import BIRError
 
 def test_the_presets_have_these_names():
     assert preset_names() == (
+        "clean_x2",
+        "clean_x4",
         "codeformer",
         "codeformer_face",
         "diffbir_v1",
         "diffbir_v2.1",
+        "foreign_x4",
+        "jpeg_90",
         "masks_medium_256",
         "masks_medium_512",
         "masks_thick_256",
@@ -26,6 +30,7 @@ def test_the_presets_have_these_names():
         "realesrgan_x4",
         "realesrgan_x4_usm",
         "simple_x1",
+        "simple_x2",
         "simple_x4",
     )
 
@@ -64,5 +69,5 @@ def test_codeformer_kernels(name, sigma):
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones():
-    with pytest.raises(BIRError, match="one of codeformer, .* but 'blurry' came"):
+    with pytest.raises(BIRError, match="one of clean_x2, .* but 'blurry' came"):
         get_preset("blurry")

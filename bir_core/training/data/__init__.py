@@ -11,7 +11,7 @@ not depend on the number of reading processes.
     batches   positions to batches on the device: degradation, pool of pairs
 """
 
-from .batches import Batch, BatchSource
+from .batches import Batch, BatchSource, Degrade
 from .draws import VALIDATION, generator_for
 from .examples import ExampleDataset
 from .pictures import to_float
@@ -21,6 +21,7 @@ __all__ = [
     "VALIDATION",
     "Batch",
     "BatchSource",
+    "Degrade",
     "ExampleDataset",
     "ExampleSource",
     "generator_for",

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ...errors import BIRError
 from ..recipe import DataRecipe
@@ -19,6 +19,9 @@ from .draws import DEGRADATION, NOISE, POOL, generator_for
 from .examples import ExampleDataset, StackedExamples, stack
 from .pictures import to_float
 from .pool import PairPool
+
+# (hq, generator on the CPU) -> (lq, hq), all on one device.
+Degrade = Callable[[Tensor, torch.Generator], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,7 @@ class Batch:
         captions: what each picture shows, "" where that is not known.
         micro_batches: how many of these an iteration has, those of all processes; gradients are
             averaged over them.
+        iteration: to which it belongs, from 1.
         shared: what an update leaves for later ones on this micro-batch, by name.
     """
 
@@ -41,6 +45,7 @@ class Batch:
     generator: torch.Generator
     captions: tuple[str, ...] = ()
     micro_batches: int = 1
+    iteration: int = 1
     shared: dict[str, Tensor] = field(default_factory=dict)
 
 
@@ -51,7 +56,7 @@ class BatchSource:
     Attributes:
         dataset: where examples come from.
         data: the recipe's part about pairs.
-        degrade: (hq, generator) -> (lq, hq) for a batch on the device; None for pairs of files.
+        degrade: makes pairs of a batch, on the device or in the readers; None for pairs of files.
         device: where batches go.
         seed: of all draws.
         rank, processes: of this process.
@@ -60,7 +65,7 @@ class BatchSource:
 
     dataset: ExampleDataset
     data: DataRecipe
-    degrade: Callable[[Tensor, torch.Generator], tuple[Tensor, Tensor]] | None
+    degrade: Degrade | None
     device: torch.device
     seed: int
     rank: int = 0
@@ -72,12 +77,14 @@ class BatchSource:
 
     def iterations(self, first: int, last: int) -> Iterator[list[Batch]]:
         """The micro-batches of each of the iterations first..last, both included, from 1."""
-        numbers = MicroBatches(self, first, last)
+        reader = MicroBatchReader(
+            self.dataset, self.data, self.degrade if self.readers_degrade else None, self.seed
+        )
         loader = DataLoader(
-            self.dataset,
-            batch_sampler=numbers,
+            reader,
+            batch_size=None,
+            sampler=MicroBatchNumbers(self, first, last),
             num_workers=self.data.workers,
-            collate_fn=stack,
             pin_memory=self.device.type == "cuda",
             generator=torch.Generator(),  # keeps the loader off the global random state
         )
@@ -88,6 +95,11 @@ class BatchSource:
                 for part in range(self.data.accumulate)
             ]
 
+    @property
+    def readers_degrade(self) -> bool:
+        """Whether the processes that read pictures also make the low-quality ones of them."""
+        return self.data.degrade_on == "worker" or self.device.type == "cpu"
+
     def micro_batch_number(self, iteration: int, part: int) -> int:
         """Number of this process's micro-batch `part` of an iteration, among those of all."""
         done = (iteration - 1) * self.data.accumulate
@@ -96,12 +108,13 @@ class BatchSource:
     def _batch(self, examples: StackedExamples, iteration: int, number: int) -> Batch:
         self.skipped.update(examples.skipped)
         hq = self._on_device(examples.hq)
-        generator = generator_for(self.seed, DEGRADATION, number)
-        if self.degrade is not None:
-            lq, hq = self.degrade(hq, generator)
-        else:
-            assert examples.lq is not None  # pairs of files
+        generator = torch.Generator()
+        generator.set_state(examples.random_state)
+        if examples.lq is not None:
             lq = self._on_device(examples.lq)
+        else:
+            assert self.degrade is not None  # pairs without lq come with a degradation
+            lq, hq = self.degrade(hq, generator)
         lq, hq = paired_crop(lq, hq, self.data.patch, generator)
         captions = tuple(examples.captions)  # pinning memory makes lists of tuples
         if self.data.pool:
@@ -118,6 +131,7 @@ class BatchSource:
             generator_for(self.seed, NOISE, number),
             captions,
             micro_batches=self.data.accumulate * self.processes,
+            iteration=iteration,
         )
 
     def _on_device(self, images: Tensor) -> Tensor:
@@ -134,18 +148,39 @@ def _next(examples: Iterator[StackedExamples]) -> StackedExamples:
         raise BIRError(sentence.removeprefix(f"{BIRError.__module__}.BIRError: ")) from error
 
 
-class MicroBatches(Sampler[list[int]]):
-    """The positions of the examples of each of a process's micro-batches."""
+class MicroBatchReader(Dataset[StackedExamples]):
+    """The examples of a micro-batch by its number, which all its draws follow from.
+
+    Args:
+        degrade: makes lq here; None where lq is a file, or made on the device.
+    """
+
+    def __init__(
+        self, dataset: ExampleDataset, data: DataRecipe, degrade: Degrade | None, seed: int
+    ) -> None:
+        self.dataset, self.data, self.degrade, self.seed = dataset, data, degrade, seed
+
+    def __getitem__(self, number: int) -> StackedExamples:
+        size = self.data.batch
+        examples = [self.dataset[number * size + place] for place in range(size)]
+        generator = generator_for(self.seed, DEGRADATION, number)
+        stacked = stack(examples, generator.get_state())
+        if self.degrade is None:
+            return stacked
+        lq, hq = self.degrade(to_float(stacked.hq), generator)
+        return stacked._replace(lq=lq, hq=hq, random_state=generator.get_state())
+
+
+class MicroBatchNumbers(Sampler[int]):
+    """The numbers of a process's micro-batches."""
 
     def __init__(self, source: BatchSource, first: int, last: int) -> None:
         self.source, self.first, self.last = source, first, last
 
-    def __iter__(self) -> Iterator[list[int]]:
-        size = self.source.data.batch
+    def __iter__(self) -> Iterator[int]:
         for iteration in range(self.first, self.last + 1):
             for part in range(self.source.data.accumulate):
-                number = self.source.micro_batch_number(iteration, part)
-                yield list(range(number * size, (number + 1) * size))
+                yield self.source.micro_batch_number(iteration, part)
 
     def __len__(self) -> int:
         return (self.last - self.first + 1) * self.source.data.accumulate

@@ -37,15 +37,19 @@ class Example:
 
 
 class StackedExamples(NamedTuple):
-    """The examples of a micro-batch: hq and lq (B, 3, side, side), the rest as in `Example`."""
+    """The examples of a micro-batch: hq and lq (B, 3, side, side), the rest as in `Example`.
+
+    `random_state` is that of the generator of degradation and crops after the reader used it.
+    """
 
     hq: Tensor
     lq: Tensor | None
     captions: tuple[str, ...]
     skipped: tuple[str, ...]
+    random_state: Tensor
 
 
-def stack(examples: Sequence[Example]) -> StackedExamples:
+def stack(examples: Sequence[Example], random_state: Tensor) -> StackedExamples:
     """Stack examples: in the process that read them, so that few tensors are handed over."""
     lq = [example.lq for example in examples if example.lq is not None]
     return StackedExamples(
@@ -53,6 +57,7 @@ def stack(examples: Sequence[Example]) -> StackedExamples:
         _stack(lq) if lq else None,
         tuple(example.caption for example in examples),
         tuple(name for example in examples for name in example.skipped),
+        random_state,
     )
 
 

@@ -8,12 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from ...checkpoints import load_model
-from ...degradations import MaskDegradation, get_preset
+from ...degradations import MaskDegradation
 from ...errors import BIRError
 from ...networks.diffir import DiffIRStage1, DiffIRStage2, DIRformerBlock
 from ...networks.diffir_config import DiffIRConfig
 from ...networks.diffir_prior import LEAKY_SLOPE, draw_noise
 from ..data import Batch
+from ..degrading import presets_of
 from ..losses import pixel_l1, prior_kl, prior_l1
 from ..optimizers import OptimizerRecipe
 from ..phases import Phase, Training, Update
@@ -38,12 +39,15 @@ class DiffIRRecipe(Recipe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        name = self.data.degradation
-        cuts_holes = name != "pairs" and isinstance(get_preset(name), MaskDegradation)
+        kinds = [preset for _, preset in presets_of(self.data).values()]
+        fitting = [
+            isinstance(preset, MaskDegradation) == (self.network.task == "inpainting")
+            for preset in kinds
+        ]
         require(
-            cuts_holes == (self.network.task == "inpainting"),
+            all(fitting) and bool(kinds or self.network.task != "inpainting"),
             "a `degradation` that cuts holes for inpainting, and for nothing else",
-            name,
+            self.data.degradation,
         )
 
     @property

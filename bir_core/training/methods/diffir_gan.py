@@ -6,10 +6,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from ...degradations import RealESRGANDegradation, get_preset
+from ...degradations import RealESRGANDegradation
 from ...networks.diffir import DiffIRStage1, DiffIRStage2
 from ...networks.discriminators import UNetDiscriminator
 from ..data import Batch
+from ..degrading import presets_of
 from ..losses import pixel_l1, prior_kl, prior_l1, vanilla_gan
 from ..optimizers import OptimizerRecipe
 from ..perceptual import VGG19Loss, read_vgg19, refuse_needless
@@ -72,10 +73,14 @@ class GANRecipe(DiffIRRecipe):
     @property
     def keeps_unsharpened(self) -> bool:
         """Whether a batch's hq also has the picture before the degradation sharpened it."""
-        if self.data.degradation == "pairs":
-            return False
-        preset = get_preset(self.data.degradation)
-        return isinstance(preset, RealESRGANDegradation) and preset.sharpen_hq
+        sharpened = {
+            isinstance(preset, RealESRGANDegradation) and preset.sharpen_hq
+            for _, preset in presets_of(self.data).values()
+        }
+        require(
+            len(sharpened) < 2, "a mixture whose parts all sharpen hq, or none", self.data.mixture
+        )
+        return sharpened == {True}
 
 
 class GeneratorLoss(PriorEstimation):

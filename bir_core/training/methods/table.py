@@ -12,7 +12,14 @@ from ..phases import Training
 from ..recipe import Recipe
 from ..start_files import StartFiles, require_files
 from ..toml_tables import apply_change, from_table, parse_toml
-from . import diffir, diffir_gan, diffir_inpainting, ir_controlnet, swinir
+from . import (
+    diffir,
+    diffir_gan,
+    diffir_inpainting,
+    ir_controlnet,
+    restoration_module,
+    swinir,
+)
 
 
 @dataclass(frozen=True)
@@ -51,6 +58,11 @@ METHODS = {
         diffir_inpainting.inpainting_stage2_training,
         needed=("stage1",),
         optional=("perceptual",),
+    ),
+    "restoration_module": Method(
+        restoration_module.RestorationModuleRecipe,
+        restoration_module.restoration_module_training,
+        optional=("start_from",),
     ),
     "swinir": Method(swinir.SwinIRRecipe, swinir.swinir_training, optional=("start_from",)),
     "ir_controlnet": Method(

@@ -1,0 +1,29 @@
+"""How to recognise a compact restoration module and read its sizes from tensor shapes."""
+
+from math import isqrt
+
+from ..errors import BIRError
+from ..networks.compact import CompactConfig
+from .keys import StateDict
+
+COMPACT_REQUIRED = ("body.0.weight", "body.1.weight", "body.2.weight")
+
+
+def compact_tensors(tensors: StateDict) -> StateDict:
+    """Only files of a plain chain; a network of another kind may also have a part `body`."""
+    chain = all(name.startswith("body.") and name.count(".") == 2 for name in tensors)
+    return dict(tensors) if chain else {}
+
+
+def compact_config(tensors: StateDict) -> CompactConfig:
+    """The configuration. Raises KeyError or BIRError for a damaged file."""
+    last = max(int(name.split(".")[1]) for name in tensors)
+    channels = tensors[f"body.{last}.weight"].shape[0]
+    scale = isqrt(channels // 3)
+    if channels != 3 * scale**2:
+        raise BIRError(
+            "Expected a compact restoration module whose last layer has 3 x scale x scale "
+            f"channels, but it has {channels}; the file is damaged or of another network."
+        )
+    features = tensors["body.0.weight"].shape[0]
+    return CompactConfig(scale=scale, features=features, layers=last // 2 - 1)

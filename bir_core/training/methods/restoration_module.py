@@ -1,0 +1,92 @@
+"""Training of the compact restoration module: stage 1 of DiffBIR, or an upscaler by itself."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ...checkpoints import load_model
+from ...errors import BIRError
+from ...networks.compact import CompactConfig, CompactRestorer, draw_near_identity
+from ..data import Batch
+from ..image_losses import LossTerm, PixelLosses, PixelLossTable
+from ..phases import Phase, Training, Update
+from ..recipe import Recipe
+from ..start_files import StartFiles
+
+
+@dataclass(frozen=True, kw_only=True)
+class RestorationModuleRecipe(Recipe):
+    """Of a compact restoration module.
+
+    Attributes:
+        network: sizes of the network.
+        losses: by default the squared error (L_RM of DiffBIR).
+    """
+
+    network: CompactConfig
+    losses: PixelLossTable = PixelLossTable(l2=LossTerm(weight=1.0))
+
+    @property
+    def scale(self) -> int:
+        """Side of hq divided by side of lq."""
+        return self.network.scale
+
+    @property
+    def size_multiple(self) -> int:
+        """Pixels by which the sides of lq must divide."""
+        return self.network.size_multiple
+
+
+class RestorationLoss(nn.Module):
+    """The losses of a table between the picture and its restoration."""
+
+    def __init__(self, model: CompactRestorer, losses: PixelLossTable) -> None:
+        super().__init__()
+        self.model = model
+        self.losses = PixelLosses(losses)
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """`total` is what is optimised."""
+        values: dict[str, Tensor] = self.losses(self.model(batch.lq), batch)
+        return values
+
+
+def restoration_module_training(recipe: RestorationModuleRecipe, files: StartFiles) -> Training:
+    """A compact restoration module from new weights, or from `files.start_from`, of which the last
+    layer is drawn anew if it enlarges by another factor.
+
+    Raises:
+        BIRError: a start that is no compact restoration module, or one of other sizes.
+    """
+    model = CompactRestorer(recipe.network)
+    draw_near_identity(model, torch.Generator().manual_seed(recipe.seed))
+    if files.start_from is not None:
+        start = load_model(files.start_from, architecture="compact")
+        _require_same_chain(start, model, files)
+        own = model.state_dict()
+        kept = {
+            name: value
+            for name, value in start.state_dict().items()
+            if value.shape == own[name].shape
+        }
+        model.load_state_dict(own | kept)
+    loss = RestorationLoss(model, recipe.losses)
+    update = Update("network", loss, list(model.parameters()), recipe.optimizer)
+    return Training(
+        model=model,
+        phases=(Phase(1, (update,)),),
+        restore=lambda network, lq, hq: network(lq),
+        blocks=tuple(model.body),
+    )
+
+
+def _require_same_chain(start: nn.Module, model: CompactRestorer, files: StartFiles) -> None:
+    assert isinstance(start, CompactRestorer)  # load_model refuses every other architecture
+    ours, theirs = model.config, start.config
+    if (ours.features, ours.layers) != (theirs.features, theirs.layers):
+        raise BIRError(
+            f"Expected a compact restoration module of {ours.features} features and {ours.layers} "
+            f"layers, as the recipe says, in {files.start_from}, but it has {theirs.features} and "
+            f"{theirs.layers}; correct `network`, or choose another file."
+        )
