@@ -23,6 +23,7 @@ from .phases import Training, Update, compute_again
 from .recipe import Recipe
 from .reports import require_finite, summary_writer
 from .resuming import best_so_far, require_resumable
+from .speed import compile_in_place, has_bf16_units, tf32, to_channels_last
 from .state import (
     STATE_FILE,
     TrainingState,
@@ -159,10 +160,16 @@ class Run:
         self.skipped: set[str] = set()  # names that were reported as unreadable
         for network in training.networks().values():
             network.to(accelerator.device)
+            if recipe.channels_last:
+                to_channels_last(network)
         training.model.train()
         self.average = ExponentialAverage(training.model, recipe.ema) if recipe.ema else None
         if recipe.checkpointing:
             compute_again(training.blocks, recipe.method)
+        if recipe.compile:
+            compile_in_place(training.model)
+        if recipe.precision == "bf16" and not has_bf16_units(accelerator.device):
+            logger.warning("no bf16 units on %s: precision=fp32 is faster", accelerator.device)
 
     def start(self) -> int:
         """Prepare a new training; returns 0, the iterations done."""
@@ -243,9 +250,10 @@ class Run:
             for part, batch in enumerate(batches):
                 last = part == len(batches) - 1
                 with nullcontext() if last else self.accelerator.no_sync(loss):
-                    with self._autocast():
+                    with self._autocast(), tf32(self.recipe.tf32):
                         values = loss(batch)
-                    self.accelerator.backward(values["total"] / len(batches))
+                    with tf32(self.recipe.tf32):
+                        self.accelerator.backward(values["total"] / len(batches))
             if update.optimizer.clip:
                 torch.nn.utils.clip_grad_norm_(update.parameters, update.optimizer.clip)
             optimizer.step()

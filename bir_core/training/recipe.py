@@ -173,6 +173,9 @@ class Recipe(ABC):
         optimizer: of the network that is trained.
         ema: decay of the average of the weights that is saved as the model; 0: no average.
         precision: `fp32`, or `bf16` for mixed precision.
+        tf32: let CUDA round the factors of float32 products to TF32.
+        compile: let torch.compile make kernels for the network; needs a C++ compiler on a CPU.
+        channels_last: lay the kernels of convolutions out with the channels last.
         checkpointing: keep only the inputs of the network's blocks for the backward pass and
             compute the rest again: less memory, a third more time, the same gradients.
         validation: held-out measurement.
@@ -188,6 +191,9 @@ class Recipe(ABC):
     optimizer: OptimizerRecipe
     ema: float = 0.999
     precision: Literal["fp32", "bf16"] = "fp32"
+    tf32: bool = False
+    compile: bool = False
+    channels_last: bool = False
     checkpointing: bool = False
     validation: ValidationRecipe = ValidationRecipe()
     save_every: int = 5000

@@ -16,7 +16,8 @@ from .toml_tables import from_table, to_table
 logger = logging.getLogger(__name__)
 # Keys without effect on the weights. Names that are held out are no longer trained on, so that
 # they are not among those of validation.
-FREE = {"iterations", "save_every", "save_minutes", "keep", "checkpointing"}
+FREE = {"iterations", "save_every", "save_minutes", "keep"}
+FREE |= {"checkpointing", "tf32", "compile", "channels_last"}
 FREE |= {"data.workers", "data.cache"}
 FREE |= {f"validation.{key}" for key in ("every", "patch", "border", "channel", "pictures", "best")}
 # What decides whether two measurements of validation can be compared.

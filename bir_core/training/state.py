@@ -72,6 +72,11 @@ def load_optimizer(optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> None:
         state.setdefault(int(index), {})[name] = value
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
+    for parameter, moments in optimizer.state.items():
+        for name, value in moments.items():
+            # A fused update walks through the memory of weights and moments side by side.
+            if isinstance(value, Tensor) and value.stride() != parameter.stride() and value.dim():
+                moments[name] = torch.empty_like(parameter).copy_(value)
 
 
 def one_key(about: Mapping[str, Any]) -> dict[str, str]:
