@@ -2,8 +2,10 @@
 
 import argparse
 import logging
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from ..options import seed, write_line
 from ..training.start_files import StartFiles
@@ -33,13 +35,60 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_start_files(parser)
     parser.add_argument(
-        "--resume", action="store_true", help="go on with the training in the output folder"
+        "--resume",
+        nargs="?",
+        const=True,
+        default=False,
+        choices=("auto",),
+        help="go on with the training in the output folder; auto: if there is one, else start",
     )
     add_changes(parser)
     parser.add_argument("--seed", type=seed, help="of the initial weights and of every draw")
     parser.add_argument(
         "--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: auto"
     )
+    parser.add_argument(
+        "--list", action=_ListRecipes, nargs=0, help="write the shipped recipes and end"
+    )
+    parser.add_argument(
+        "--show", action=_ShowRecipe, metavar="NAME", help="write the text of a recipe and end"
+    )
+
+
+class _ListRecipes(argparse.Action):
+    """Ends the command like --help, before anything is missing."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[Any] | None,
+        option_string: str | None = None,
+    ) -> None:
+        from ..training.methods.table import recipe_text, shipped_recipes
+
+        names = shipped_recipes()
+        width = max(map(len, names))
+        for name in names:
+            first = recipe_text(name).partition("\n")[0]
+            write_line(f"{name:{width}}  {first.removeprefix('# ')}")
+        parser.exit()
+
+
+class _ShowRecipe(argparse.Action):
+    """Ends the command like --help, before anything is missing."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[Any] | None,
+        option_string: str | None = None,
+    ) -> None:
+        from ..training.methods.table import recipe_text
+
+        write_line(recipe_text(str(values)).rstrip())
+        parser.exit()
 
 
 def add_start_files(parser: argparse.ArgumentParser) -> None:

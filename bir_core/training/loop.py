@@ -3,11 +3,11 @@ the rest. It runs the same on one CPU, one GPU, or under `accelerate launch` on 
 """
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from functools import partial
+from math import isnan
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from safetensors.torch import load_file
@@ -18,17 +18,21 @@ from ..checkpoints import save_checkpoint
 from ..errors import BIRError
 from .data import Batch, BatchSource
 from .ema import ExponentialAverage
+from .pace import Pace, StopRequest, duration, stop_on_sigterm
 from .phases import Training, Update, compute_again
 from .recipe import Recipe
+from .reports import require_finite, summary_writer
+from .resuming import best_so_far, require_resumable
+from .speed import compile_in_place, has_bf16_units, tf32, to_channels_last
 from .state import (
     STATE_FILE,
     TrainingState,
     as_device,
+    keep_last,
     load_optimizer,
     one_key,
     optimizer_tensors,
     read_state,
-    require_same_recipe,
     save_state,
     with_prefix,
     write_tensors,
@@ -74,7 +78,7 @@ def train(
     accelerator: "Accelerator",
     *,
     output: Path,
-    resume: bool = False,
+    resume: bool | Literal["auto"] = False,
 ) -> Path:
     """Run a training to its end.
 
@@ -85,32 +89,48 @@ def train(
         validation: held-out pictures; None where there are none.
         accelerator: from `make_accelerator`.
         output: folder for `model.safetensors` (opens in `load_model`), `best.safetensors` (the best
-            PSNR of validation), the state, and TensorBoard's files.
-        resume: go on from the state in `output`, to the same weights as without the interruption.
+            in validation), the last ones if the recipe keeps some, the state, and TensorBoard's
+            files.
+        resume: go on from the state in `output`, to the same weights as without the interruption;
+            `auto`: if there is one.
 
     Returns:
         Path of the last model.
 
     Raises:
         BIRError: nothing to resume or of another recipe; a state that is there already without
-            `resume`; a loss that is not finite; a disk that is full.
+            `resume`; a loss that is not finite; a disk that is full; SIGTERM, after which the state
+            is saved.
     """
     run = Run(recipe, training, source, validation, accelerator, output)
+    if resume == "auto":
+        resume = run.state_file.exists()
     first = 1 + (run.resume() if resume else run.start())
+    pace = Pace(first, recipe.iterations, recipe.save_minutes)
     progress = run.progress_bar(first)
     try:
-        with _summary_writer(output, accelerator.is_main_process) as writer:
+        with (
+            summary_writer(output, accelerator.is_main_process) as writer,
+            stop_on_sigterm() as stop,
+        ):
             for iteration, batches in enumerate(source.iterations(first, recipe.iterations), first):
                 shown = run.step(iteration, batches)
                 progress.update()
                 if iteration % LOG_EVERY == 0 or iteration == recipe.iterations:
-                    run.report(iteration, shown, writer, progress)
+                    run.report(iteration, shown, writer, progress, pace)
                 last = iteration == recipe.iterations
                 every = recipe.validation.every
                 if validation is not None and every and (iteration % every == 0 or last):
                     run.validate(iteration, writer)
-                if iteration % recipe.save_every == 0 or last:
+                stopping, due = run.asked(stop, pace)
+                if iteration % recipe.save_every == 0 or last or stopping or due:
                     run.save(iteration, shown)
+                    pace.was_saved()
+                if stopping and not last:
+                    raise BIRError(
+                        f"Expected to train to iteration {recipe.iterations}, but SIGTERM came; "
+                        f"iteration {iteration} is saved: go on with --resume."
+                    )
     finally:
         progress.close()
     return run.model_file
@@ -140,10 +160,16 @@ class Run:
         self.skipped: set[str] = set()  # names that were reported as unreadable
         for network in training.networks().values():
             network.to(accelerator.device)
+            if recipe.channels_last:
+                to_channels_last(network)
         training.model.train()
         self.average = ExponentialAverage(training.model, recipe.ema) if recipe.ema else None
         if recipe.checkpointing:
             compute_again(training.blocks, recipe.method)
+        if recipe.compile:
+            compile_in_place(training.model)
+        if recipe.precision == "bf16" and not has_bf16_units(accelerator.device):
+            logger.warning("no bf16 units on %s: precision=fp32 is faster", accelerator.device)
 
     def start(self) -> int:
         """Prepare a new training; returns 0, the iterations done."""
@@ -161,13 +187,13 @@ class Run:
     def resume(self) -> int:
         """Take up the saved state; returns the iterations done."""
         state = read_state(self.state_file)
-        require_same_recipe(state, to_table(self.recipe), self.state_file)
+        require_resumable(state, self.recipe, self.state_file)
         if state.processes != self.accelerator.num_processes:
             raise BIRError(
                 f"Expected {state.processes} processes, as the training had, but "
                 f"{self.accelerator.num_processes} run; launch as many as before."
             )
-        self.best = state.best
+        self.best = best_so_far(state, self.recipe)
         device = self.accelerator.device
         self.training.model.load_state_dict(as_device(state.part("model"), device))
         if self.average is not None:
@@ -224,9 +250,10 @@ class Run:
             for part, batch in enumerate(batches):
                 last = part == len(batches) - 1
                 with nullcontext() if last else self.accelerator.no_sync(loss):
-                    with self._autocast():
+                    with self._autocast(), tf32(self.recipe.tf32):
                         values = loss(batch)
-                    self.accelerator.backward(values["total"] / len(batches))
+                    with tf32(self.recipe.tf32):
+                        self.accelerator.backward(values["total"] / len(batches))
             if update.optimizer.clip:
                 torch.nn.utils.clip_grad_norm_(update.parameters, update.optimizer.clip)
             optimizer.step()
@@ -247,13 +274,22 @@ class Run:
             dynamic_ncols=True,
         )
 
-    def report(self, iteration: int, shown: dict[str, Tensor], writer: Any, progress: Any) -> None:
-        """Show the losses; they are means over the processes."""
+    def asked(self, stop: StopRequest, pace: Pace) -> tuple[bool, bool]:
+        """Whether any process was asked to stop, and whether any finds a save due."""
+        asked = torch.tensor([stop.came, pace.save_is_due()], dtype=torch.float32)
+        if self.accelerator.num_processes > 1:
+            asked = self.accelerator.reduce(asked.to(self.accelerator.device), "sum").cpu()
+        return bool(asked[0] > 0), bool(asked[1] > 0)
+
+    def report(
+        self, iteration: int, shown: dict[str, Tensor], writer: Any, progress: Any, pace: Pace
+    ) -> None:
+        """Show the losses, which are means over the processes, and without a terminal the time."""
         means = {
             name: float(self.accelerator.reduce(value.float(), "mean"))
             for name, value in shown.items()
         }
-        _require_finite(means, iteration)
+        require_finite(means, iteration)
         self._report_skipped(iteration, writer)
         if writer is None:
             return
@@ -261,7 +297,13 @@ class Run:
         progress.set_postfix(text)
         if progress.disable:
             pairs = ", ".join(f"{name} {value}" for name, value in text.items())
-            logger.info("iteration %d of %d: %s", iteration, self.recipe.iterations, pairs)
+            logger.info(
+                "iteration %d of %d: %s; about %s left",
+                iteration,
+                self.recipe.iterations,
+                pairs,
+                duration(pace.left(iteration)),
+            )
         for name, value in means.items():
             writer.add_scalar(name, value, iteration)
         for update, optimizer in zip(self._updates(), self.optimizers, strict=True):
@@ -308,13 +350,14 @@ class Run:
         logger.info("iteration %d: PSNR %.3f dB, SSIM %.4f", iteration, mean_psnr, mean_ssim)
         writer.add_scalar("validation/psnr", mean_psnr, iteration)
         writer.add_scalar("validation/ssim", mean_ssim, iteration)
-        if self.best is None or mean_psnr > self.best:
-            self.best = mean_psnr
+        measured = {"psnr": mean_psnr, "ssim": mean_ssim}[self.recipe.validation.best]
+        if not isnan(measured) and (self.best is None or measured > self.best):
+            self.best = measured
             self._save_model(self.output / "best.safetensors", iteration)
 
     def save(self, iteration: int, shown: dict[str, Tensor]) -> None:
         """Write the model and the state; a loss that is not finite is never saved."""
-        _require_finite({name: float(value) for name, value in shown.items()}, iteration)
+        require_finite({name: float(value) for name, value in shown.items()}, iteration)
         pool = self.source.pool.state()
         if self.source.data.pool:
             write_tensors(self._pool_file(iteration), pool)
@@ -338,6 +381,9 @@ class Run:
                 ),
             )
             self._save_model(self.model_file, iteration)
+            if self.recipe.keep:
+                self._save_model(self.output / f"model_{iteration}.safetensors", iteration)
+                keep_last(self.output, self.recipe.keep)
             for old in self.output.glob("pool_*.safetensors"):
                 if not old.name.startswith(f"pool_{iteration}_"):
                     old.unlink()
@@ -350,29 +396,3 @@ class Run:
         network = self.average.average if self.average is not None else self.training.model
         about = {"iteration": iteration, "recipe": to_table(self.recipe)}
         save_checkpoint(network, path, metadata=one_key(about))
-
-
-def _require_finite(values: dict[str, float], iteration: int) -> None:
-    for name, value in values.items():
-        if not torch.isfinite(torch.tensor(value)):
-            raise BIRError(
-                f"Expected finite losses, but {name} is {value} at iteration {iteration}; resume "
-                "from the last state with a lower rate or with gradient clipping."
-            )
-
-
-@contextmanager
-def _summary_writer(output: Path, main: bool) -> Iterator[Any]:
-    """TensorBoard's writer on the main process, None on the others."""
-    if not main:
-        yield None
-        return
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ModuleNotFoundError as error:
-        raise BIRError(
-            "Training should find the package tensorboard, but it is absent; install the extra: "
-            "pip install comfyui-bir[train]."
-        ) from error
-    with SummaryWriter(output / "logs") as writer:
-        yield writer

@@ -95,6 +95,7 @@ class OptimizerRecipe:
         schedule: how the rate changes with the iterations of the phase.
         warmup: iterations over which the rate rises linearly from 0 to its schedule.
         clip: largest norm of the gradient; 0 leaves it alone.
+        fused: update all weights in one kernel.
     """
 
     rate: float
@@ -103,6 +104,7 @@ class OptimizerRecipe:
     schedule: Schedule = Constant()
     warmup: int = 0
     clip: float = 0.0
+    fused: bool = False
 
     def __post_init__(self) -> None:
         require(0 < self.rate <= 1, "a learning `rate` in (0, 1]", self.rate)
@@ -119,5 +121,9 @@ class OptimizerRecipe:
     def make(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         """A new optimiser of these parameters, without moments."""
         return torch.optim.AdamW(
-            parameters, lr=self.rate, betas=self.betas, weight_decay=self.weight_decay
+            parameters,
+            lr=self.rate,
+            betas=self.betas,
+            weight_decay=self.weight_decay,
+            fused=self.fused or None,  # None: torch decides between its other two
         )

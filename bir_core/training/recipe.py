@@ -173,6 +173,7 @@ class ValidationRecipe:
         held_out: file names in the training folder that are kept out of training and used for
             validation if no other folder is given.
         pictures: how many of them TensorBoard shows: input, restored picture and original.
+        best: the measure whose highest mean decides which model is kept as the best.
     """
 
     every: int = 5000
@@ -181,6 +182,7 @@ class ValidationRecipe:
     channel: Literal["y", "rgb"] = "y"
     held_out: tuple[str, ...] = ()
     pictures: int = 4
+    best: Literal["psnr", "ssim"] = "psnr"
 
     def __post_init__(self) -> None:
         require(
@@ -202,10 +204,15 @@ class Recipe(ABC):
         optimizer: of the network that is trained.
         ema: decay of the average of the weights that is saved as the model; 0: no average.
         precision: `fp32`, or `bf16` for mixed precision.
+        tf32: let CUDA round the factors of float32 products to TF32.
+        compile: let torch.compile make kernels for the network; needs a C++ compiler on a CPU.
+        channels_last: lay the kernels of convolutions out with the channels last.
         checkpointing: keep only the inputs of the network's blocks for the backward pass and
             compute the rest again: less memory, a third more time, the same gradients.
         validation: held-out measurement.
         save_every: iterations between two saved states.
+        save_minutes: minutes after which a state is saved all the same; 0: only by iterations.
+        keep: how many of the last saved models stay as model_<iteration>.safetensors.
     """
 
     method: str
@@ -215,14 +222,21 @@ class Recipe(ABC):
     optimizer: OptimizerRecipe
     ema: float = 0.999
     precision: Literal["fp32", "bf16"] = "fp32"
+    tf32: bool = False
+    compile: bool = False
+    channels_last: bool = False
     checkpointing: bool = False
     validation: ValidationRecipe = ValidationRecipe()
     save_every: int = 5000
+    save_minutes: float = 0.0
+    keep: int = 0
 
     def __post_init__(self) -> None:
         require(self.iterations > 0, "`iterations` of at least 1", self.iterations)
         require(0 <= self.ema < 1, "an `ema` decay in [0, 1)", self.ema)
         require(self.save_every > 0, "a `save_every` of at least 1", self.save_every)
+        require(self.save_minutes >= 0, "`save_minutes` of 0 (off) or more", self.save_minutes)
+        require(self.keep >= 0, "a number of models to `keep` of 0 or more", self.keep)
         multiple = self.size_multiple * self.scale
         for patch in (self.data.patch, *(stage.patch for stage in self.data.progressive)):
             require(

@@ -1,7 +1,7 @@
 """From a recipe and folders to a finished training."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from torch import Tensor
 
@@ -37,7 +37,7 @@ def run_recipe(
     output: str | Path,
     validation: str | Path | None = None,
     files: StartFiles | None = None,
-    resume: bool = False,
+    resume: bool | Literal["auto"] = False,
     device: str = "auto",
 ) -> Path:
     """Train what a recipe says.
@@ -49,7 +49,7 @@ def run_recipe(
         validation: held-out pictures, in any form of `data`; None takes those that the recipe
             holds out of the folder `data`, if it names any.
         files: what the method starts from; None: nothing.
-        resume: go on with the training in `output`.
+        resume: go on with the training in `output`; `auto`: if there is one, else start.
         device: `auto`, `cpu` or `cuda`.
 
     Returns:

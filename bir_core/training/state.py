@@ -1,6 +1,7 @@
 """The state of a training: one safetensors file that replaces the one before when complete."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,7 @@ class TrainingState:
         tensors: networks, averages, optimiser states and pools, by dotted names.
         recipe: the recipe's table.
         processes: how many took part.
-        best: best validation PSNR so far; None before the first.
+        best: best value of validation so far; None before the first.
     """
 
     iteration: int
@@ -71,6 +72,11 @@ def load_optimizer(optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> None:
         state.setdefault(int(index), {})[name] = value
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
+    for parameter, moments in optimizer.state.items():
+        for name, value in moments.items():
+            # A fused update walks through the memory of weights and moments side by side.
+            if isinstance(value, Tensor) and value.stride() != parameter.stride() and value.dim():
+                moments[name] = torch.empty_like(parameter).copy_(value)
 
 
 def one_key(about: Mapping[str, Any]) -> dict[str, str]:
@@ -142,17 +148,15 @@ def read_state(path: Path) -> TrainingState:
         ) from error
 
 
-def require_same_recipe(state: TrainingState, recipe: Mapping[str, Any], path: Path) -> None:
-    """Raise BIRError if the state belongs to another recipe; a larger number of iterations and
-    other intervals of saving and validating are allowed."""
-    free = {"iterations", "save_every", "validation"}
-    for key in sorted({*state.recipe, *recipe} - free):
-        if state.recipe.get(key) != recipe.get(key):
-            raise BIRError(
-                f"Expected the recipe that {path} was made with, but `{key}` is "
-                f"{recipe.get(key)} instead of {state.recipe.get(key)}; resume with the same "
-                "recipe or choose another output folder."
-            )
+def keep_last(folder: Path, count: int) -> None:
+    """Remove all files model_<iteration>.safetensors but those of the last `count` iterations."""
+    numbers = {
+        int(match[1]): path
+        for path in folder.iterdir()
+        if (match := re.fullmatch(r"model_(\d+)\.safetensors", path.name))
+    }
+    for iteration in sorted(numbers)[:-count]:
+        numbers[iteration].unlink()
 
 
 def as_device(tensors: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:

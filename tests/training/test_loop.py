@@ -363,7 +363,7 @@ def test_a_folder_with_a_training_is_kept(pictures, tmp_path):
     run_recipe(recipe, data=pictures, output=tmp_path, device="cpu")
     before = (tmp_path / "state.safetensors").read_bytes()
     refused("holds a training", "smoke_s1", pictures, tmp_path)
-    refused("`data`", "smoke_s1", pictures, tmp_path, "--resume", changes=("data.batch=1",))
+    refused("`data.batch`", "smoke_s1", pictures, tmp_path, "--resume", changes=("data.batch=1",))
     (tmp_path / "state.safetensors").write_bytes(before[:1000])
     refused("damaged", "smoke_s1", pictures, tmp_path, "--resume")
 

@@ -92,6 +92,23 @@ def shipped_recipes() -> list[str]:
     return sorted(name.removesuffix(".toml") for name in names if name.endswith(".toml"))
 
 
+def recipe_text(source: str | Path) -> str:
+    """The text of a shipped recipe, by its name, or of a TOML file.
+
+    Raises:
+        BIRError: no such recipe or file.
+    """
+    shipped = files(__package__.rpartition(".")[0]) / "recipes" / f"{source}.toml"
+    if str(source) in shipped_recipes():
+        return shipped.read_text(encoding="utf-8")
+    if Path(source).is_file():
+        return Path(source).read_text(encoding="utf-8")
+    raise BIRError(
+        f"Expected the name of a shipped recipe or a TOML file, but {source} is neither; "
+        f"{_nearest(str(source), shipped_recipes())}"
+    )
+
+
 def load_recipe(source: str | Path, changes: tuple[str, ...] = ()) -> Recipe:
     """Read a recipe.
 
@@ -104,17 +121,7 @@ def load_recipe(source: str | Path, changes: tuple[str, ...] = ()) -> Recipe:
         BIRError: no such recipe or file, no TOML, an unknown or absent key, a value of a wrong type
             or out of range.
     """
-    shipped = files(__package__.rpartition(".")[0]) / "recipes" / f"{source}.toml"
-    if str(source) in shipped_recipes():
-        text = shipped.read_text(encoding="utf-8")
-    elif Path(source).is_file():
-        text = Path(source).read_text(encoding="utf-8")
-    else:
-        raise BIRError(
-            f"Expected the name of a shipped recipe or a TOML file, but {source} is neither; "
-            f"{_nearest(str(source), shipped_recipes())}"
-        )
-    table = parse_toml(text, str(source))
+    table = parse_toml(recipe_text(source), str(source))
     for change in changes:
         apply_change(table, change)
     return recipe_from_table(table)
