@@ -13,10 +13,11 @@ from ..checkpoints.files import model_file, read_checkpoint
 from ..checkpoints.keys import unwrap
 from ..diffir.restore import restore
 from ..errors import BIRError
+from ..networks.compact import CompactRestorer
 from ..networks.swinir import SwinIR
 from .stage1 import with_published_padding
 
-IMAGE_TO_IMAGE = ("swinir", "diffir_s2")
+IMAGE_TO_IMAGE = ("swinir", "compact", "diffir_s2")
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,8 @@ class RestorationModule:
 def load_restoration_module(
     path: str | Path, *, device: torch.device | str = "cpu"
 ) -> RestorationModule:
-    """Load a SwinIR, a DiffIR, or through spandrel an RRDBNet (BSRNet), SCUNet or any other network
-    for RGB pictures, in float32.
+    """Load a SwinIR, a DiffIR, a compact restoration module, or through spandrel an RRDBNet
+    (BSRNet), SCUNet or any other network for RGB pictures, in float32.
 
     Raises:
         BIRError: unreadable, of another kind, or spandrel is needed and not installed.
@@ -51,7 +52,7 @@ def load_restoration_module(
     ours = next((row for row in held if row.name in IMAGE_TO_IMAGE), None)
     if ours is not None:
         model = load_model(tensors, architecture=ours.name, device=device)
-        if isinstance(model, SwinIR):
+        if isinstance(model, SwinIR | CompactRestorer):
             return RestorationModule(model, model.config.scale, ours.name, model)
         return _of_diffir(model)
     if held:

@@ -15,6 +15,7 @@ from bir_core.checkpoints import load_model, save_checkpoint
 from bir_core.diffbir.restoration_modules import load_restoration_module
 from bir_core.diffir.restore import restore
 from bir_core.errors import BIRError
+from bir_core.networks.compact import CompactConfig, CompactRestorer, draw_near_identity
 from bir_core.networks.swinir import SwinIR
 
 IMAGE = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
@@ -47,6 +48,23 @@ def test_diffir(tmp_path):
     module = load_restoration_module(path)
     assert (module.scale, module.name) == (2, "diffir_s2")
     assert torch.equal(module.restore(IMAGE), restore(IMAGE, load_model(path)))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("scale", [1, 2, 4])
+def test_a_compact_file_is_read_by_us_and_by_others(scale, tmp_path):
+    network = CompactRestorer(CompactConfig(scale=scale, features=16, layers=3)).eval()
+    draw_near_identity(network, torch.Generator().manual_seed(0))
+    path = tmp_path / "compact.safetensors"
+    save_checkpoint(network, path)
+    module = load_restoration_module(path)
+    assert (module.scale, module.name) == (scale, "compact")
+    assert torch.equal(module.restore(IMAGE), network(IMAGE))
+    spandrel = pytest.importorskip("spandrel")
+    others = spandrel.ModelLoader().load_from_file(path)
+    assert (others.architecture.name, others.scale) == ("RealESRGAN Compact", scale)
+    # The same operations in float32; a library of convolutions may choose another order.
+    assert torch.allclose(others(IMAGE), network(IMAGE).clamp(0, 1), atol=1e-5)
 
 
 @torch.no_grad()
