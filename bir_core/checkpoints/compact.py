@@ -1,18 +1,19 @@
 """How to recognise a compact restoration module and read its sizes from tensor shapes."""
 
+import re
 from math import isqrt
 
 from ..errors import BIRError
 from ..networks.compact import CompactConfig
 from .keys import StateDict
 
+_LAYER = re.compile(r"body\.\d+\.(weight|bias)")
 COMPACT_REQUIRED = ("body.0.weight", "body.1.weight", "body.2.weight")
 
 
 def compact_tensors(tensors: StateDict) -> StateDict:
     """Only files of a plain chain; a network of another kind may also have a part `body`."""
-    chain = all(name.startswith("body.") and name.count(".") == 2 for name in tensors)
-    return dict(tensors) if chain else {}
+    return dict(tensors) if all(_LAYER.fullmatch(name) for name in tensors) else {}
 
 
 def compact_config(tensors: StateDict) -> CompactConfig:

@@ -2,7 +2,7 @@
 
 import argparse
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -48,15 +48,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: auto"
     )
     parser.add_argument(
-        "--list", action=_ListRecipes, nargs=0, help="write the shipped recipes and end"
+        "--list",
+        action=_WriteAndEnd,
+        text=_recipe_list,
+        nargs=0,
+        help="write the shipped recipes and end",
     )
     parser.add_argument(
-        "--show", action=_ShowRecipe, metavar="NAME", help="write the text of a recipe and end"
+        "--show",
+        action=_WriteAndEnd,
+        text=_recipe_text,
+        metavar="NAME",
+        help="write the text of a recipe and end",
     )
 
 
-class _ListRecipes(argparse.Action):
-    """Ends the command like --help, before anything is missing."""
+class _WriteAndEnd(argparse.Action):
+    """Ends the command like --help, before anything is missing.
+
+    Args:
+        text: what is written, from the option's value.
+    """
+
+    def __init__(self, *names: Any, text: Callable[[Any], str], **settings: Any) -> None:
+        super().__init__(*names, **settings)
+        self.text = text
 
     def __call__(
         self,
@@ -65,30 +81,26 @@ class _ListRecipes(argparse.Action):
         values: str | Sequence[Any] | None,
         option_string: str | None = None,
     ) -> None:
-        from ..training.methods.table import recipe_text, shipped_recipes
-
-        names = shipped_recipes()
-        width = max(map(len, names))
-        for name in names:
-            first = recipe_text(name).partition("\n")[0]
-            write_line(f"{name:{width}}  {first.removeprefix('# ')}")
+        write_line(self.text(values))
         parser.exit()
 
 
-class _ShowRecipe(argparse.Action):
-    """Ends the command like --help, before anything is missing."""
+def _recipe_list(_: Any) -> str:
+    """A line for each shipped recipe: its name, and the first line of its comment."""
+    from ..training.methods.table import recipe_text, shipped_recipes
 
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: str | Sequence[Any] | None,
-        option_string: str | None = None,
-    ) -> None:
-        from ..training.methods.table import recipe_text
+    names = shipped_recipes()
+    width = max(map(len, names))
+    comments = [recipe_text(name).partition("\n")[0].removeprefix("# ") for name in names]
+    return "\n".join(
+        f"{name:{width}}  {comment}" for name, comment in zip(names, comments, strict=True)
+    )
 
-        write_line(recipe_text(str(values)).rstrip())
-        parser.exit()
+
+def _recipe_text(name: str) -> str:
+    from ..training.methods.table import recipe_text
+
+    return recipe_text(name).rstrip()
 
 
 def add_start_files(parser: argparse.ArgumentParser) -> None:

@@ -24,6 +24,10 @@ def _require_modes(modes: Sequence[str]) -> None:
         )
 
 
+def _is_whole(scale: float | Range) -> bool:
+    return not isinstance(scale, tuple) and float(scale).is_integer()
+
+
 def _require_scale(scale: float) -> None:
     if not 1 <= scale < math.inf:
         raise BIRError(f"scale should be at least 1, but {scale:g} came; choose 1, 2 or 4.")
@@ -171,7 +175,7 @@ class RealESRGANDegradation:
             require_range("scale", self.scale, 1, math.inf)
         else:
             _require_scale(self.scale)
-        if not self.restore_size and not isinstance(self.scale, int):
+        if not self.restore_size and not _is_whole(self.scale):
             raise BIRError(
                 f"scale should be a whole number where the result stays small, but {self.scale} "
                 "came; give a whole number or set restore_size."

@@ -67,7 +67,7 @@ def _blur(
     return filter2d(image, stack_kernels([kernel for kernel, _ in drawn]))
 
 
-def _resize_modes(
+def _resize_fixed(
     image: Tensor, preset: FixedDegradation, generator: torch.Generator, draws: Draws
 ) -> Tensor:
     if preset.scale == 1:
@@ -120,7 +120,7 @@ def _degrade_fixed(
     image = hq
     for step in preset.order:
         if step == "resize":
-            image = _resize_modes(image, preset, generator, draws)
+            image = _resize_fixed(image, preset, generator, draws)
             continue
         probability = getattr(preset, f"{step}_probability")
         if probability == 0:

@@ -47,11 +47,6 @@ class CompactConfig:
         """What the sides of the input divide by: any side will do."""
         return 1
 
-    @property
-    def reach(self) -> int:
-        """Pixels of the input to each side that a pixel of the output depends on."""
-        return (self.layers + 2) * (KERNEL // 2)
-
 
 class CompactRestorer(nn.Module):
     """Convolutions with a slope for each channel, then pixel shuffle; the picture, enlarged by

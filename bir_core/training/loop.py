@@ -249,11 +249,11 @@ class Run:
             optimizer.zero_grad(set_to_none=True)
             for part, batch in enumerate(batches):
                 last = part == len(batches) - 1
-                with nullcontext() if last else self.accelerator.no_sync(loss):
-                    with self._autocast(), tf32(self.recipe.tf32):
+                apart = nullcontext() if last else self.accelerator.no_sync(loss)
+                with apart, tf32(self.recipe.tf32):
+                    with self._autocast():
                         values = loss(batch)
-                    with tf32(self.recipe.tf32):
-                        self.accelerator.backward(values["total"] / len(batches))
+                    self.accelerator.backward(values["total"] / len(batches))
             if update.optimizer.clip:
                 torch.nn.utils.clip_grad_norm_(update.parameters, update.optimizer.clip)
             optimizer.step()

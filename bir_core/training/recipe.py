@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from .optimizers import OptimizerRecipe
 from .toml_tables import require
@@ -260,3 +260,36 @@ class Recipe(ABC):
     @abstractmethod
     def size_multiple(self) -> int:
         """Pixels by which the sides of lq must divide."""
+
+
+class SizedNetwork(Protocol):
+    """The configuration of a network that restores pictures."""
+
+    @property
+    def scale(self) -> int:
+        """Output side divided by input side."""
+
+    @property
+    def size_multiple(self) -> int:
+        """Pixels by which the sides of the input must divide."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkRecipe(Recipe):
+    """A recipe that says the sizes of its network, from which those of the pairs follow.
+
+    Attributes:
+        network: sizes of the network.
+    """
+
+    network: SizedNetwork
+
+    @property
+    def scale(self) -> int:
+        """Side of hq divided by side of lq."""
+        return self.network.scale
+
+    @property
+    def size_multiple(self) -> int:
+        """Pixels by which the sides of lq must divide."""
+        return self.network.size_multiple

@@ -1,13 +1,16 @@
 """Mixed and custom degradations of a recipe."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from bir_core.degradations import degrade, get_preset
+from bir_core.degradations import degrade, get_preset, preset_names
 from bir_core.errors import BIRError
 from bir_core.training.data import BatchSource, ExampleDataset, open_source
 from bir_core.training.degrading import presets_of, recipe_degradation
 from bir_core.training.methods.table import load_recipe
+from bir_core.training.recipe import MixturePart
 
 MIXTURE = (
     "data.degradation=mixture",
@@ -78,6 +81,13 @@ def test_the_preset_keeps_what_is_not_changed():
 def test_wrong_mixtures_end_in_a_sentence(changes, sentence):
     with pytest.raises(BIRError, match=sentence):
         recipe_degradation(mixture(*changes))
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_every_preset_may_be_a_part(name):
+    part = MixturePart(preset=name, change={})
+    data = replace(mixture().data, mixture={"only": part})
+    assert presets_of(data) == {"only": (1.0, get_preset(name))}
 
 
 def batches(recipe, pictures, first, last):

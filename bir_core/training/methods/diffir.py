@@ -18,13 +18,13 @@ from ..degrading import presets_of
 from ..losses import pixel_l1, prior_kl, prior_l1
 from ..optimizers import OptimizerRecipe
 from ..phases import Phase, Training, Update
-from ..recipe import Recipe
+from ..recipe import NetworkRecipe
 from ..start_files import StartFiles
 from ..toml_tables import require
 
 
 @dataclass(frozen=True, kw_only=True)
-class DiffIRRecipe(Recipe):
+class DiffIRRecipe(NetworkRecipe):
     """What all trainings of DiffIR have.
 
     Attributes:
@@ -49,16 +49,6 @@ class DiffIRRecipe(Recipe):
             "a `degradation` that cuts holes for inpainting, and for nothing else",
             self.data.degradation,
         )
-
-    @property
-    def scale(self) -> int:
-        """Side of hq divided by side of lq."""
-        return self.network.scale
-
-    @property
-    def size_multiple(self) -> int:
-        """Pixels by which the sides of lq must divide."""
-        return self.network.size_multiple
 
 
 @dataclass(frozen=True, kw_only=True)

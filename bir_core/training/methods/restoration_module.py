@@ -11,12 +11,12 @@ from ...networks.compact import CompactConfig, CompactRestorer, draw_near_identi
 from ..data import Batch
 from ..image_losses import LossTerm, PixelLosses, PixelLossTable
 from ..phases import Phase, Training, Update
-from ..recipe import Recipe
+from ..recipe import NetworkRecipe
 from ..start_files import StartFiles
 
 
 @dataclass(frozen=True, kw_only=True)
-class RestorationModuleRecipe(Recipe):
+class RestorationModuleRecipe(NetworkRecipe):
     """Of a compact restoration module.
 
     Attributes:
@@ -26,16 +26,6 @@ class RestorationModuleRecipe(Recipe):
 
     network: CompactConfig
     losses: PixelLossTable = PixelLossTable(l2=LossTerm(weight=1.0))
-
-    @property
-    def scale(self) -> int:
-        """Side of hq divided by side of lq."""
-        return self.network.scale
-
-    @property
-    def size_multiple(self) -> int:
-        """Pixels by which the sides of lq must divide."""
-        return self.network.size_multiple
 
 
 class RestorationLoss(nn.Module):
@@ -59,7 +49,8 @@ def restoration_module_training(recipe: RestorationModuleRecipe, files: StartFil
     Raises:
         BIRError: a start that is no compact restoration module, or one of other sizes.
     """
-    model = CompactRestorer(recipe.network)
+    with torch.random.fork_rng():  # torch draws weights too, before they are drawn here
+        model = CompactRestorer(recipe.network)
     draw_near_identity(model, torch.Generator().manual_seed(recipe.seed))
     if files.start_from is not None:
         start = load_model(files.start_from, architecture="compact")
@@ -77,7 +68,6 @@ def restoration_module_training(recipe: RestorationModuleRecipe, files: StartFil
         model=model,
         phases=(Phase(1, (update,)),),
         restore=lambda network, lq, hq: network(lq),
-        blocks=tuple(model.body),
     )
 
 

@@ -10,12 +10,12 @@ from ...errors import BIRError
 from ...networks.swinir import SwinIR, SwinIRConfig
 from ..data import Batch
 from ..phases import Phase, Training, Update
-from ..recipe import Recipe
+from ..recipe import NetworkRecipe
 from ..start_files import StartFiles
 
 
 @dataclass(frozen=True, kw_only=True)
-class SwinIRRecipe(Recipe):
+class SwinIRRecipe(NetworkRecipe):
     """Of stage 1 of DiffBIR, where lq has the size of hq; or of SwinIR for super-resolution.
 
     Attributes:
@@ -23,16 +23,6 @@ class SwinIRRecipe(Recipe):
     """
 
     network: SwinIRConfig = SwinIRConfig()
-
-    @property
-    def scale(self) -> int:
-        """Side of hq divided by side of lq."""
-        return self.network.scale
-
-    @property
-    def size_multiple(self) -> int:
-        """Pixels by which the sides of lq must divide."""
-        return self.network.size_multiple
 
 
 class SwinIRLoss(nn.Module):

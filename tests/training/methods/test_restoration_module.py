@@ -66,7 +66,7 @@ def test_a_table_without_a_loss_is_refused(losses):
 
 
 @pytest.mark.parametrize("loss", FORMULAS)
-def test_it_learns_and_resumes_to_the_same_bytes(loss, pictures, tmp_path, one_batch):
+def test_each_loss_resumes_to_the_same_weights(loss, pictures, tmp_path):
     changes = (f"losses={{ {loss} = {{ weight = 1.0 }} }}", "validation.every=0")
     whole = train((*changes, "iterations=12", "save_every=100"), pictures, tmp_path / "whole")
     train((*changes, "iterations=5", "save_every=100"), pictures, tmp_path / "cut")
@@ -100,7 +100,7 @@ def test_other_pixels_than_those_in_reach_do_not_matter():
     changed = image.clone()
     changed[..., 0] += 1
     difference = (model(image) - model(changed)).detach().abs().sum(dim=(0, 1, 2))
-    reached = 2 * (config.reach + 1)
+    reached = 2 * (config.layers + 2 + 1)  # a pixel for each convolution
     assert float(difference[:reached].min()) > 0 and float(difference[reached:].max()) == 0
 
 
@@ -122,3 +122,9 @@ def test_a_start_of_another_scale_gives_its_chain(pictures, tmp_path):
             tmp_path / "refused",
             files=StartFiles(start_from=tmp_path / "other.safetensors"),
         )
+
+
+def test_a_chain_with_another_layer_is_no_compact_file():
+    tensors = CompactRestorer(CompactConfig(scale=2, features=4, layers=2)).state_dict()
+    with pytest.raises(BIRError, match="first keys"):
+        inspect(tensors | {"body.last.weight": torch.zeros(1)})
