@@ -14,6 +14,7 @@ COMMANDS = {
     "degrade": "make low-quality pictures from good ones",
     "train": "train a model by a recipe",
     "evaluate": "measure models, or pictures that are restored already",
+    "weights": "fetch the weights of measures",
     "embed": "write the embedding of a prompt to a file",
     "plan": "say what a restoration would take of the memory",
     "demo": "restore a damaged photograph with the built-in model and show the gain",

@@ -1,14 +1,73 @@
-"""Classification networks whose features compare pictures in a loss. Attribute names follow the
-published checkpoints; classifiers are left out."""
+"""Classification networks whose features compare pictures in a loss or a measure. Attribute names
+follow the published checkpoints; classifiers are left out."""
 
+from collections.abc import Callable, Sequence
+from functools import partial
 from types import ModuleType
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-# Channels of the convolutions of each level; a pooling that halves the sides follows each level.
+# Channels of the convolutions of each level; a pooling that halves the sides precedes all but the
+# first.
+_VGG16_LEVELS = ((64,) * 2, (128,) * 2, (256,) * 3, (512,) * 3, (512,) * 3)
 _VGG19_LEVELS = ((64,) * 2, (128,) * 2, (256,) * 4, (512,) * 4, (512,) * 4)
+_max_pooling = partial(nn.MaxPool2d, 2)
 RESNET50_BLOCKS = (3, 4, 6, 3)
+
+
+class ImageNetNormalisation(nn.Module):
+    """(B, 3, H, W) in [0, 1] to the mean and deviation of ImageNet."""
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name, values in (
+            ("mean", (0.485, 0.456, 0.406)),
+            ("deviation", (0.229, 0.224, 0.225)),
+        ):
+            self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return (image - self.mean) / self.deviation
+
+
+class L2Pooling(nn.Module):
+    """Halves the sides: the root of the mean of squares under a 3x3 Hann window (Ding et al.,
+    "Image Quality Assessment: Unifying Structure and Texture Similarity", 2020, eq. 1)."""
+
+    window: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        hann = torch.tensor([0.25, 0.5, 0.25])
+        self.register_buffer("window", (hann[:, None] * hann).view(1, 1, 3, 3), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        channels = x.shape[1]
+        window = self.window.to(x.dtype).expand(channels, 1, 3, 3)
+        # The small number keeps the slope of the root finite where all is 0.
+        return (F.conv2d(x.square(), window, stride=2, padding=1, groups=channels) + 1e-12).sqrt()
+
+
+def _vgg_layers(
+    levels: Sequence[Sequence[int]], pooling: Callable[[], nn.Module], operations: ModuleType
+) -> tuple[nn.Sequential, dict[int, str]]:
+    """The layers, and the names of the convolutions by their places among these."""
+    layers: list[nn.Module] = []
+    names: dict[int, str] = {}
+    channels = 3
+    for level, widths in enumerate(levels, 1):
+        if level > 1:
+            layers.append(pooling())
+        for number, width in enumerate(widths, 1):
+            names[len(layers)] = f"conv{level}_{number}"
+            layers += [operations.Conv2d(channels, width, 3, padding=1), nn.ReLU()]
+            channels = width
+    return nn.Sequential(*layers), names
 
 
 class VGG19(nn.Module):
@@ -16,16 +75,7 @@ class VGG19(nn.Module):
 
     def __init__(self, *, operations: ModuleType = nn) -> None:
         super().__init__()
-        layers: list[nn.Module] = []
-        self.names: dict[int, str] = {}
-        channels = 3
-        for level, widths in enumerate(_VGG19_LEVELS, 1):
-            for number, width in enumerate(widths, 1):
-                self.names[len(layers)] = f"conv{level}_{number}"
-                layers += [operations.Conv2d(channels, width, 3, padding=1), nn.ReLU()]
-                channels = width
-            layers.append(nn.MaxPool2d(2))
-        self.features = nn.Sequential(*layers)
+        self.features, self.names = _vgg_layers(_VGG19_LEVELS, _max_pooling, operations)
 
     def forward(self, image: Tensor, wanted: tuple[str, ...]) -> dict[str, Tensor]:
         """The features before the ReLU of the wanted convolutions.
@@ -46,6 +96,92 @@ class VGG19(nn.Module):
             if len(found) == len(wanted):
                 break
         return found
+
+
+def _features(layers: nn.Sequential, ends: Sequence[int], image: Tensor) -> list[Tensor]:
+    """What comes out of the layers at the places `ends`."""
+    found: list[Tensor] = []
+    x = image
+    start = 0
+    for end in ends:
+        x = layers[start : end + 1](x)
+        found.append(x)
+        start = end + 1
+    return found
+
+
+class VGG16(nn.Module):
+    """Convolutions of VGG16 (Simonyan and Zisserman, ICLR 2015), named as in torchvision.
+
+    Args:
+        levels: from 1 to 5; only the first so many are built.
+        pooling: makes what halves the sides between levels.
+    """
+
+    channels = tuple(widths[-1] for widths in _VGG16_LEVELS)
+    least_sides = (1, 2, 4, 8, 16)  # by the number of levels, with pooling that needs 2 pixels
+
+    def __init__(
+        self,
+        levels: int = 5,
+        *,
+        pooling: Callable[[], nn.Module] = _max_pooling,
+        operations: ModuleType = nn,
+    ) -> None:
+        super().__init__()
+        built = _VGG16_LEVELS[:levels]
+        self.features, names = _vgg_layers(built, pooling, operations)
+        lasts = {f"conv{level}_{len(widths)}" for level, widths in enumerate(built, 1)}
+        self.ends = [index + 1 for index, name in names.items() if name in lasts]
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        """The features after the last ReLU of each level.
+
+        Args:
+            image: (B, 3, H, W), normalised as ImageNet; sides from `least_sides[levels - 1]` on.
+
+        Returns:
+            (B, C, H / 2^(level - 1), W / 2^(level - 1)) with 64, 128, 256, 512, 512 channels.
+        """
+        return _features(self.features, self.ends, image)
+
+
+class AlexNet(nn.Module):
+    """Convolutions of AlexNet in one column (Krizhevsky, "One weird trick for parallelizing
+    convolutional neural networks", 2014), named as in torchvision.
+
+    Args:
+        levels: from 1 to 5; only the first so many convolutions are built.
+    """
+
+    channels = (64, 192, 384, 256, 256)
+    least_sides = (7, 15, 31, 31, 31)  # by the number of levels
+
+    def __init__(self, levels: int = 5, *, operations: ModuleType = nn) -> None:
+        super().__init__()
+        layers = [
+            operations.Conv2d(3, 64, 11, stride=4, padding=2),
+            nn.ReLU(),
+            nn.MaxPool2d(3, 2),
+            operations.Conv2d(64, 192, 5, padding=2),
+            nn.ReLU(),
+            nn.MaxPool2d(3, 2),
+            operations.Conv2d(192, 384, 3, padding=1),
+            nn.ReLU(),
+            operations.Conv2d(384, 256, 3, padding=1),
+            nn.ReLU(),
+            operations.Conv2d(256, 256, 3, padding=1),
+            nn.ReLU(),
+        ]
+        ends = [index for index, layer in enumerate(layers) if isinstance(layer, nn.ReLU)]
+        self.ends = ends[:levels]
+        self.features = nn.Sequential(*layers[: self.ends[-1] + 1])
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        """image: (B, 3, H, W), normalised as ImageNet; sides from `least_sides[levels - 1]` on.
+        Returns the features after each ReLU, with 64, 192, 384, 256 and 256 channels, at about 1/4,
+        1/8 and three times 1/16 of the sides."""
+        return _features(self.features, self.ends, image)
 
 
 class Bottleneck(nn.Module):

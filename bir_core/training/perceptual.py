@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from ..checkpoints import read_checkpoint
 from ..checkpoints.keys import unwrap
 from ..errors import BIRError
-from ..networks.perceptual import VGG19, DilatedResNet50
+from ..networks.perceptual import VGG19, DilatedResNet50, ImageNetNormalisation
 from .losses import feature_sum
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -20,24 +20,6 @@ Network = TypeVar("Network", bound=nn.Module)
 VGG19_FILE = "vgg19-dcbb9e9d.pth"
 # Layers and weights of Real-ESRGAN and of DiffIR's GAN stage.
 VGG19_WEIGHTS = {"conv1_2": 0.1, "conv2_2": 0.1, "conv3_4": 1.0, "conv4_4": 1.0, "conv5_4": 1.0}
-
-
-class ImageNetNormalisation(nn.Module):
-    """(B, 3, H, W) in [0, 1] to the mean and deviation of ImageNet."""
-
-    mean: Tensor
-    deviation: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        for name, values in (
-            ("mean", (0.485, 0.456, 0.406)),
-            ("deviation", (0.229, 0.224, 0.225)),
-        ):
-            self.register_buffer(name, torch.tensor(values).view(3, 1, 1))
-
-    def forward(self, image: Tensor) -> Tensor:
-        return (image - self.mean) / self.deviation
 
 
 class VGG19Loss(nn.Module):

@@ -1,0 +1,186 @@
+"""How far two pictures are apart to the eye, by the features of networks: LPIPS and DISTS, as
+measures and as losses. Their weights are files that `bir weights measures` writes."""
+
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from .checkpoints import read_checkpoint
+from .errors import BIRError
+from .networks.perceptual import VGG16, AlexNet, ImageNetNormalisation, L2Pooling
+
+Network = Literal["alex", "vgg"]
+Distance = TypeVar("Distance", bound=nn.Module)
+
+# Where the weights lie below torch's cache. DISTS takes the VGG16 of LPIPS, which is torchvision's.
+LPIPS_FILES: dict[Network, str] = {
+    "alex": "bir/lpips_alex.safetensors",
+    "vgg": "bir/lpips_vgg.safetensors",
+}
+DISTS_FILE = "bir/dists.safetensors"
+# Channels that DISTS compares: those of the picture itself, and of the five levels of VGG16.
+_DISTS_CHANNELS = (3, *VGG16.channels)
+
+
+class LPIPS(nn.Module):
+    """Learned perceptual similarity 0.1 (Zhang et al., "The Unreasonable Effectiveness of Deep
+    Features as a Perceptual Metric", CVPR 2018, eq. 1).
+
+    Its own scaling of pictures in [-1, 1] is that of ImageNet in [0, 1].
+
+    Args:
+        network: whose features are compared, with one `heads` for each of its levels.
+    """
+
+    def __init__(self, network: VGG16 | AlexNet) -> None:
+        super().__init__()
+        self.normalise = ImageNetNormalisation()
+        self.network = network
+        self.heads = nn.ParameterList(
+            torch.ones(channels) for channels in network.channels[: len(network.ends)]
+        )
+
+    def forward(self, restored: Tensor, hq: Tensor) -> Tensor:
+        """The distance, 0 for equal pictures.
+
+        Args:
+            restored, hq: (B, 3, H, W) in [0, 1].
+
+        Returns:
+            (B,) float32; the gradient reaches both pictures.
+
+        Raises:
+            BIRError: not two RGB pictures of one size, or they are too small for the levels.
+        """
+        _require_pair(restored, hq, self.network.least_sides[len(self.heads) - 1])
+        ours = self.network(self.normalise(restored))
+        theirs = self.network(self.normalise(hq))
+        parts = []
+        for head, a, b in zip(self.heads, ours, theirs, strict=True):
+            difference = (_unit(a.float()) - _unit(b.float())).square()
+            parts.append(torch.einsum("bchw,c->bhw", difference, head).mean((1, 2)))
+        return torch.stack(parts).sum(0)
+
+
+def _unit(features: Tensor) -> Tensor:
+    """Vectors of channels (B, C, H, W) of length 1. The slope of `vector_norm` is 0 where all
+    channels are, and not infinite as that of a root is."""
+    return features / (torch.linalg.vector_norm(features, dim=1, keepdim=True) + 1e-10)
+
+
+class DISTS(nn.Module):
+    """Structure and texture similarity (Ding et al., "Image Quality Assessment: Unifying Structure
+    and Texture Similarity", TPAMI 2020, eq. 5 to 7).
+
+    Attributes:
+        alpha, beta: (1475,), weights of texture (means) and structure (covariances).
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.normalise = ImageNetNormalisation()
+        self.network = VGG16(pooling=L2Pooling)
+        self.alpha = nn.Parameter(torch.ones(sum(_DISTS_CHANNELS)))
+        self.beta = nn.Parameter(torch.ones(sum(_DISTS_CHANNELS)))
+
+    def forward(self, restored: Tensor, hq: Tensor) -> Tensor:
+        """The distance, 0 for equal pictures and up to about 1.
+
+        Args:
+            restored, hq: (B, 3, H, W) in [0, 1].
+
+        Returns:
+            (B,) float32; the gradient reaches both pictures.
+
+        Raises:
+            BIRError: not two RGB pictures of one size.
+        """
+        _require_pair(restored, hq, 1)
+        ours = [restored, *self.network(self.normalise(restored))]
+        theirs = [hq, *self.network(self.normalise(hq))]
+        pairs = zip(ours, theirs, strict=True)
+        parts = [_similarities(a.float(), b.float()) for a, b in pairs]
+        textures, structures = (torch.cat(part, 1) for part in zip(*parts, strict=True))
+        similarity = textures @ self.alpha + structures @ self.beta
+        return 1 - similarity / (self.alpha.sum() + self.beta.sum())
+
+
+def _similarities(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Of texture and of structure, each (B, C), of features (B, C, H, W)."""
+    small = 1e-6
+    mean_a, mean_b = a.mean((2, 3)), b.mean((2, 3))
+    a, b = a - mean_a[..., None, None], b - mean_b[..., None, None]
+    texture = (2 * mean_a * mean_b + small) / (mean_a.square() + mean_b.square() + small)
+    covariance = (a * b).mean((2, 3))
+    variances = a.square().mean((2, 3)) + b.square().mean((2, 3))
+    return texture, (2 * covariance + small) / (variances + small)
+
+
+def _require_pair(restored: Tensor, hq: Tensor, least: int) -> None:
+    if restored.shape != hq.shape or restored.ndim != 4 or restored.shape[1] != 3:
+        raise BIRError(
+            "A distance expects two RGB images of the same size, but shapes "
+            f"{tuple(restored.shape)} and {tuple(hq.shape)} came; resize or crop one of them first."
+        )
+    height, width = hq.shape[-2:]
+    if min(height, width) < least:
+        raise BIRError(
+            f"This distance expects sides of at least {least} pixels, but {width}x{height} came; "
+            "give larger pictures or take fewer levels."
+        )
+
+
+def read_lpips(network: Network, folder: Path | None = None, levels: int = 5) -> LPIPS:
+    """LPIPS with its published weights, which nothing trains.
+
+    Args:
+        network: `alex`, which the authors advise for measuring, or `vgg`, which they advise for a
+            loss.
+        folder: laid out as torch's cache; None takes that.
+        levels: from 1 to 5, the first so many levels of features; the published distance takes 5.
+
+    Raises:
+        BIRError: no such network or number of levels, or no file or another one in its place.
+    """
+    if network not in LPIPS_FILES:
+        raise BIRError(f"Expected LPIPS on alex or vgg, but {network} came; choose one of them.")
+    if not 1 <= levels <= 5:
+        raise BIRError(f"Expected from 1 to 5 levels of LPIPS, but {levels} came; change them.")
+    distance = LPIPS(VGG16(levels) if network == "vgg" else AlexNet(levels))
+    return _with_weights(distance, (LPIPS_FILES[network],), folder)
+
+
+def read_dists(folder: Path | None = None) -> DISTS:
+    """DISTS with its published weights, which nothing trains.
+
+    Args:
+        folder: laid out as torch's cache; None takes that.
+
+    Raises:
+        BIRError: a file is absent, or another one is in its place.
+    """
+    return _with_weights(DISTS(), (LPIPS_FILES["vgg"], DISTS_FILE), folder)
+
+
+def _with_weights(distance: Distance, files: tuple[str, ...], folder: Path | None) -> Distance:
+    """The distance with those of the files' tensors that it has."""
+    folder = Path(torch.hub.get_dir()) if folder is None else folder
+    weights: dict[str, Tensor] = {}
+    for path in (folder / file for file in files):
+        if not path.is_file():
+            raise BIRError(
+                f"Expected the weights of a distance at {path}, but there are none; run "
+                "`bir weights measures`, which fetches them."
+            )
+        weights |= read_checkpoint(path)
+    state = distance.state_dict()
+    for name, value in state.items():
+        if name not in weights or weights[name].shape != value.shape:
+            raise BIRError(
+                f"Expected the weights of a distance in {', '.join(files)} of {folder}, but they "
+                f"are others (see {name}); run `bir weights measures`, which writes them anew."
+            )
+    distance.load_state_dict({name: weights[name] for name in state})
+    return distance.eval().requires_grad_(False)
