@@ -7,8 +7,8 @@ if TYPE_CHECKING:
     from .checkpoints import ModelInfo, inspect, load_model
     from .diffbir.pipeline import DiffBIR
     from .diffbir.settings import DiffBIRSettings
-    from .diffir.restore import restore
     from .errors import BIRError
+    from .restoring import restore
 
 __all__ = [
     "BIRError",
@@ -28,7 +28,7 @@ _PLACES = {
     "ModelInfo": ".checkpoints",
     "inspect": ".checkpoints",
     "load_model": ".checkpoints",
-    "restore": ".diffir.restore",
+    "restore": ".restoring",
 }
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from .errors import BIRError
-from .images import require_finite
+from .images import is_finite, require_finite
 from .memory import dtype_of, is_out_of_memory
 from .tiling import SMALLEST_TILE
 
@@ -28,7 +28,7 @@ def finite(name: str, run: Callable[[], Tensor], networks: list[nn.Module]) -> T
     """
     result = run()
     dtypes = [dtype_of(network) for network in networks]
-    if not bool(torch.isfinite(result).all()) and set(dtypes) != {torch.float32}:
+    if not is_finite(result) and set(dtypes) != {torch.float32}:
         logger.warning("%s is not finite in %s: repeating in float32", name, dtypes[0])
         try:
             for network in networks:
@@ -57,6 +57,20 @@ def whole_or_in_tiles(
     # Outside of the except block, which would keep the tensors of the failure alive.
     logger.warning("Out of memory: going on with VAE tiles of %d pixels", smaller)
     return tiled(smaller)
+
+
+def in_fitting_strips(run: Callable[[int], Tensor], strip: int) -> Tensor:
+    """What `run` gives for strips of `strip` rows, or half as many, for as long as the memory runs
+    out; that of a single row is raised."""
+    while True:
+        try:
+            return run(strip)
+        except (RuntimeError, MemoryError) as error:
+            if strip == 1 or not is_out_of_memory(error):
+                raise
+        # Outside of the except block, which would keep the tensors of the failure alive.
+        strip //= 2
+        logger.warning("Out of memory: going on with strips of %d rows", strip)
 
 
 def in_fitting_tiles(

@@ -7,9 +7,13 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from .checkpoints.architectures import find_architecture
+from .compact import method as compact
 from .diffbir import method as diffbir
 from .diffir import method as diffir
 from .memory import MemoryPlan
+from .options import positive
+from .weights import BUILTIN_NAMES, DEFAULT_DIFFIR, DEFAULT_MODEL
 
 # (name of the stage, steps done, steps in all); may raise to cancel.
 Report = Callable[[str, int, int], None]
@@ -26,30 +30,39 @@ class Method:
     """How the commands use a method.
 
     Attributes:
+        prepare: loads what the options name for a device.
+        plan: from the options of `bir plan`, a device and its memory in bytes.
         add_arguments: the options of `bir restore` that only this method takes; those that were
             not given stay None.
-        prepare: loads what the options name for a device.
         add_plan_arguments: the options of `bir plan` that only this method takes.
-        plan: from these options, a device and its memory in bytes.
+        default_model: of --model, if the method restores with one network; None: it takes no such
+            option.
         networks: architectures whose file restores a picture by itself: from such a network and
             its name to what `bir evaluate` calls, and its scale.
     """
 
-    add_arguments: Callable[[argparse.ArgumentParser], None]
     prepare: Callable[[argparse.Namespace, torch.device], RestoreImage]
-    add_plan_arguments: Callable[[argparse.ArgumentParser], None]
     plan: Callable[[argparse.Namespace, torch.device, int], PlanImage]
+    add_arguments: Callable[[argparse.ArgumentParser], None] = lambda parser: None
+    add_plan_arguments: Callable[[argparse.ArgumentParser], None] = lambda parser: None
+    default_model: str | None = None
     networks: Mapping[str, Callable[[nn.Module, str], tuple[RestoreSeeded, int]]] = field(
         default_factory=dict
     )
 
 
 METHODS = {
+    "compact": Method(
+        prepare=compact.prepare,
+        plan=compact.plan,
+        default_model=DEFAULT_MODEL,
+        networks={"compact": compact.open_network},
+    ),
     "diffir": Method(
         add_arguments=diffir.add_arguments,
         prepare=diffir.prepare,
-        add_plan_arguments=diffir.add_plan_arguments,
         plan=diffir.plan,
+        default_model=DEFAULT_DIFFIR,
         networks={"diffir_s2": diffir.open_network},
     ),
     "diffbir": Method(
@@ -59,4 +72,53 @@ METHODS = {
         plan=diffbir.plan,
     ),
 }
-DEFAULT_METHOD = "diffir"
+# Those that restore with one network, named by --model.
+ONE_NETWORK = tuple(name for name, method in METHODS.items() if method.default_model is not None)
+
+
+def add_network_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `bir restore` that the methods of `ONE_NETWORK` take; those that were not
+    given stay None."""
+    group = parser.add_argument_group(
+        "One network", f"only with --method {' or '.join(ONE_NETWORK)}"
+    )
+    add_model_argument(group)
+    group.add_argument(
+        "--strip",
+        metavar="ROWS",
+        type=positive,
+        help="rows that are computed at a time; fewer take less memory; the result is the same "
+        "(default: from free memory)",
+    )
+
+
+def add_model_argument(parser: argparse._ActionsContainer) -> None:
+    """--model, of one network; None if it was not given."""
+    parser.add_argument(
+        "--model",
+        metavar="NAME|FILE",
+        help=f"{', '.join(BUILTIN_NAMES)} or a checkpoint file (default: {DEFAULT_MODEL})",
+    )
+
+
+def choose_method(options: argparse.Namespace) -> argparse.Namespace:
+    """The options with method and model: what was not given follows from the other.
+
+    Raises:
+        BIRError: as `method_of_model`.
+    """
+    method = options.method or method_of_model(options.model or DEFAULT_MODEL)
+    model = options.model or METHODS[method].default_model
+    return argparse.Namespace(**{**vars(options), "method": method, "model": model})
+
+
+def method_of_model(model: str) -> str:
+    """The method that restores with a model: the name of a built-in one, or a file.
+
+    Raises:
+        BIRError: unreadable, or a file that no method restores with by itself.
+    """
+    methods = {
+        architecture: name for name, method in METHODS.items() for architecture in method.networks
+    }
+    return methods[find_architecture(model, tuple(methods))]

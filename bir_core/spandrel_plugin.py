@@ -3,9 +3,10 @@
 Importing this file needs spandrel, which ComfyUI brings along and `bir_core` does not require.
 """
 
-from collections.abc import Callable
-from typing import cast
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, cast
 
+import torch
 from spandrel import (
     MAIN_REGISTRY,
     Architecture,
@@ -18,11 +19,31 @@ from spandrel import (
 from torch import Tensor, nn
 
 from .checkpoints import ModelInfo, load_model
+from .compact.restore import restore_compact
 from .diffir.restore import restore
 from .errors import BIRError
+from .networks.compact import CompactConfig, CompactRestorer
 from .networks.diffir import DiffIRStage2
 
 ARCHITECTURE_ID = "BIR_DiffIR"
+# Spandrel's own id of the layout that the compact restoration module has.
+COMPACT_ID = "Compact"
+Callback = Callable[[int, int], None]
+
+
+class Descriptor(Protocol):
+    """What is used of a model that spandrel loaded."""
+
+    @property
+    def architecture(self) -> Any: ...
+
+    @property
+    def model(self) -> nn.Module: ...
+
+    @property
+    def scale(self) -> int: ...
+
+    def __call__(self, image: Tensor, /) -> Tensor: ...
 
 
 def is_diffir(state_dict: StateDict) -> bool:
@@ -88,3 +109,32 @@ def register(callback: Callable[[int, int], None] | None = None) -> None:
     """
     support = ArchSupport.from_architecture(DiffIRArchitecture(callback))
     MAIN_REGISTRY.add(support, ignore_duplicates=True)
+
+
+def restorer_in_strips(
+    descriptor: Descriptor, callback: Callback | None = None
+) -> Callable[[Tensor], Tensor] | None:
+    """How a loaded model goes through a picture of any size in strips, exactly: from (B, 3, H, W)
+    in [0, 1] to (B, 3, H scale, W scale) in [0, 1]. None for a network that needs tiles.
+
+    Its weights stay those of the descriptor, on whatever device they come to lie.
+
+    Args:
+        callback: called with (strips done, strips in all) after each strip of a compact module; a
+            DiffIR has that of `register`.
+    """
+    if descriptor.architecture.id == ARCHITECTURE_ID:
+        return descriptor
+    if descriptor.architecture.id != COMPACT_ID:
+        return None
+    body = cast(Sequence[nn.Module], descriptor.model.body)
+    first = cast(nn.Conv2d, body[0])
+    if first.in_channels != 3 or not all(isinstance(layer, nn.PReLU) for layer in body[1::2]):
+        return None
+    config = CompactConfig(
+        scale=descriptor.scale, features=first.out_channels, layers=len(body) // 2 - 1
+    )
+    with torch.device("meta"):
+        restorer = CompactRestorer(config)
+    restorer.body = cast(nn.ModuleList, body)
+    return lambda image: restore_compact(image, restorer, callback=callback)

@@ -34,7 +34,7 @@ NODES: list[type[io.ComfyNode]] = [
 
 class BIRExtension(ComfyExtension):
     async def on_load(self) -> None:
-        services.register_model_folder()
+        services.register_model_folders()
         spandrel_plugin.register(callback=services.raise_if_cancelled)
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:

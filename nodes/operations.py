@@ -13,6 +13,7 @@ from ..bir_core.errors import BIRError
 from ..bir_core.images import (
     attach_alpha,
     from_channels_last,
+    is_finite,
     require_finite,
     split_alpha,
     to_channels_last,
@@ -151,7 +152,7 @@ def in_float32_if_need_be(
     """
     latent = sampled(model, control_net, False)
     types = {host_sampling.computing_type(model), control_net.computing_type, vae.vae_dtype}
-    if not bool(latent.isfinite().all()) and types != {torch.float32}:
+    if not is_finite(latent) and types != {torch.float32}:
         logger.warning("%s is not finite in half precision: repeating in float32", SAMPLED)
         latent = sampled(host_sampling.in_float32(model), control_net.in_float32(), True)
     require_finite(latent, SAMPLED)

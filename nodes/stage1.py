@@ -26,7 +26,7 @@ from ..bir_core.images import (
     to_channels_last,
 )
 from ..bir_core.latents import PADDED_MULTIPLE
-from ..bir_core.spandrel_plugin import ARCHITECTURE_ID
+from ..bir_core.spandrel_plugin import restorer_in_strips
 from ..bir_core.tiling import SMALLEST_TILE
 from .host import services
 from .host.protocols import UpscaleModel
@@ -161,12 +161,14 @@ class BIRRestorationModule(io.ComfyNode):
         height, width = colours.shape[-2:]
         sizes = stage1_sizes(height, width, order, upscale_by, short_side)
         scale = upscale_model.scale
-        network = with_published_padding(upscale_model, upscale_model.architecture.name)
+        # DiffIR and compact modules go through a picture of any size by themselves.
+        in_strips = restorer_in_strips(upscale_model, services.raise_if_cancelled)
+        network = in_strips or with_published_padding(
+            upscale_model, upscale_model.architecture.name
+        )
         model = services.ManagedModel(upscale_model.patcher)
         model.load(stage1_memory(sizes.network, scale))
-        # DiffIR goes through a picture of any size in strips, with one prior for the whole.
-        needs_no_tiles = upscale_model.architecture.id == ARCHITECTURE_ID
-        if tile == 0 and not needs_no_tiles:
+        if tile == 0 and in_strips is None:
             tile = automatic_tile(sizes.network, scale, services.free_memory(model.device))
         progress = services.batch_progress(len(colours))
         restored = [
@@ -176,7 +178,7 @@ class BIRRestorationModule(io.ComfyNode):
                 order,
                 sizes,
                 scale=scale,
-                tile=0 if needs_no_tiles else tile,
+                tile=tile if in_strips is None else 0,
                 overlap=overlap,
                 padding=padding,
                 callback=progress(index),

@@ -3,11 +3,14 @@
 import pytest
 import torch
 from command_line import run_here, save_small_model
+from diffbir_models import TINY_SWINIR
 
-from bir_core.checkpoints import load_model
+from bir_core.checkpoints import load_model, save_checkpoint
 from bir_core.memory import MemoryPlan, StagePlan
-from bir_core.methods import METHODS, Method
+from bir_core.methods import METHODS, Method, method_of_model
+from bir_core.networks.swinir import SwinIR
 from bir_core.pictures.files import Picture, read_picture, write_picture
+from bir_core.weights import BUILTIN_NAMES
 
 
 def add_arguments(parser):
@@ -61,7 +64,8 @@ def test_restores_by_it(third, picture, tmp_path):
     ("method", "option", "owner"),
     [
         ("diffir", "--level", "invert"),
-        ("invert", "--strip", "diffir"),
+        ("compact", "--mask", "diffir"),
+        ("invert", "--strip", "compact or diffir"),
         ("invert", "--cfg", "diffbir"),
     ],
 )
@@ -87,5 +91,29 @@ def test_evaluates_by_it(third, tmp_path):
 
 
 def test_builtin_name_wherever_a_file_goes():
-    info = load_model("builtin-x1").info
-    assert (info.scale, info.may_be_tiled, info.half_precision) == (1, False, True)
+    compact, diffir = load_model("builtin-x1").info, load_model("builtin-diffir-x1").info
+    assert (compact.architecture, compact.scale, compact.may_be_tiled) == ("compact", 1, True)
+    assert (diffir.architecture, diffir.scale, diffir.may_be_tiled) == ("diffir_s2", 1, False)
+
+
+def test_the_model_says_the_method(picture, tmp_path):
+    for name in BUILTIN_NAMES:
+        method = "diffir" if "diffir" in name else "compact"
+        assert method_of_model(name) == method
+        made = [tmp_path / f"{name}-{choice}.png" for choice in ("left", "said")]
+        for path, more in zip(made, ((), ("--method", method)), strict=True):
+            done = run_here("restore", picture, path, "--model", name, *more)
+            assert done.returncode == 0, done.stderr
+        assert made[0].read_bytes() == made[1].read_bytes()
+    other = run_here("restore", picture, tmp_path / "o.png", "--model", name, "--method", "compact")
+    assert "Expected a compact restoration module file" in other.stderr
+
+
+def test_a_file_of_no_method(picture, tmp_path):
+    save_checkpoint(SwinIR(TINY_SWINIR), tmp_path / "swinir.safetensors")
+    done = run_here(
+        "restore", picture, tmp_path / "o.png", "--model", tmp_path / "swinir.safetensors"
+    )
+    assert done.returncode == 2
+    assert "Expected a DiffIR stage 2 or compact restoration module file, but" in done.stderr
+    assert "is a SwinIR file, which belongs in Load Upscale Model" in done.stderr

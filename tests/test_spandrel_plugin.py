@@ -5,8 +5,10 @@ import torch
 from parity import fill_by_rule
 
 from bir_core.checkpoints import load_model, save_checkpoint
+from bir_core.compact.restore import restore_compact
 from bir_core.diffir.restore import restore
 from bir_core.errors import BIRError
+from bir_core.networks.compact import CompactConfig, CompactRestorer, draw_near_identity
 from bir_core.networks.diffir import DiffIRStage1, DiffIRStage2
 from bir_core.networks.diffir_config import DiffIRConfig
 
@@ -14,7 +16,13 @@ pytest.importorskip("spandrel", reason="spandrel is not installed")
 from spandrel import MAIN_REGISTRY, ModelLoader  # noqa: E402
 from spandrel.architectures.ESRGAN import ESRGAN  # noqa: E402
 
-from bir_core.spandrel_plugin import ARCHITECTURE_ID, DiffIRArchitecture, register  # noqa: E402
+from bir_core.spandrel_plugin import (  # noqa: E402
+    ARCHITECTURE_ID,
+    COMPACT_ID,
+    DiffIRArchitecture,
+    register,
+    restorer_in_strips,
+)
 
 TASKS = [("sr", 4, 8), ("sr", 2, 16), ("sr", 1, 32), ("deblur", 1, 8)]
 
@@ -107,3 +115,30 @@ def test_inpainting_is_refused_with_the_way_to_load_it():
 def test_other_networks_are_left_to_spandrel():
     network = ESRGAN(num_filters=8, num_blocks=1)
     assert ModelLoader().load_from_state_dict(network.state_dict()).architecture.id == "ESRGAN"
+
+
+@pytest.mark.parametrize("scale", [1, 2, 4])
+def test_a_compact_module_opens_without_us_and_goes_through_in_strips(tmp_path, scale):
+    network = CompactRestorer(CompactConfig(scale=scale, features=5, layers=2))
+    draw_near_identity(network.eval().requires_grad_(False), torch.Generator().manual_seed(1))
+    save_checkpoint(network, tmp_path / "model.safetensors")
+    descriptor = ModelLoader().load_from_file(tmp_path / "model.safetensors")
+    assert (descriptor.architecture.id, descriptor.scale) == (COMPACT_ID, scale)
+    image = torch.rand(1, 3, 40, 31, generator=torch.Generator().manual_seed(0))
+    calls = []
+    restorer = restorer_in_strips(descriptor, lambda *call: calls.append(call))
+    restored = restorer(image)
+    torch.testing.assert_close(restored, descriptor(image), atol=1e-5, rtol=0)
+    assert torch.equal(restored, restore_compact(image, load_model(tmp_path / "model.safetensors")))
+    assert calls[-1][0] == calls[-1][1]
+    # The weights are the descriptor's, not a copy.
+    descriptor.model.body[0].weight.data.zero_()
+    assert not torch.equal(restorer(image), restored)
+
+
+def test_who_needs_tiles(tmp_path):
+    save_checkpoint(small_network(), tmp_path / "model.safetensors")
+    diffir = ModelLoader().load_from_file(tmp_path / "model.safetensors")
+    assert restorer_in_strips(diffir) is diffir
+    network = ESRGAN(num_filters=8, num_blocks=1)
+    assert restorer_in_strips(ModelLoader().load_from_state_dict(network.state_dict())) is None

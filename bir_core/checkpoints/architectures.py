@@ -3,7 +3,7 @@
 Sizes come from tensor shapes, so no configuration file is needed beside the weights.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import BIRError
+from ..images import is_finite
 from ..networks.autoencoder import SDVAE, VAEConfig
 from ..networks.compact import CompactRestorer
 from ..networks.diffir import DiffIRStage1, DiffIRStage2
@@ -228,17 +229,20 @@ FOREIGN_FILES = (
 
 
 def _detect(
-    source: str | Path | Mapping[str, Any], wanted: str | None
+    source: str | Path | Mapping[str, Any], wanted: Sequence[str]
 ) -> tuple[Architecture, StateDict]:
-    """The row of the network in `source`, and its tensors in canonical form."""
-    rows = [row for row in ARCHITECTURES if wanted in (None, row.name)]
+    """The row of the network in `source`, among the `wanted` ones if there are any, and its tensors
+    in canonical form."""
+    rows = [row for row in ARCHITECTURES if not wanted or row.name in wanted]
     if not rows:
         names = ", ".join(row.name for row in ARCHITECTURES)
         raise BIRError(
-            f"Expected one of the architectures {names}, but {wanted!r} came; choose one of these."
+            f"Expected one of the architectures {names}, but {wanted[0]!r} came; choose one of "
+            "these."
         )
     if isinstance(source, str | Path):
-        content: Mapping[str, Any] = read_checkpoint(model_file(source, wanted))
+        one = wanted[0] if len(wanted) == 1 else None
+        content: Mapping[str, Any] = read_checkpoint(model_file(source, one))
     else:
         content = source
     unwrapped = unwrap(content)
@@ -299,7 +303,21 @@ def inspect(
     Raises:
         BIRError: unreadable (see `read_checkpoint`) or of no known, or of another, architecture.
     """
-    return _info(*_detect(source, architecture))
+    return _info(*_detect(source, _wanted(architecture)))
+
+
+def find_architecture(source: str | Path | Mapping[str, Any], names: Sequence[str]) -> str:
+    """Which of several architectures a checkpoint holds: the first one in the order of
+    `ARCHITECTURES`.
+
+    Raises:
+        BIRError: unreadable, or of none of them.
+    """
+    return _detect(source, names)[0].name
+
+
+def _wanted(architecture: str | None) -> tuple[str, ...]:
+    return () if architecture is None else (architecture,)
 
 
 def load_model(
@@ -329,11 +347,11 @@ def load_model(
     Raises:
         BIRError: as `inspect`, or NaN in the weights.
     """
-    row, tensors = _detect(source, architecture)
+    row, tensors = _detect(source, _wanted(architecture))
     name = source if isinstance(source, str | Path) else "the state dict"
     info = _info(row, tensors)
     for key, value in tensors.items():
-        if not _is_finite(value):
+        if not is_finite(value):
             raise BIRError(
                 f"Expected finite weights in {name}, but {key} holds NaN or infinity; "
                 "the training that made it diverged or the file is damaged: choose another file."
@@ -350,15 +368,6 @@ def load_model(
     model.eval().requires_grad_(False)
     model.info = info  # type: ignore[assignment]  # torch types attributes as tensors or modules
     return model
-
-
-def _is_finite(value: Tensor) -> bool:
-    """Whether a tensor holds neither NaN nor infinity. Both show in its extremes, which are found
-    a hundred times faster than every element is tested."""
-    if not value.is_floating_point() or value.numel() == 0:
-        return True
-    extremes = (value.float() if value.element_size() == 1 else value).aminmax()
-    return all(bool(torch.isfinite(extreme)) for extreme in extremes)
 
 
 def _require_same_shapes(

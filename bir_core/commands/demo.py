@@ -17,12 +17,12 @@ from tqdm import tqdm
 
 from ..checkpoints import load_model
 from ..degradations import degrade, get_preset
-from ..diffir.restore import restore
 from ..errors import BIRError
 from ..images import crop, from_channels_last, resize, to_channels_last
 from ..metrics import psnr, rgb_to_y, ssim
 from ..options import write_line
 from ..pictures.files import Picture, read_picture, write_picture
+from ..restoring import restore
 from ..weights import DEFAULT_MODEL
 
 PRESET = "simple_x4"
@@ -70,7 +70,7 @@ def make_demo(photograph: Tensor, model: nn.Module) -> Demo:
             bar.total = total
             bar.update(done - bar.n)
 
-        restored = restore(pair.lq, model, seed=SEED, callback=show)
+        restored = restore(pair.lq, model, callback=show)
     bicubic = resize(pair.lq, height, width).clamp(0, 1)
     return Demo(pair.lq, bicubic, restored, pair.hq)
 

@@ -38,8 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME|FILE",
         action="append",
         default=[],
-        help=f"{', '.join(BUILTIN_NAMES)} or a checkpoint file of DiffIR, SwinIR or what spandrel "
-        f"knows; may be repeated (default: {DEFAULT_MODEL})",
+        help=f"{', '.join(BUILTIN_NAMES)} or a checkpoint file of a compact module, DiffIR, "
+        f"SwinIR or what spandrel knows; may be repeated (default: {DEFAULT_MODEL})",
     )
     given = parser.add_mutually_exclusive_group()
     given.add_argument(

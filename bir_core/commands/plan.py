@@ -1,7 +1,7 @@
 """Say what a restoration would take of the memory, and in which pieces, before any work is done.
 
-For DiffIR and DiffBIR with networks of the official sizes: the tiles or strips of each stage, the
-memory for weights and for the work, and whether it fits a device."""
+For a compact module, DiffIR, and DiffBIR with networks of the official sizes: the tiles or strips
+of each stage, the memory for weights and for the work, and whether it fits a device."""
 
 import argparse
 import re
@@ -12,7 +12,7 @@ import torch
 
 from ..errors import BIRError
 from ..memory import CPU, GIGABYTE, MemoryPlan, free_memory
-from ..methods import METHODS
+from ..methods import METHODS, ONE_NETWORK, add_model_argument, choose_method
 from ..options import add_device_arguments, choose_device, write_line
 from ..pictures.files import read_picture
 
@@ -28,7 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         help="size in pixels of the picture that comes in, or the picture",
     )
-    parser.add_argument("--method", choices=tuple(METHODS), help="(default: all)")
+    parser.add_argument(
+        "--method", choices=tuple(METHODS), help="(default: the one of the model, without one all)"
+    )
     parser.add_argument(
         "--memory",
         metavar="SIZE",
@@ -36,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of a GPU to plan for, such as 6GB (default: what is free on --device)",
     )
     add_device_arguments(parser)
+    add_model_argument(parser.add_argument_group(" and ".join(ONE_NETWORK)))
     for method in METHODS.values():
         method.add_plan_arguments(parser)
 
@@ -49,13 +52,22 @@ def run(options: argparse.Namespace) -> int:
     else:
         device = CPU if options.device == "cpu" else CUDA
         memory = options.memory
-    for name in METHODS if options.method is None else (options.method,):
-        plan = METHODS[name].plan(options, device, memory)
+    for chosen in _choices(options):
+        plan = METHODS[chosen.method].plan(chosen, device, memory)
         for width, height in sizes:
             title, found = plan(height, width)
             write_line(title + "\n")
             _write(found, device)
     return 0
+
+
+def _choices(options: argparse.Namespace) -> list[argparse.Namespace]:
+    """The options for each method that was asked for."""
+    if options.method is not None or options.model is not None:
+        return [choose_method(options)]
+    return [
+        choose_method(argparse.Namespace(**{**vars(options), "method": name})) for name in METHODS
+    ]
 
 
 def _size(text: str) -> int:

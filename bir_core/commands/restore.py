@@ -1,4 +1,4 @@
-"""Restore a picture or a folder of pictures with DiffIR or DiffBIR.
+"""Restore a picture or a folder of pictures with a compact module, DiffIR or DiffBIR.
 
 Pictures are PNG, JPEG, WebP or TIFF of any size, with 8 or 16 bits, grey or colour; transparency,
 ICC profile and EXIF stay. The same seed gives the same picture, whatever else is in the folder."""
@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from ..atomic_files import remove_leftovers
 from ..errors import BIRError
-from ..methods import DEFAULT_METHOD, METHODS
+from ..methods import METHODS, ONE_NETWORK, add_network_arguments, choose_method
 from ..options import add_device_arguments, option_names, seed, write_line
 from . import restore_local, restore_ray
 from .restore_jobs import FORMAT_SUFFIXES, Job, plan_jobs
@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help="file or existing folder for a picture; folder, made if needed, for a folder",
     )
-    parser.add_argument("--method", choices=tuple(METHODS), default=DEFAULT_METHOD)
+    parser.add_argument("--method", choices=tuple(METHODS), help="(default: the one of the model)")
     parser.add_argument(
         "--engine",
         choices=tuple(ENGINES),
@@ -60,6 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of JPEG and WebP (default: 95)",
     )
     parser.add_argument("--recursive", action="store_true", help="look into subfolders as well")
+    add_network_arguments(parser)
     for method in METHODS.values():
         method.add_arguments(parser)
     restore_ray.add_arguments(parser)
@@ -68,6 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Restore. A picture of a folder that cannot be read is named on stderr and left out; the
     others are restored, and the exit code is 2."""
+    options = choose_method(options)
     _require_options_of_method(options)
     _require_options_of_engine(options)
     jobs = plan_jobs(options)
@@ -108,12 +110,15 @@ def _missing(jobs: list[Job]) -> list[Job]:
 
 def _require_options_of_method(options: argparse.Namespace) -> None:
     """No option may be given that the method does not read."""
-    for other, method in METHODS.items():
-        given = _given(options, option_names(method.add_arguments))
-        if given and other != options.method:
+    owners = {name: method.add_arguments for name, method in METHODS.items()}
+    if options.method not in ONE_NETWORK:
+        owners[" or ".join(ONE_NETWORK)] = add_network_arguments
+    for owner, add_arguments in owners.items():
+        given = _given(options, option_names(add_arguments))
+        if given and owner != options.method:
             raise BIRError(
                 f"Expected options of --method {options.method}, but {given[0]} came, which "
-                f"belongs to --method {other}; leave it out or change the method."
+                f"belongs to --method {owner}; leave it out or change the method."
             )
 
 

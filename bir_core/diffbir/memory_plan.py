@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
-from ..diffir.memory_plan import plan_strip, strip_memory
 from ..errors import BIRError
 from ..exact_vae.gradient import gradient_bytes
 from ..exact_vae.operations import (
@@ -26,7 +25,6 @@ from ..exact_vae.operations import (
 from ..exact_vae.tiled import choose_parking
 from ..latents import LATENT_FACTOR, PADDED_MULTIPLE
 from ..memory import USABLE, MemoryPlan, StagePlan, dtype_of, weight_bytes
-from ..networks.diffir import DiffIRStage2
 from ..networks.swinir import SwinIR
 from ..tiling import tiles
 from .networks import DiffBIRNetworks
@@ -96,11 +94,8 @@ class _Planner:
         if module is None:
             return StagePlan("stage 1", tile or 0, weights, pictures)
         free = max(0.0, self.room(weights) - pictures)
-        if isinstance(module.network, DiffIRStage2) and not tile:
-            # It goes through a picture of any size in strips, as long as the memory takes.
-            config, kind = module.network.config, self.device.type
-            rows = plan_strip(config, *size, 1, int(free / USABLE), torch.float32, kind)
-            work = strip_memory(config, *size, rows, torch.float32)
+        if module.plan_strips is not None and not tile:
+            rows, work = module.plan_strips(*size, int(free / USABLE), self.device.type)
             return StagePlan("stage 1", 0, weights, pictures + work, rows=rows)
         per_pixel = images * _stage1_memory_of_pixel(module)
         if tile is None:

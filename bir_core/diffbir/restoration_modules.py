@@ -11,13 +11,21 @@ from ..checkpoints import load_model
 from ..checkpoints.architectures import ARCHITECTURES
 from ..checkpoints.files import model_file, read_checkpoint
 from ..checkpoints.keys import unwrap
-from ..diffir.restore import restore
+from ..compact import memory_plan as compact_memory
+from ..diffir import memory_plan as diffir_memory
 from ..errors import BIRError
 from ..networks.compact import CompactRestorer
+from ..networks.diffir import DiffIRStage2
 from ..networks.swinir import SwinIR
+from ..restoring import restore
 from .stage1 import with_published_padding
 
 IMAGE_TO_IMAGE = ("swinir", "compact", "diffir_s2")
+
+
+# (height and width of the network's input, free bytes, kind of device) -> rows of the strips in
+# which it restores a picture of any size, and the bytes that they take
+PlanStrips = Callable[[int, int, int, str], tuple[int, int]]
 
 
 @dataclass(frozen=True)
@@ -30,12 +38,14 @@ class RestorationModule:
         name: of the architecture.
         network: what holds the weights, to be moved between devices and to plan the memory for;
             None if nothing does.
+        plan_strips: if it goes through a picture in strips by itself, and needs no tiles.
     """
 
     restore: Callable[[Tensor], Tensor]
     scale: int
     name: str
     network: nn.Module | None = None
+    plan_strips: PlanStrips | None = None
 
 
 def load_restoration_module(
@@ -52,9 +62,9 @@ def load_restoration_module(
     ours = next((row for row in held if row.name in IMAGE_TO_IMAGE), None)
     if ours is not None:
         model = load_model(tensors, architecture=ours.name, device=device)
-        if isinstance(model, SwinIR | CompactRestorer):
+        if isinstance(model, SwinIR):
             return RestorationModule(model, model.config.scale, ours.name, model)
-        return _of_diffir(model)
+        return in_strips(model)
     if held:
         raise BIRError(
             f"Expected a network that restores pictures for stage 1, but {path} is a "
@@ -90,12 +100,29 @@ def load_restoration_module(
     return RestorationModule(network, descriptor.scale, name, descriptor.model)
 
 
-def _of_diffir(model: nn.Module) -> RestorationModule:
-    info = model.info
-    if info.task == "inpainting":  # type: ignore[union-attr]  # a ModelInfo, see load_model
-        raise BIRError(
-            "Expected a network without a mask for stage 1, but a DiffIR for inpainting came; "
-            "choose one for super-resolution or deblurring."
-        )
-    scale: int = info.scale  # type: ignore[union-attr,assignment]
-    return RestorationModule(lambda image: restore(image, model), scale, "diffir_s2", model)
+def in_strips(model: nn.Module) -> RestorationModule:
+    """A DiffIR or a compact restoration module, which go through a picture in strips.
+
+    Raises:
+        BIRError: a DiffIR for inpainting.
+    """
+    if isinstance(model, CompactRestorer):
+        name, scale = "compact", model.config.scale
+    else:
+        assert isinstance(model, DiffIRStage2)
+        name, scale = "diffir_s2", model.config.scale
+        if model.config.task == "inpainting":
+            raise BIRError(
+                "Expected a network without a mask for stage 1, but a DiffIR for inpainting came; "
+                "choose one for super-resolution or deblurring."
+            )
+
+    def plan_strips(height: int, width: int, free: int, kind: str) -> tuple[int, int]:
+        size = (height, width)
+        if isinstance(model, CompactRestorer):
+            rows = compact_memory.plan_strip(model.config, *size, 1, free, torch.float32, kind)
+            return rows, compact_memory.strip_memory(model.config, *size, rows, torch.float32)
+        rows = diffir_memory.plan_strip(model.config, *size, 1, free, torch.float32, kind)
+        return rows, diffir_memory.strip_memory(model.config, *size, rows, torch.float32)
+
+    return RestorationModule(lambda image: restore(image, model), scale, name, model, plan_strips)

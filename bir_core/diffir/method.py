@@ -12,31 +12,20 @@ from ..checkpoints import ModelInfo, load_model
 from ..errors import BIRError
 from ..memory import MemoryPlan, weight_bytes
 from ..networks.diffir import DiffIRStage2
-from ..options import DTYPES, positive
-from ..weights import BUILTIN_NAMES, DEFAULT_MODEL
+from ..options import DTYPES
 from .memory_plan import plan_diffir
 from .restore import restore
-
-MODEL_HELP = f"{', '.join(BUILTIN_NAMES)} or a checkpoint file (default: {DEFAULT_MODEL})"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options that only `--method diffir` takes; those that were not given stay None."""
     group = parser.add_argument_group("DiffIR", "only with --method diffir")
-    group.add_argument("--model", metavar="NAME|FILE", help=MODEL_HELP)
     group.add_argument(
         "--mask",
         metavar="FILE|FOLDER",
         type=Path,
         help="for inpainting: a mask for all pictures, white in the hole, or a folder of masks "
         "named like the pictures",
-    )
-    group.add_argument(
-        "--strip",
-        metavar="ROWS",
-        type=positive,
-        help="rows of the working grid that are computed at a time; fewer take less memory; the "
-        "result is the same (default: from free memory)",
     )
 
 
@@ -53,7 +42,7 @@ def prepare(
         BIRError: a file that is missing, unreadable or of another kind, or a mask that is missing
             or has no use.
     """
-    name = options.model or DEFAULT_MODEL
+    name = options.model
     model = load_model(name, device=device, dtype=DTYPES[options.dtype], architecture="diffir_s2")
     _require_mask_if_needed(cast(ModelInfo, model.info), name, options.mask)
 
@@ -83,12 +72,6 @@ def _require_mask_if_needed(info: ModelInfo, name: str, mask: Path | None) -> No
             f"Expected an inpainting model for --mask, but {name} is for {info.task}; "
             "choose another model or leave the mask out."
         )
-
-
-def add_plan_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `bir plan` for DiffIR."""
-    group = parser.add_argument_group("DiffIR")
-    group.add_argument("--model", metavar="NAME|FILE", default=DEFAULT_MODEL, help=MODEL_HELP)
 
 
 def plan(

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import BIRError
+from ..fallbacks import in_fitting_strips
 from ..images import crop, pad_to_multiple, require_finite, require_image
-from ..memory import free_memory, is_out_of_memory
+from ..memory import free_memory
 from ..networks.diffir import DiffIRStage2
 from ..networks.diffir_config import DiffIRConfig
 from ..networks.diffir_prior import IPR_LENGTH, draw_noise
@@ -147,12 +148,6 @@ def _stream_fitting(
     strip = plan_strip(
         model.config, height, width, batch, free_memory(lq.device), lq.dtype, lq.device.type
     )
-    while True:
-        try:
-            return stream(model, lq, noise, strip=strip, callback=callback)
-        except (RuntimeError, MemoryError) as error:
-            if strip == 1 or not is_out_of_memory(error):
-                raise
-        # Behind the except block, whose error still holds the tensors of the failed attempt.
-        strip //= 2
-        logger.warning("Out of memory: going on with strips of %d rows", strip)
+    return in_fitting_strips(
+        lambda rows: stream(model, lq, noise, strip=rows, callback=callback), strip
+    )

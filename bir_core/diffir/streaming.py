@@ -18,37 +18,31 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
+from ..images import is_finite
 from ..networks.diffir import DiffIRStage2, DIRformer, Resample, require_multiple
 from ..networks.diffir_config import DiffIRConfig
 from ..networks.diffir_prior import CPEN, IPR_LENGTH, LEAKY_SLOPE, ResidualBlock
-from ..tiling import Progress
-from .row_strips import (
-    Conv3x3,
+from ..row_strips import (
+    CorrectedOutput,
     Residual,
     RowStage,
+    cast_weights,
     conv1x1,
     pixel_shuffle,
     run_stages,
-    shuffled_first,
+    streamed_conv3x3,
     strip_count,
     strips_of,
     write_unshuffled,
 )
-from .streaming_blocks import cast_weights, stream_blocks
+from ..tiling import Progress
+from .streaming_blocks import stream_blocks
 
 Callback = Callable[[int, int], None]
 
 
 def _leaky_relu(rows: Tensor) -> Tensor:
     return F.leaky_relu(rows, LEAKY_SLOPE, inplace=True)
-
-
-def _conv3x3(module: nn.Module, height: int, like: Tensor, *, shuffles: bool = False) -> Conv3x3:
-    weight, bias = cast_weights(module, like)
-    if shuffles:
-        weight = shuffled_first(weight)
-        bias = None if bias is None else shuffled_first(bias)
-    return Conv3x3(height, weight, bias)
 
 
 def _folded_rows(image: Tensor, unshuffle: int) -> Tensor:
@@ -59,7 +53,7 @@ def _folded_rows(image: Tensor, unshuffle: int) -> Tensor:
 def _down(x: Tensor, module: Resample, strip: int, progress: Progress) -> Tensor:
     """(H, W, C) -> (H/2, W/2, 2C)."""
     height, width, channels = x.shape
-    conv = _conv3x3(module.body[0], height, x)
+    conv = streamed_conv3x3(module.body[0], height, x)
     target = x.new_empty(height // 2, width // 2, 2 * channels)
     top = 0
     for rows in strips_of(x, strip, progress):
@@ -78,7 +72,7 @@ def _up(
     progress: Progress,
 ) -> None:
     """reduce(cat(up(x), encoded)), in place on `encoded` (2H, 2W, C)."""
-    conv = _conv3x3(module.body[0], x.shape[0], x, shuffles=True)
+    conv = streamed_conv3x3(module.body[0], x.shape[0], x, shuffle=2)
     weight, bias = cast_weights(reduce, x)
     weight_up, weight_encoded = weight.chunk(2, dim=1)
     top = 0
@@ -91,30 +85,6 @@ def _up(
         reduced = conv1x1(up, weight_up, bias)
         target.copy_(reduced.add_(conv1x1(target, weight_encoded)))
         top += up.shape[0]
-
-
-class _Output:
-    """Writes rows (n, W, 3) of the network's correction plus those of the enlarged input into the
-    result (3, H, W)."""
-
-    def __init__(self, result: Tensor, lq: Tensor | None) -> None:
-        self.result = result
-        self.lq = lq
-        self.top = 0
-
-    def write(self, rows: Tensor) -> None:
-        if not rows.shape[0]:
-            return
-        end = self.top + rows.shape[0]
-        target = self.result[:, self.top : end]
-        target.copy_(rows.permute(2, 0, 1))
-        if self.lq is not None:
-            scale = self.result.shape[1] // self.lq.shape[1]
-            source = self.lq[:, self.top // scale : -(-end // scale)]
-            enlarged = source.repeat_interleave(scale, 1).repeat_interleave(scale, 2)
-            offset = self.top % scale
-            target.add_(enlarged[:, offset : offset + rows.shape[0]])
-        self.top = end
 
 
 def _cpen_image(cpen: CPEN, lq: Tensor, unshuffle: int, strip: int, progress: Progress) -> Tensor:
@@ -135,12 +105,12 @@ def _cpen_stages(cpen: CPEN, height: int, like: Tensor) -> list[RowStage]:
     stages: list[RowStage] = []
     for layer in cpen.E:
         if isinstance(layer, ResidualBlock):
-            first, second = (_conv3x3(layer.body[i], height, like) for i in (0, 2))
+            first, second = (streamed_conv3x3(layer.body[i], height, like) for i in (0, 2))
             stages.append(Residual([first, _leaky_relu, second]))
         elif isinstance(layer, nn.LeakyReLU):
             stages.append(_leaky_relu)
         elif not isinstance(layer, nn.AdaptiveAvgPool2d):
-            stages.append(_conv3x3(layer, height, like))
+            stages.append(streamed_conv3x3(layer, height, like))
     return stages
 
 
@@ -168,7 +138,7 @@ def _dirformer_image(
     x1 = lq.new_empty(height, width, 2 * dim)
     up1, enc1 = x1[..., :dim], x1[..., dim:]
 
-    embed = _conv3x3(network.patch_embed.proj, height, lq)
+    embed = streamed_conv3x3(network.patch_embed.proj, height, lq)
     rows_of_pixels = lq.transpose(0, 1)
     top = 0
     for pixels in strips_of(rows_of_pixels, strip * config.unshuffle, progress):
@@ -189,7 +159,7 @@ def _dirformer_image(
     _up(x3, network.up3_2, x2, network.reduce_chan_level2, strip, progress)
     del x3
     stream_blocks(x2, network.decoder_level2, z, strip, progress)
-    up = _conv3x3(network.up2_1.body[0], x2.shape[0], x2, shuffles=True)
+    up = streamed_conv3x3(network.up2_1.body[0], x2.shape[0], x2, shuffle=2)
     top = 0
     for rows in strips_of(x2, strip, progress):
         out = pixel_shuffle(up(rows))
@@ -200,7 +170,7 @@ def _dirformer_image(
     if config.task != "inpainting":
         stream_blocks(x1, network.refinement, z, strip, progress)
 
-    output = _Output(result, None if config.task == "inpainting" else lq)
+    output = CorrectedOutput(result, None if config.task == "inpainting" else lq)
     head = _head_stages(network, x1)
     for rows in strips_of(x1, _head_strip(config, strip), progress):
         output.write(run_stages(head, rows))
@@ -209,15 +179,15 @@ def _dirformer_image(
 def _head_stages(network: DIRformer, x: Tensor) -> list[RowStage]:
     height = x.shape[0]
     if network.config.task != "sr":
-        return [_conv3x3(network.output, height, x)]
+        return [streamed_conv3x3(network.output, height, x)]
     upsample, last = network.tail.children()
     first, _, second, _ = upsample.children()
     return [
-        _conv3x3(first, height, x, shuffles=True),
+        streamed_conv3x3(first, height, x, shuffle=2),
         pixel_shuffle,
-        _conv3x3(second, 2 * height, x, shuffles=True),
+        streamed_conv3x3(second, 2 * height, x, shuffle=2),
         pixel_shuffle,
-        _conv3x3(last, 4 * height, x),
+        streamed_conv3x3(last, 4 * height, x),
     ]
 
 
@@ -277,5 +247,5 @@ def stream(
 
 
 def _require_finite(x: Tensor, part: str) -> None:
-    if not bool(torch.isfinite(x).all()):
+    if not is_finite(x):
         raise FloatingPointError(part)

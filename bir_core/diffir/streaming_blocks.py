@@ -11,15 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..networks.diffir import DGFN, DMTA, DIRformerBlock, LayerNorm
+from ..row_strips import Conv3x3, cast_weights, conv1x1, strips_of
 from ..tiling import Progress
-from .row_strips import Conv3x3, conv1x1, strips_of
-
-
-def cast_weights(module: nn.Module, like: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Weight and bias of a convolution on the device and in the dtype of `like`."""
-    weight, bias = module.weight, module.bias
-    assert isinstance(weight, Tensor)
-    return weight.to(like), bias.to(like) if isinstance(bias, Tensor) else None
 
 
 class _ModulatedNorm:

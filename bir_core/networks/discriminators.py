@@ -63,6 +63,47 @@ def _enlarge(x: Tensor) -> Tensor:
     return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
 
 
+class PatchDiscriminator(nn.Module):
+    """Five convolutions with spectral normalisation that judge patches of 24 pixels: small enough
+    to train beside a compact network on a CPU.
+
+    Args:
+        features: channels at full resolution; twice as many after it is halved.
+    """
+
+    def __init__(self, features: int = 32, *, operations: ModuleType = nn) -> None:
+        super().__init__()
+
+        def convolution(channels_in: int, channels_out: int, kernel: int) -> nn.Module:
+            """Of stride 2 with a kernel of 4, and 1 with one of 3."""
+            layer: nn.Module = operations.Conv2d(
+                channels_in, channels_out, kernel, stride=kernel - 2, padding=1
+            )
+            return spectral_norm(layer)
+
+        self.convolutions = nn.ModuleList(
+            [
+                convolution(3, features, 3),
+                convolution(features, features, KERNEL),
+                convolution(features, 2 * features, 3),
+                convolution(2 * features, 2 * features, KERNEL),
+                convolution(2 * features, 1, 3),
+            ]
+        )
+
+    def forward(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """image: (B, 3, H, W) in [0, 1], sides from 4 on. Returns logits (B, 1, H / 4, W / 4), high
+        for real pictures, and the inner features of the layers before, outermost first. In training
+        mode each call makes one power iteration of the norms."""
+        features = []
+        x = image
+        *inner, last = self.convolutions
+        for layer in inner:
+            x = _leaky(layer(x))
+            features.append(x)
+        return last(x), features
+
+
 class NLayerDiscriminator(nn.Module):
     """Convolutions that judge patches (Isola et al., "Image-to-Image Translation with Conditional
     Adversarial Networks", CVPR 2017), in the form that LaMa trains against (Suvorov et al.,

@@ -56,6 +56,17 @@ def vanilla_gan(logits: Tensor, *, real: bool) -> Tensor:
     return F.binary_cross_entropy_with_logits(logits.float(), target)
 
 
+def hinge_discriminator(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+    """mean max(0, 1 - D(hq)) + mean max(0, 1 + D(restored)), logits of any shape (Lim and Ye,
+    "Geometric GAN", 2017)."""
+    return F.relu(1 - real_logits.float()).mean() + F.relu(1 + fake_logits.float()).mean()
+
+
+def hinge_generator(logits: Tensor) -> Tensor:
+    """-mean D(restored), logits of any shape: the generator's part of the hinge loss."""
+    return -logits.float().mean()
+
+
 def non_saturating_generator(logits: Tensor) -> Tensor:
     """mean softplus(-D(restored)), logits of any shape."""
     return F.softplus(-logits.float()).mean()

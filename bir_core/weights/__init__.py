@@ -1,19 +1,25 @@
-"""The models that come with the package: small DiffIRs, made by the recipes in `training/`."""
+"""The models that come with the package, made by the recipes in `training/`."""
 
 from pathlib import Path
 
-# What they are called in lists that also hold file names, and the files.
-BUILT_IN = {
-    "builtin: DiffIR x4 (small)": Path(__file__).with_name("diffir_x4.safetensors"),
-    "builtin: DiffIR x1 (small)": Path(__file__).with_name("diffir_x1.safetensors"),
+FOLDER = Path(__file__).parent
+# What they are called on the command line and in Python.
+_FILES = {
+    "builtin-x4": "bir_x4.safetensors",
+    "builtin-x1": "bir_x1.safetensors",
+    "builtin-diffir-x4": "diffir_x4.safetensors",
+    "builtin-diffir-x1": "diffir_x1.safetensors",
 }
-# The same two on the command line.
-BUILTIN_NAMES = ("builtin-x4", "builtin-x1")
+BUILTIN_NAMES = tuple(_FILES)
 DEFAULT_MODEL = "builtin-x4"
+DEFAULT_DIFFIR = "builtin-diffir-x4"
+# The DiffIRs in lists that also hold file names; saved graphs know these names.
+BUILT_IN = {
+    "builtin: DiffIR x4 (small)": FOLDER / "diffir_x4.safetensors",
+    "builtin: DiffIR x1 (small)": FOLDER / "diffir_x1.safetensors",
+}
 
 
 def builtin_model_path(name: str) -> Path | None:
-    """The file of `builtin-x4` or `builtin-x1`; None for any other name, which may be a path."""
-    if name not in BUILTIN_NAMES:
-        return None
-    return Path(__file__).with_name(f"diffir_{name.removeprefix('builtin-')}.safetensors")
+    """The file of a name among `BUILTIN_NAMES`; None for any other, which may be a path."""
+    return FOLDER / _FILES[name] if name in _FILES else None

@@ -193,6 +193,7 @@ class UpscaleModel(Protocol):
     output_channels: int
     scale: int
     architecture: Architecture
+    model: nn.Module
     patcher: Patcher
 
     def __call__(self, image: Tensor, /) -> Tensor: ...

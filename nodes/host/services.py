@@ -17,23 +17,32 @@ from torch import Tensor, nn
 
 from ...bir_core.errors import BIRError
 from ...bir_core.memory import is_out_of_memory
+from ...bir_core.weights import FOLDER as BUILT_IN_FOLDER
 from .protocols import Patcher
 
 # Files that no stock node can load have a folder of their own; the first folder with a name wins.
 MODEL_FOLDERS = ("diffir", "upscale_models")
 
 
-def register_model_folder() -> None:
-    """Make `models/diffir` a model folder, beside the ones that the user's configuration names."""
+def register_model_folders() -> None:
+    """Make `models/diffir` a model folder, beside the ones that the user's configuration names, and
+    offer the built-in models to Load Upscale Model."""
     own = os.path.join(folder_paths.models_dir, "diffir")
     configured = folder_paths.folder_names_and_paths.get("diffir", ([], set()))[0]
     paths = [*configured, own] if own not in configured else configured
     folder_paths.folder_names_and_paths["diffir"] = (paths, folder_paths.supported_pt_extensions)
+    # Behind the user's own folders: the first file of a name wins.
+    folder_paths.add_model_folder_path("upscale_models", str(BUILT_IN_FOLDER))
 
 
 def model_names() -> list[str]:
-    """Files that may hold a DiffIR, as they stand in the model folders."""
-    names = {name for folder in MODEL_FOLDERS for name in folder_paths.get_filename_list(folder)}
+    """Files that may hold a DiffIR, as they stand in the model folders; not the built-in ones."""
+    names = {
+        name
+        for folder in MODEL_FOLDERS
+        for name in folder_paths.get_filename_list(folder)
+        if folder_paths.get_full_path(folder, name) != str(BUILT_IN_FOLDER / name)
+    }
     return sorted(names)
 
 

@@ -21,7 +21,7 @@ from ...bir_core.exact_vae.operations import (
 )
 from ...bir_core.exact_vae.passes import Parking
 from ...bir_core.exact_vae.tiled import choose_parking, decode_tiled, encode_tiled
-from ...bir_core.images import from_channels_last, require_finite, to_channels_last
+from ...bir_core.images import from_channels_last, is_finite, require_finite, to_channels_last
 from ...bir_core.memory import CPU
 from . import services
 from .protocols import VAE
@@ -184,7 +184,7 @@ def _each(
         for index in range(len(batch)):
             one, callback = batch[index : index + 1], progress(index)
             result = of_one(one, dtype, callback)
-            if dtype != torch.float32 and not bool(result.isfinite().all()):
+            if dtype != torch.float32 and not is_finite(result):
                 warn_of_overflow(what, dtype)
                 result = of_one(one, torch.float32, callback)
             require_finite(result, what)
@@ -237,7 +237,7 @@ def _unless_out_of_memory(vae: VAE, half: str, run: Callable[[], Tensor]) -> Ten
 
 def _overflowed(vae: VAE, result: Tensor, half: str, what: str) -> bool:
     """Whether half precision made a result that is not finite, and float32 can be tried."""
-    if bool(result.isfinite().all()) or vae.vae_dtype == torch.float32:
+    if is_finite(result) or vae.vae_dtype == torch.float32:
         return False
     if exact_operations(vae, half) is None:
         return False

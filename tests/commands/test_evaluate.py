@@ -14,6 +14,7 @@ from bir_core.degradations import degrade, get_preset
 from bir_core.diffir.restore import restore
 from bir_core.metrics import psnr, ssim, ssim_volume
 from bir_core.pictures.files import read_picture
+from bir_core.weights import BUILTIN_NAMES
 
 
 @pytest.fixture
@@ -93,7 +94,8 @@ def test_built_in_models_gain_where_noise_dominates(tmp_path):
     picture = np.stack([shade, shade // 2 + 40, 220 - shade], axis=-1).astype(np.uint8)
     (tmp_path / "hq").mkdir()
     Image.fromarray(picture).save(tmp_path / "hq" / "shades.png")
-    for name, baseline in (("builtin-x1", "input"), ("builtin-x4", "bicubic")):
+    for name in BUILTIN_NAMES:
+        baseline = "input" if name.endswith("x1") else "bicubic"
         rows, _ = evaluated(tmp_path, tmp_path / "hq", "--model", name)
         gain = rows["mean", name]["psnr_y"] - rows["mean", baseline]["psnr_y"]
         assert gain > 1.5, f"{name}: {gain:.2f} dB"

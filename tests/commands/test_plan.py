@@ -21,7 +21,8 @@ def stages(text):
 
 def test_every_method_on_a_card(capsys):
     text = plan(capsys, "512x384", "--memory", "6GB", "--dtype", "float16")
-    assert "DiffIR builtin-x4, 512x384 -> 2048x1536, float16" in text
+    assert "Compact module builtin-x4, 512x384 -> 2048x1536, float16" in text
+    assert "DiffIR builtin-diffir-x4, 512x384 -> 2048x1536, float16" in text
     assert "DiffBIR v2.1 sr, 512x384 -> 2048x1536, float16" in text
     found = stages(text)
     assert {"restoring", "stage 1", "encoding", "sampling", "decoding"} <= set(found)
@@ -40,6 +41,11 @@ def test_offloading(capsys):
     text = plan(capsys, *arguments, "--offload", "--dtype", "float16")
     assert "\nfits: " in text and "float16, offloaded" in text
     assert float(stages(text)["decoding"][1]) == pytest.approx(4 * 83.7e6 / 1e9, abs=0.02)
+
+
+def test_a_model_says_the_method(capsys):
+    assert plan(capsys, "9x9", "--model", "builtin-diffir-x1").startswith("DiffIR builtin-diffir")
+    assert plan(capsys, "9x9", "--model", "builtin-x1").startswith("Compact module builtin-x1, 9x9")
 
 
 def test_size_of_a_file_and_the_free_memory(capsys, tmp_path):

@@ -154,7 +154,7 @@ def test_diffusers_folder(files, tmp_path):
 @pytest.mark.parametrize(
     ("more", "sentence"),
     [
-        (("--model", "builtin-x4"), "--model came, which belongs to --method diffir"),
+        (("--model", "builtin-x4"), "--model came, which belongs to --method compact or diffir"),
         (("--strip", 4), "--strip came"),
         (("--sampler", "ddim", "--sampler-option", "eta=1"), "has the options none"),
         (("--noise-aug", 1000), "0 to 999"),

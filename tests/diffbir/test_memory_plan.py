@@ -21,7 +21,7 @@ from bir_core.diffbir.memory_plan import (
 )
 from bir_core.diffbir.networks import official_networks
 from bir_core.diffbir.pipeline import DiffBIR
-from bir_core.diffbir.restoration_modules import RestorationModule
+from bir_core.diffbir.restoration_modules import in_strips
 from bir_core.diffbir.settings import DiffBIRSettings, settled
 from bir_core.diffbir.stage1 import stage1_memory, stage1_sizes
 from bir_core.exact_vae.operations import (
@@ -258,8 +258,7 @@ def test_guidance_in_pixels_counts_the_way_back(official):
 def test_diffir_in_stage1_takes_strips():
     config = DiffIRConfig(dim=16, task="deblur", num_blocks=(1, 1, 1, 1))
     model = eval_mode(DiffIRStage2(config))
-    module = RestorationModule(lambda x: x, 1, "diffir_s2", model)
-    pipeline = DiffBIR(**tiny_networks(), stage1=module)
+    pipeline = DiffBIR(**tiny_networks(), stage1=in_strips(model))
     stage = pipeline.plan(512, 512, memory=8 * GB).stage("stage 1")
     assert stage.tile == 0
     assert stage.rows > 0

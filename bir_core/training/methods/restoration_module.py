@@ -9,7 +9,14 @@ from ...checkpoints import load_model
 from ...errors import BIRError
 from ...networks.compact import CompactConfig, CompactRestorer, draw_near_identity
 from ..data import Batch
-from ..image_losses import LossTerm, PixelLosses, PixelLossTable
+from ..image_losses import (
+    ImageLosses,
+    LossTable,
+    LossTerm,
+    discriminator_updates,
+    image_losses,
+    learning_beside,
+)
 from ..phases import Phase, Training, Update
 from ..recipe import NetworkRecipe
 from ..start_files import StartFiles
@@ -25,16 +32,16 @@ class RestorationModuleRecipe(NetworkRecipe):
     """
 
     network: CompactConfig
-    losses: PixelLossTable = PixelLossTable(l2=LossTerm(weight=1.0))
+    losses: LossTable = LossTable(l2=LossTerm(weight=1.0))
 
 
 class RestorationLoss(nn.Module):
     """The losses of a table between the picture and its restoration."""
 
-    def __init__(self, model: CompactRestorer, losses: PixelLossTable) -> None:
+    def __init__(self, model: CompactRestorer, losses: ImageLosses) -> None:
         super().__init__()
         self.model = model
-        self.losses = PixelLosses(losses)
+        self.losses = losses
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """`total` is what is optimised."""
@@ -47,7 +54,8 @@ def restoration_module_training(recipe: RestorationModuleRecipe, files: StartFil
     layer is drawn anew if it enlarges by another factor.
 
     Raises:
-        BIRError: a start that is no compact restoration module, or one of other sizes.
+        BIRError: a start that is no compact restoration module, or one of other sizes; weights that
+            a loss needs are absent.
     """
     with torch.random.fork_rng():  # torch draws weights too, before they are drawn here
         model = CompactRestorer(recipe.network)
@@ -62,12 +70,14 @@ def restoration_module_training(recipe: RestorationModuleRecipe, files: StartFil
             if value.shape == own[name].shape
         }
         model.load_state_dict(own | kept)
-    loss = RestorationLoss(model, recipe.losses)
+    losses = image_losses(recipe.losses, recipe.seed, files.perceptual)
+    loss = RestorationLoss(model, losses)
     update = Update("network", loss, list(model.parameters()), recipe.optimizer)
     return Training(
         model=model,
-        phases=(Phase(1, (update,)),),
+        phases=(Phase(1, (update, *discriminator_updates(losses))),),
         restore=lambda network, lq, hq: network(lq),
+        others=learning_beside(losses),
     )
 
 

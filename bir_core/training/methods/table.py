@@ -62,7 +62,7 @@ METHODS = {
     "restoration_module": Method(
         restoration_module.RestorationModuleRecipe,
         restoration_module.restoration_module_training,
-        optional=("start_from",),
+        optional=("start_from", "perceptual"),
     ),
     "swinir": Method(swinir.SwinIRRecipe, swinir.swinir_training, optional=("start_from",)),
     "ir_controlnet": Method(

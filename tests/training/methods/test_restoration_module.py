@@ -11,7 +11,7 @@ from bir_core.checkpoints import save_checkpoint
 from bir_core.errors import BIRError
 from bir_core.networks.compact import CompactConfig, CompactRestorer, draw_near_identity
 from bir_core.training.data import Batch
-from bir_core.training.image_losses import LossTerm, PixelLosses, PixelLossTable
+from bir_core.training.image_losses import ImageLosses, LossTable, LossTerm
 from bir_core.training.methods.table import load_recipe
 from bir_core.training.run import run_recipe
 from bir_core.training.start_files import StartFiles
@@ -38,7 +38,7 @@ def test_the_gradient_of_each_loss_is_that_of_its_formula(name):
     restored = torch.rand(3, 3, 6, 5, generator=draws, dtype=torch.float64).requires_grad_()
     hq = torch.rand(3, 3, 6, 5, generator=draws, dtype=torch.float64)
     batch = Batch(hq[:, :, ::2, ::2].float(), hq.float(), draws)
-    losses = PixelLosses(PixelLossTable(**{name: LossTerm(weight=0.5)}))
+    losses = ImageLosses(LossTable(**{name: LossTerm(weight=0.5)}))
     values = losses(restored, batch)
     (gradient,) = torch.autograd.grad(values["total"], restored)
     expected = 0.5 * FORMULAS[name](restored - hq)
@@ -50,18 +50,26 @@ def test_the_gradient_of_each_loss_is_that_of_its_formula(name):
 
 
 def test_a_loss_counts_from_its_start_on():
-    table = PixelLossTable(l1=LossTerm(weight=1.0), l2=LossTerm(weight=2.0, start=5))
+    table = LossTable(l1=LossTerm(weight=1.0), l2=LossTerm(weight=2.0, start=5))
     restored, hq = torch.zeros(1, 3, 2, 2), torch.full((1, 3, 2, 2), 0.5)
-    at = [PixelLosses(table)(restored, Batch(hq, hq, None, iteration=n)) for n in (4, 5)]
+    at = [ImageLosses(table)(restored, Batch(hq, hq, None, iteration=n)) for n in (4, 5)]
     assert float(at[0]["total"]) == pytest.approx(0.5) and "l2" not in at[0]
     assert float(at[1]["total"]) == pytest.approx(0.5 + 2 * 0.25)
 
 
 @pytest.mark.parametrize(
-    "losses", ["{}", "{ l1 = { weight = 1.0, start = 9 } }", "{ l1 = { weight = -1.0 } }"]
+    "losses",
+    [
+        "{}",
+        "{ l1 = { weight = 1.0, start = 9 } }",
+        "{ l1 = { weight = -1.0 } }",
+        "{ gan = { weight = 1.0 } }",
+        "{ lpips = { weight = 1.0, levels = 6 } }",
+        "{ l1 = { weight = 1.0 }, gan = { weight = 1.0, feature_matching = -1.0 } }",
+    ],
 )
 def test_a_table_without_a_loss_is_refused(losses):
-    with pytest.raises(BIRError, match="loss"):
+    with pytest.raises(BIRError, match="loss|levels|feature_matching"):
         load_recipe("smoke_restoration_module", (f"losses={losses}",))
 
 

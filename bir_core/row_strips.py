@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from einops import rearrange
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..tiling import Progress
+from .tiling import Progress
 
 RowStage = Callable[[Tensor], Tensor]
 
@@ -69,13 +69,35 @@ class Conv3x3:
         above = torch.zeros_like(rows[:1]) if self.kept is None else self.kept
         below = [torch.zeros_like(above[:1])] if self.missing == 0 else []
         window = torch.cat([above, rows, *below])
-        self.kept = window[-2:]
+        # A view would keep the whole window.
+        self.kept = window[-2:].clone()
         if window.shape[0] < 3:
             return window.new_empty(0, window.shape[1], self.weight.shape[0])
         image = F.conv2d(
             _as_image(window), self.weight, self.bias, padding=(0, 1), groups=self.groups
         )
         return _as_rows(image)
+
+
+def cast_weights(module: nn.Module, like: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Weight and bias of a convolution on the device and in the dtype of `like`."""
+    weight, bias = module.weight, module.bias
+    assert isinstance(weight, Tensor)
+    return weight.to(like), bias.to(like) if isinstance(bias, Tensor) else None
+
+
+def streamed_conv3x3(module: nn.Module, height: int, like: Tensor, *, shuffle: int = 1) -> Conv3x3:
+    """A convolution of a network over the rows of a map of `height` rows.
+
+    Args:
+        like: says device and dtype.
+        shuffle: factor of the pixel shuffle that follows; 1: none does.
+    """
+    weight, bias = cast_weights(module, like)
+    if shuffle > 1:
+        weight = shuffled_first(weight, shuffle)
+        bias = None if bias is None else shuffled_first(bias, shuffle)
+    return Conv3x3(height, weight, bias)
 
 
 class Residual:
@@ -101,15 +123,15 @@ def run_stages(stages: Sequence[RowStage], rows: Tensor) -> Tensor:
     return rows
 
 
-def shuffled_first(weight: Tensor) -> Tensor:
-    """Reorder the output channels of a convolution that a pixel shuffle by 2 follows, from
+def shuffled_first(weight: Tensor, scale: int = 2) -> Tensor:
+    """Reorder the output channels of a convolution that a pixel shuffle by `scale` follows, from
     (channel, dy, dx) to (dy, dx, channel), the order that `pixel_shuffle` wants."""
-    return rearrange(weight, "(c s) ... -> (s c) ...", s=4)
+    return rearrange(weight, "(c s) ... -> (s c) ...", s=scale**2)
 
 
-def pixel_shuffle(rows: Tensor) -> Tensor:
-    """(n, W, (dy, dx, C)) -> (2n, 2W, C)."""
-    return rearrange(rows, "y x (dy dx c) -> (y dy) (x dx) c", dy=2, dx=2)
+def pixel_shuffle(rows: Tensor, scale: int = 2) -> Tensor:
+    """(n, W, (dy, dx, C)) -> (scale n, scale W, C)."""
+    return rearrange(rows, "y x (dy dx c) -> (y dy) (x dx) c", dy=scale, dx=scale)
 
 
 def write_unshuffled(target: Tensor, top: int, rows: Tensor) -> None:
@@ -123,3 +145,27 @@ def write_unshuffled(target: Tensor, top: int, rows: Tensor) -> None:
         blocks[start : start + part.shape[0], :, :, parity] = rearrange(
             part, "y (x dx) c -> y x c dx", dx=2
         )
+
+
+class CorrectedOutput:
+    """Writes rows (n, W, 3) of the network's correction plus those of the enlarged input into the
+    result (3, H, W)."""
+
+    def __init__(self, result: Tensor, lq: Tensor | None) -> None:
+        self.result = result
+        self.lq = lq
+        self.top = 0
+
+    def write(self, rows: Tensor) -> None:
+        if not rows.shape[0]:
+            return
+        end = self.top + rows.shape[0]
+        target = self.result[:, self.top : end]
+        target.copy_(rows.permute(2, 0, 1))
+        if self.lq is not None:
+            scale = self.result.shape[1] // self.lq.shape[1]
+            source = self.lq[:, self.top // scale : -(-end // scale)]
+            enlarged = source.repeat_interleave(scale, 1).repeat_interleave(scale, 2)
+            offset = self.top % scale
+            target.add_(enlarged[:, offset : offset + rows.shape[0]])
+        self.top = end

@@ -1,0 +1,1 @@
+"""Restoring with a compact restoration module: exact strips, and its memory formula."""

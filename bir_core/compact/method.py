@@ -1,0 +1,78 @@
+"""The compact restoration module on the command line."""
+
+import argparse
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from ..checkpoints import load_model
+from ..memory import MemoryPlan, weight_bytes
+from ..networks.compact import CompactRestorer
+from ..options import DTYPES
+from .memory_plan import plan_compact
+from .restore import restore_compact
+
+
+def prepare(
+    options: argparse.Namespace, device: torch.device
+) -> Callable[[Tensor, Tensor | None, Callable[[str, int, int], None]], Tensor]:
+    """Load the model that the options name.
+
+    Returns:
+        A function from a picture (1, 3, H, W) in [0, 1], a mask, which it has no use for, and a
+        progress callback to the result.
+
+    Raises:
+        BIRError: a file that is missing, unreadable or of another kind.
+    """
+    model = _load(options, device)
+
+    def restore_image(
+        image: Tensor, mask: Tensor | None, report: Callable[[str, int, int], None]
+    ) -> Tensor:
+        return restore_compact(
+            image,
+            model,
+            strip=options.strip,
+            callback=lambda done, total: report("", done, total),
+        )
+
+    return restore_image
+
+
+def _load(options: argparse.Namespace, device: torch.device) -> CompactRestorer:
+    dtype = DTYPES[options.dtype]
+    model = load_model(options.model, device=device, dtype=dtype, architecture="compact")
+    assert isinstance(model, CompactRestorer)  # the architecture that was asked for
+    return model
+
+
+def plan(
+    options: argparse.Namespace, device: torch.device, memory: int
+) -> Callable[[int, int], tuple[str, MemoryPlan]]:
+    """From height and width of a picture to the plan of its restoration, with a title."""
+    model = _load(options, torch.device("cpu"))
+
+    def plan_image(height: int, width: int) -> tuple[str, MemoryPlan]:
+        found = plan_compact(
+            model.config,
+            weight_bytes(model),
+            height,
+            width,
+            dtype=DTYPES[options.dtype],
+            device=device,
+            memory=memory,
+        )
+        scale = model.config.scale
+        size = f"{width}x{height} -> {width * scale}x{height * scale}"
+        return f"Compact module {options.model}, {size}, {options.dtype}", found
+
+    return plan_image
+
+
+def open_network(network: nn.Module, name: str) -> tuple[Callable[[Tensor, int], Tensor], int]:
+    """A compact restoration module as a function of a picture and a seed, which changes nothing,
+    and its scale."""
+    assert isinstance(network, CompactRestorer)
+    return lambda image, seed: restore_compact(image, network), network.config.scale
