@@ -26,7 +26,7 @@ _DISTS_CHANNELS = (3, *VGG16.channels)
 
 class LPIPS(nn.Module):
     """Learned perceptual similarity 0.1 (Zhang et al., "The Unreasonable Effectiveness of Deep
-    Features as a Perceptual Metric", CVPR 2018, eq. 1).
+    Features as a Perceptual Metric", CVPR 2018, eq. 1; the heads are the squares of its w).
 
     Its own scaling of pictures in [-1, 1] is that of ImageNet in [0, 1].
 
@@ -60,7 +60,7 @@ class LPIPS(nn.Module):
         parts = []
         for head, a, b in zip(self.heads, ours, theirs, strict=True):
             difference = (_unit(a.float()) - _unit(b.float())).square()
-            parts.append(torch.einsum("bchw,c->bhw", difference, head).mean((1, 2)))
+            parts.append((difference.mean((2, 3)) * head).sum(1))
         return torch.stack(parts).sum(0)
 
 
@@ -72,7 +72,7 @@ def _unit(features: Tensor) -> Tensor:
 
 class DISTS(nn.Module):
     """Structure and texture similarity (Ding et al., "Image Quality Assessment: Unifying Structure
-    and Texture Similarity", TPAMI 2020, eq. 5 to 7).
+    and Texture Similarity", TPAMI 2020).
 
     Attributes:
         alpha, beta: (1475,), weights of texture (means) and structure (covariances).
@@ -103,7 +103,7 @@ class DISTS(nn.Module):
         pairs = zip(ours, theirs, strict=True)
         parts = [_similarities(a.float(), b.float()) for a, b in pairs]
         textures, structures = (torch.cat(part, 1) for part in zip(*parts, strict=True))
-        similarity = textures @ self.alpha + structures @ self.beta
+        similarity = (textures * self.alpha + structures * self.beta).sum(1)
         return 1 - similarity / (self.alpha.sum() + self.beta.sum())
 
 

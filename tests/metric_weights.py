@@ -1,4 +1,4 @@
-"""Random weights for the networks that measure, in the files and formats that pyiqa expects.
+"""Random weights for the networks that measure, in the files and formats that these expect.
 
 The elements of a tensor overlap in its storage, so that a file of 100 million values takes a few
 megabytes."""
@@ -9,7 +9,11 @@ import warnings
 import numpy as np
 import scipy.io
 import torch
+from safetensors.torch import save_file
 from torch import nn
+
+from bir_core.distances import DISTS, DISTS_FILE, LPIPS, LPIPS_FILES
+from bir_core.networks.perceptual import VGG16, AlexNet
 
 STRIDES = (31, 17, 3, 1)
 
@@ -40,30 +44,20 @@ def save_random(build, path, seed=0):
     torch.save(random_state(shapes, seed), path)
 
 
-def write_lpips(folder, net="alex"):
-    from torchvision import models
-
-    trunk, file = {
-        "alex": (models.alexnet, "alexnet-owt-7be5be79.pth"),
-        "vgg": (models.vgg16, "vgg16-397923af.pth"),
-    }[net]
-    save_random(trunk, folder / "checkpoints" / file)
-    channels = {"alex": (64, 192, 384, 256, 256), "vgg": (64, 128, 256, 512, 512)}[net]
-    lines = {f"lin{i}.model.1.weight": (1, c, 1, 1) for i, c in enumerate(channels)}
-    state = {name: value.abs() for name, value in random_state(lines).items()}
-    file = {"alex": "LPIPS_v0.1_alex-df73285e.pth", "vgg": "LPIPS_v0.1_vgg-a78928a0.pth"}[net]
-    (folder / "pyiqa").mkdir(exist_ok=True)
-    torch.save(state, folder / "pyiqa" / file)
-
-
-def write_dists(folder):
-    from torchvision import models
-
-    save_random(models.vgg16, folder / "checkpoints" / "vgg16-397923af.pth")
-    state = random_state({"alpha": (1, 1475, 1, 1), "beta": (1, 1475, 1, 1)})
-    (folder / "pyiqa").mkdir(exist_ok=True)
-    state = {name: value.abs() for name, value in state.items()}
-    torch.save(state, folder / "pyiqa" / "DISTS_weights-f5e65c96.pth")
+def write_distances(folder):
+    """LPIPS and DISTS, in the files that `bir weights measures` writes."""
+    files = {
+        LPIPS_FILES["alex"]: LPIPS(AlexNet()),
+        LPIPS_FILES["vgg"]: LPIPS(VGG16()),
+        DISTS_FILE: DISTS(),
+    }
+    (folder / "bir").mkdir(parents=True, exist_ok=True)
+    for file, network in files.items():
+        shapes = {name: tuple(value.shape) for name, value in network.state_dict().items()}
+        if file == DISTS_FILE:
+            shapes = {name: shapes[name] for name in ("alpha", "beta")}
+        state = random_state(shapes)
+        save_file({name: value.contiguous() for name, value in state.items()}, folder / file)
 
 
 def write_niqe(folder):

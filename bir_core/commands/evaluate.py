@@ -7,7 +7,8 @@
   bir evaluate --list                    the measures, their files, and the protocols
 
 FOLDER may be what `bir restore` wrote, with DiffBIR for example. A network that measures reads its
-weights from a folder laid out as torch's cache; nothing is downloaded."""
+weights from a folder laid out as torch's cache; nothing is downloaded. `bir weights measures` puts
+those of LPIPS and DISTS there."""
 
 import argparse
 from collections.abc import Iterator

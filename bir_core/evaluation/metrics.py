@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..distances import DISTS_FILE, LPIPS_FILES, Network, read_dists, read_lpips
 from ..memory import CPU
 from ..metrics import Channel, psnr, ssim, ssim_volume
+from ..networks.perceptual import VGG16, AlexNet
 from .networks import ARCFACE_PATH, face_embedding, inception_features, pyiqa_network
 from .weight_files import WeightFile
 
@@ -82,6 +84,19 @@ def _ssim_volume(settings: Settings) -> Measure:
     return lambda restored, hq: ssim_volume(restored, _given(hq), border=settings.border)
 
 
+def _lpips(network: Network) -> Callable[[Settings], Measure]:
+    return lambda settings: _distance(read_lpips(network, settings.weights), settings.device)
+
+
+def _dists(settings: Settings) -> Measure:
+    return _distance(read_dists(settings.weights), settings.device)
+
+
+def _distance(network: nn.Module, device: torch.device) -> Measure:
+    network = network.to(device)
+    return lambda restored, hq: network(restored.to(device), _given(hq).to(device))
+
+
 def _pyiqa(name: str) -> Callable[[Settings], Measure]:
     return lambda settings: pyiqa_network(name, settings.weights, settings.device)
 
@@ -115,24 +130,23 @@ def _given(hq: Tensor | None) -> Tensor:
 def _of_pyiqa(name: str) -> WeightFile:
     return WeightFile(
         f"pyiqa/{name}",
-        f"https://huggingface.co/chaofengc/IQA-PyTorch-Weights/resolve/main/{name}",
+        f"published at https://huggingface.co/chaofengc/IQA-PyTorch-Weights/resolve/main/{name}",
     )
 
 
-def _of_torchvision(name: str) -> WeightFile:
-    return WeightFile(f"checkpoints/{name}", f"https://download.pytorch.org/models/{name}")
+def _of_package(path: str) -> WeightFile:
+    return WeightFile(path, "written by `bir weights measures`")
 
 
-ALEXNET = _of_torchvision("alexnet-owt-7be5be79.pth")
-VGG16 = _of_torchvision("vgg16-397923af.pth")
 CLIP_RN50 = WeightFile(
     "clip/RN50.pt",
-    "https://openaipublic.azureedge.net/clip/models/"
+    "published at https://openaipublic.azureedge.net/clip/models/"
     "afeb0e10f9e5a86da6080e35cf09123aca3b358a0c3e3b6c78a7b63bc04b6762/RN50.pt",
 )
 ARCFACE = WeightFile(
     ARCFACE_PATH,
-    "https://github.com/xinntao/facexlib/releases/download/v0.1.0/recognition_arcface_ir_se50.pth",
+    "published at https://github.com/xinntao/facexlib/releases/download/v0.1.0/"
+    "recognition_arcface_ir_se50.pth",
 )
 INCEPTION = _of_pyiqa("pt_inception-2015-12-05-6726825d.pth")
 
@@ -148,27 +162,27 @@ _TABLE = (
         "LPIPS AlexNet",
         "original",
         False,
-        _pyiqa("lpips"),
-        least_side=32,
-        files=(ALEXNET, _of_pyiqa("LPIPS_v0.1_alex-df73285e.pth")),
+        _lpips("alex"),
+        least_side=AlexNet.least_sides[-1],
+        files=(_of_package(LPIPS_FILES["alex"]),),
     ),
     Metric(
         "lpips_vgg",
         "LPIPS VGG",
         "original",
         False,
-        _pyiqa("lpips-vgg"),
-        least_side=16,
-        files=(VGG16, _of_pyiqa("LPIPS_v0.1_vgg-a78928a0.pth")),
+        _lpips("vgg"),
+        least_side=VGG16.least_sides[-1],
+        files=(_of_package(LPIPS_FILES["vgg"]),),
     ),
     Metric(
         "dists",
         "DISTS",
         "original",
         False,
-        _pyiqa("dists"),
+        _dists,
         least_side=16,
-        files=(VGG16, _of_pyiqa("DISTS_weights-f5e65c96.pth")),
+        files=(_of_package(LPIPS_FILES["vgg"]), _of_package(DISTS_FILE)),
     ),
     Metric(
         "niqe",

@@ -23,6 +23,7 @@ from ..checkpoints import read_checkpoint
 from ..distances import DISTS_FILE, LPIPS, LPIPS_FILES
 from ..errors import BIRError
 from ..networks.perceptual import VGG16, AlexNet
+from .weight_files import first_line
 
 Tensors = dict[str, Tensor]
 
@@ -63,6 +64,20 @@ class Archive:
     members: tuple[Member, ...]
 
 
+# What unpickling raises on bytes that are no pickle, or one that is cut off.
+_DAMAGED = (
+    pickle.UnpicklingError,
+    AttributeError,
+    EOFError,
+    IndexError,
+    KeyError,
+    MemoryError,
+    OverflowError,
+    TypeError,
+    ValueError,
+)
+
+
 class _ArraysOnly(pickle.Unpickler):
     """Reads numpy's arrays and plain containers."""
 
@@ -88,9 +103,9 @@ def read_arrays(data: bytes) -> Any:
     """
     try:
         return _ArraysOnly(io.BytesIO(data)).load()
-    except (pickle.UnpicklingError, EOFError, ValueError, TypeError, IndexError, KeyError) as error:
+    except _DAMAGED as error:
         raise BIRError(
-            f"Expected a pickle of numpy arrays and nothing else, but {error or 'it is cut off'}; "
+            f"Expected a pickle of numpy arrays and nothing else, but {first_line(error)}; "
             "it was not read: take the published archive."
         ) from error
 
@@ -184,7 +199,7 @@ ARCHIVES = (
 )
 
 
-def recognise(path: Path, archives: Sequence[Archive] = ARCHIVES) -> Archive:
+def recognise(path: Path, archives: Sequence[Archive]) -> Archive:
     """Which of the archives a file is, whatever its name.
 
     Raises:

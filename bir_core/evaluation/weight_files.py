@@ -1,4 +1,5 @@
-"""The weights of the networks that measure: files that somebody has put there, never downloaded."""
+"""The weights of the networks that measure: files that somebody has put there, never downloaded by
+a measure."""
 
 import os
 import sys
@@ -20,10 +21,15 @@ _SAFE_READING = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 
 @dataclass(frozen=True)
 class WeightFile:
-    """Where a file belongs, below the folder of weights, and where its authors publish it."""
+    """A file of weights.
+
+    Attributes:
+        path: below the folder of weights.
+        source: where it is published, or what writes it.
+    """
 
     path: str
-    url: str
+    source: str
 
 
 def usual_folder() -> Path:
@@ -35,10 +41,10 @@ def require_weights(files: Iterable[WeightFile], folder: Path) -> None:
     """Raise BIRError, which names all absent files, if `folder` does not hold all `files`."""
     absent = [file for file in dict.fromkeys(files) if not (folder / file.path).is_file()]
     if absent:
-        named = ", ".join(f"{folder / file.path} (published at {file.url})" for file in absent)
+        named = ", ".join(f"{folder / file.path} ({file.source})" for file in absent)
         raise BIRError(
             f"Expected the weights of the measures, but these files are absent: {named}; "
-            "download them to these paths or name another folder with --metric-weights."
+            "put them there or name another folder with --metric-weights."
         )
 
 

@@ -37,7 +37,7 @@ class ImageNetNormalisation(nn.Module):
 
 class L2Pooling(nn.Module):
     """Halves the sides: the root of the mean of squares under a 3x3 Hann window (Ding et al.,
-    "Image Quality Assessment: Unifying Structure and Texture Similarity", 2020, eq. 1)."""
+    "Image Quality Assessment: Unifying Structure and Texture Similarity", 2020)."""
 
     window: Tensor
 

@@ -12,6 +12,7 @@ from training_pictures import write_pictures
 from bir_core import load_model
 from bir_core.degradations import degrade, get_preset
 from bir_core.diffir.restore import restore
+from bir_core.distances import read_dists, read_lpips
 from bir_core.metrics import psnr, ssim, ssim_volume
 from bir_core.pictures.files import read_picture
 from bir_core.weights import BUILTIN_NAMES
@@ -164,6 +165,29 @@ def test_results_alone_and_as_a_set(tmp_path):
     assert originals["mean", str(results)]["fid"] == pytest.approx(mean["fid"])
 
 
+def test_distances_are_those_of_the_whole_pictures(tmp_path):
+    pictures = write_pictures(tmp_path / "hq", count=2, size=(40, 56))
+    results = save_results(tmp_path / "results", pictures, amount=60)
+    weights = tmp_path / "weights"
+    metric_weights.write_distances(weights)
+    rows, _ = evaluated(
+        tmp_path,
+        *(tmp_path / "hq", "--results", results, "--metric-weights", weights, "--border", "4"),
+        *("--metric", "lpips_alex", "--metric", "lpips_vgg", "--metric", "dists"),
+    )
+    distances = {
+        "lpips_alex": read_lpips("alex", weights),
+        "lpips_vgg": read_lpips("vgg", weights),
+        "dists": read_dists(weights),
+    }
+    for path in pictures:
+        restored, hq = (read_picture(folder / path.name).image for folder in (results, path.parent))
+        for name, distance in distances.items():
+            expected = float(distance(restored, hq))
+            assert rows[path.name, str(results)][name] == pytest.approx(expected, abs=1e-6)
+            assert expected > 1e-4
+
+
 def test_the_list_needs_no_pictures():
     finished = run_here("evaluate", "--list")
     assert finished.returncode == 0
@@ -179,6 +203,7 @@ def test_the_list_needs_no_pictures():
         (["HQ", "--reference", "HQ"], "leave --reference out"),
         (["HQ", "--results", "HQ", "--model", "builtin-x1"], "both came"),
         (["--results", "HQ", "--protocol", "diffbir-real", "--metric-weights", "HQ"], "RN50.pt"),
+        (["HQ", "--metric", "dists", "--metric-weights", "HQ"], "bir weights measures"),
     ],
 )
 def test_measures_without_what_they_need(pictures, tmp_path, arguments, said):

@@ -1,4 +1,4 @@
-"""Networks that measure, with random weights in the files that pyiqa expects."""
+"""Networks that measure, with random weights in the files that they expect."""
 
 import os
 import pickle
@@ -19,9 +19,9 @@ from bir_core.pictures.files import read_picture
 pytest.importorskip("pyiqa", reason="pyiqa is not installed")
 CPU = torch.device("cpu")
 WRITERS = {
-    "lpips_alex": metric_weights.write_lpips,
-    "lpips_vgg": lambda folder: metric_weights.write_lpips(folder, "vgg"),
-    "dists": metric_weights.write_dists,
+    "lpips_alex": metric_weights.write_distances,
+    "lpips_vgg": metric_weights.write_distances,
+    "dists": metric_weights.write_distances,
     "niqe": metric_weights.write_niqe,
     "musiq": metric_weights.write_musiq,
     "clip_iqa": metric_weights.write_clip,
@@ -122,18 +122,23 @@ def test_frechet_distance_is_that_of_its_formula():
         frechet_distance(a[:1], b)
 
 
-def test_absent_files_are_named_with_their_address(tmp_path):
-    metric_weights.write_lpips(tmp_path)
-    (tmp_path / "checkpoints" / "alexnet-owt-7be5be79.pth").unlink()
+def test_absent_files_are_named_with_their_source(tmp_path):
+    metric_weights.write_distances(tmp_path)
+    metric_weights.write_niqe(tmp_path)
+    (tmp_path / "bir" / "dists.safetensors").unlink()
+    named = [METRICS[name] for name in ("dists", "niqe", "musiq")]
     with pytest.raises(BIRError) as caught:
-        require_weights(METRICS["lpips_alex"].files, tmp_path)
+        require_weights([file for metric in named for file in metric.files], tmp_path)
     sentence = str(caught.value)
-    assert str(tmp_path / "checkpoints" / "alexnet-owt-7be5be79.pth") in sentence
-    assert "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth" in sentence
-    assert "LPIPS_v0.1" not in sentence
+    assert (
+        f"{tmp_path / 'bir' / 'dists.safetensors'} (written by `bir weights measures`)" in sentence
+    )
+    file = "musiq_koniq_ckpt-e95806b9.pth"
+    assert f"{tmp_path / 'pyiqa' / file} (published at https://" in sentence
+    assert "lpips" not in sentence and "niqe" not in sentence
 
 
-@pytest.mark.parametrize("name", ["lpips", "dists", "musiq", "niqe", "fid"])
+@pytest.mark.parametrize("name", ["musiq", "niqe", "fid"])
 def test_nothing_is_downloaded_and_nothing_stays_changed(name, tmp_path, monkeypatch):
     before = torch.hub.get_dir(), torch.hub.download_url_to_file
     with pytest.raises(BIRError, match="no such file"):
@@ -154,11 +159,11 @@ class Executed:
 
 
 def test_pickled_code_is_not_executed(tmp_path):
-    metric_weights.write_lpips(tmp_path)
     trace = tmp_path / "executed"
-    torch.save({"weights": Executed(trace)}, tmp_path / "pyiqa" / "LPIPS_v0.1_alex-df73285e.pth")
-    with pytest.raises(BIRError, match="lpips"):
-        pyiqa_network("lpips", tmp_path, CPU)
+    (tmp_path / "pyiqa").mkdir()
+    torch.save({"weights": Executed(trace)}, tmp_path / METRICS["musiq"].files[0].path)
+    with pytest.raises(BIRError, match="musiq"):
+        pyiqa_network("musiq", tmp_path, CPU)
     assert not trace.exists()
     with open(tmp_path / "copy", "wb") as file:
         pickle.dump(Executed(trace), file)  # such a file does execute, where nobody takes care

@@ -32,7 +32,7 @@ def test_the_list_says_where_weights_belong(tmp_path):
     assert len(lines) == 2 + len(METRICS)
     line = next(line for line in lines if line.startswith("| niqe "))
     niqe = METRICS["niqe"].files[0]
-    assert str(tmp_path / niqe.path) in line and niqe.url in line and "absent" in line
+    assert str(tmp_path / niqe.path) in line and niqe.source in line and "absent" in line
     (tmp_path / niqe.path).parent.mkdir()
     (tmp_path / niqe.path).touch()
     line = next(line for line in metrics_as_markdown(tmp_path).splitlines() if "| niqe " in line)

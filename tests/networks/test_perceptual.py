@@ -1,11 +1,14 @@
 """The perceptual networks against torchvision's and timm's, with random weights."""
 
+import types
+
+import pytest
 import timm
 import torch
 import torchvision
 from torch import nn
 
-from bir_core.networks.perceptual import VGG19, DilatedResNet50
+from bir_core.networks.perceptual import VGG16, VGG19, AlexNet, DilatedResNet50, L2Pooling
 
 
 def test_vgg19_gives_the_features_before_the_relu():
@@ -26,6 +29,55 @@ def test_vgg19_gives_the_features_before_the_relu():
                 expected = layer(expected.clone())  # its ReLUs work in place
             torch.testing.assert_close(features[name], expected)
             assert (features[name] < 0).any()
+
+
+@pytest.mark.parametrize("build", [VGG16, AlexNet])
+@pytest.mark.parametrize("levels", [1, 3, 5])
+@torch.no_grad()
+def test_levels_end_with_the_last_relu_before_a_pooling_or_a_convolution(build, levels):
+    torch.manual_seed(0)
+    published = {VGG16: torchvision.models.vgg16, AlexNet: torchvision.models.alexnet}[build]
+    reference = published(weights=None).features.eval()
+    network = build(levels)
+    weights = {f"features.{name}": value for name, value in reference.state_dict().items()}
+    network.load_state_dict({name: weights[name] for name in network.state_dict()})
+    # The places in torchvision's list: relu1_2, relu2_2, relu3_3, relu4_3, relu5_3; and all ReLUs.
+    places = {VGG16: (3, 8, 15, 22, 29), AlexNet: (1, 4, 7, 9, 11)}[build][:levels]
+    image = torch.randn(1, 3, 48, 64)
+    features = network(image)
+    assert [each.shape[1] for each in features] == list(build.channels[:levels])
+    for place, ours in zip(places, features, strict=True):
+        torch.testing.assert_close(ours, reference[: place + 1](image.clone()))
+        assert ours.std() > 0
+    least = build.least_sides[levels - 1]
+    assert min(network(torch.randn(1, 3, least, least))[-1].shape[-2:]) == 1
+    if least > 1:
+        with pytest.raises(RuntimeError):
+            network(torch.randn(1, 3, least - 1, least - 1))
+
+
+@torch.no_grad()
+def test_l2_pooling_is_the_root_of_a_weighted_mean_of_squares():
+    x = torch.randn(2, 5, 7, 8, generator=torch.Generator().manual_seed(0))
+    pooled = L2Pooling()(x)
+    assert pooled.shape == (2, 5, 4, 4)
+    weights = torch.tensor([[1.0, 2, 1], [2, 4, 2], [1, 2, 1]]) / 16
+    expected = (x[:, :, 1:4, 3:6].square() * weights).sum((2, 3)).sqrt()  # around (2, 4)
+    torch.testing.assert_close(pooled[:, :, 1, 2], expected)
+    # Beyond the border all is 0.
+    corner = (x[:, :, :2, :2].square() * weights[1:, 1:]).sum((2, 3)).sqrt()
+    torch.testing.assert_close(pooled[:, :, 0, 0], corner)
+
+
+@pytest.mark.parametrize("build", [VGG16, VGG19, AlexNet])
+def test_layers_come_from_the_operations(build):
+    class Convolution(nn.Conv2d):
+        pass
+
+    network = build(operations=types.SimpleNamespace(Conv2d=Convolution))
+    convolutions = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d)]
+    assert len(convolutions) == {VGG16: 13, VGG19: 16, AlexNet: 5}[build]
+    assert all(isinstance(layer, Convolution) for layer in convolutions)
 
 
 def test_dilated_resnet_computes_what_timm_does():
