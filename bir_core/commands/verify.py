@@ -95,7 +95,7 @@ def run(options: argparse.Namespace) -> int:
         write_line(text)
     else:
         _write(options.output, text)
-    return 0 if verification.is_good else 1
+    return 0 if verification.passed else 1
 
 
 def _write(path: Path, text: str | None = None) -> None:

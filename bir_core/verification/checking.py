@@ -29,7 +29,8 @@ from .files import (
 from .pipelines import Conditions, Found, PipelineCheck, check_pipelines
 from .trials import SPANDREL, TRIALS, Findings, Number
 
-GOOD, DOUBTFUL, FAILED, UNCHECKED = "good", "doubtful", "failed", "not checked"
+# Weights that nobody trained may run as well: a report has numbers, not a seal.
+RUNS, DOUBTFUL, FAILED, UNCHECKED = "loads and runs", "doubtful", "failed", "not checked"
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ class Verification:
     pipelines: tuple[PipelineCheck, ...]
 
     @property
-    def is_good(self) -> bool:
+    def passed(self) -> bool:
         """Whether every file was checked and nothing failed; doubts do not count."""
         results = [result_of_file(file) for file in self.files]
         results += [result_of(each.trialled) for each in self.pipelines]
@@ -82,10 +83,10 @@ class Verification:
 
 
 def result_of(trialled: Trialled) -> str:
-    """`GOOD`, `DOUBTFUL` or `FAILED`."""
+    """`RUNS`, `DOUBTFUL` or `FAILED`."""
     if trialled.problems:
         return FAILED
-    return DOUBTFUL if trialled.doubts else GOOD
+    return DOUBTFUL if trialled.doubts else RUNS
 
 
 def result_of_file(file: FileCheck) -> str:
@@ -95,7 +96,7 @@ def result_of_file(file: FileCheck) -> str:
     results = [result_of(network.trialled) for network in file.networks]
     if file.problems or FAILED in results or not results:
         return FAILED
-    return DOUBTFUL if DOUBTFUL in results else GOOD
+    return DOUBTFUL if DOUBTFUL in results else RUNS
 
 
 def verify(

@@ -137,7 +137,7 @@ def _check(found: Mapping[str, Found], conditions: Conditions) -> PipelineCheck:
     return PipelineCheck(
         version=version,
         version_source="as asked for" if conditions.version else source,
-        files={role: each.part.name for role, each in found.items()},
+        files={role: found[role].part.name for role in (*NEEDED, STAGE1) if role in found},
         lacking=lacking,
         trialled=trialled,
     )
@@ -161,13 +161,11 @@ def _load(
     encoder = cast(
         TextEncoder, load_model(paths["text_encoder"], architecture="text_encoder", device=device)
     )
-    prompts, which = list(find_version(version).prompts), "the authors'"
+    which = "the authors'"
     try:
-        embeddings = encode_prompts(encoder, prompts)
-    except (BIRError, ImportError, RuntimeError) as error:
-        if not any(prompts) or (isinstance(error, BIRError) and find_spec("open_clip")):
-            raise
-        # Without the tokenizer, which may be absent or fail at its own imports.
+        embeddings = encode_prompts(encoder, find_version(version).prompts)
+    except BIRError:
+        # The tokenizer cannot be used; of a damaged encoder this says the same again.
         embeddings, which = encode_prompts(encoder, ["", ""]), "empty, without open_clip"
     del encoder
     module = load_restoration_module(paths[STAGE1], device=device) if STAGE1 in paths else None

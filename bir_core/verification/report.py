@@ -69,7 +69,7 @@ def as_json(verification: Verification, where: Environment) -> str:
     """One object with everything; numbers that are not finite are null."""
     content = {
         "environment": asdict(where),
-        "is_good": verification.is_good,
+        "passed": verification.passed,
         "files": [{"result": result_of_file(file), **asdict(file)} for file in verification.files],
         "pipelines": [
             {"result": _result_of_pipeline(pipeline), **asdict(pipeline)}
@@ -125,7 +125,7 @@ def _file_lines(file: FileCheck) -> Iterator[str]:
         yield f"- wrapped in: {_plain(', '.join(content.wrapping) or 'nothing')}"
         yield f"- tensors: {content.tensors} ({dtypes})"
         if content.unused:
-            yield f"- tensors of no network known here: {_names(content.unused)}"
+            yield f"- tensors not read, as tables or other networks: {_names(content.unused)}"
     for network in file.networks:
         yield from ("", f"### {_plain(network.description)}", *_network_lines(network))
 

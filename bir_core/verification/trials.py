@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ..diffbir.prompts import END_TOKEN, START_TOKEN
 from ..diffbir.restoration_modules import RestorationModule
@@ -35,6 +36,7 @@ WORD = 320
 # PSNR in dB to what went in. Trained weights keep a clean picture at more than 20; random ones
 # give some 5 to 10.
 LEAST_PSNR = 15.0
+BLUR, NOISE = 5, 0.04  # pixels of the original; standard deviation
 LEAST_DEVIATION = 0.01  # of a picture that is not one flat colour
 # Of the output with pure noise: 1 for a network that predicts the noise, 0 for one that predicts v.
 LEAST_CORRELATION_EPS, MOST_CORRELATION_V = 0.9, 0.3
@@ -71,8 +73,8 @@ def sample_picture(height: int, width: int) -> Tensor:
     that become finer to the right."""
     y = torch.linspace(0, 1, height)[:, None]
     x = torch.linspace(0, 1, width)[None]
-    disc = torch.sigmoid((0.28 - torch.hypot(x - 0.4, y - 0.45)) * 60)
-    stripes = torch.cos(2 * torch.pi * 6 * x**2 + 2 * y)
+    disc = torch.sigmoid((0.28 - torch.hypot(x - 0.4, y - 0.45)) * 150)
+    stripes = torch.cos(2 * torch.pi * 8 * x**2 + 2 * y)
     shades = (0.3 + 0.4 * x + 0.1 * y, 0.65 - 0.35 * y + 0.1 * x, 0.25 + 0.25 * (x + y))
     colours = (0.85, 0.45, 0.2)
     planes = [
@@ -80,6 +82,15 @@ def sample_picture(height: int, width: int) -> Tensor:
         for shade, colour in zip(shades, colours, strict=True)
     ]
     return torch.stack(planes)[None].clamp(0, 1)
+
+
+def damaged_pair(height: int, width: int, scale: int) -> tuple[Tensor, Tensor]:
+    """A picture (1, 3, height, width) that was blurred to one side, reduced by `scale` and got
+    noise, and its original (1, 3, height scale, width scale), both in [0, 1]."""
+    original = sample_picture(height * scale, width * scale)
+    blurred = F.avg_pool2d(F.pad(original, (BLUR // 2,) * 2 + (0, 0), "replicate"), (1, BLUR), 1)
+    reduced = resize(blurred, height, width) if scale > 1 else blurred
+    return (reduced + NOISE * _drawn(3, *reduced.shape)).clamp(0, 1), original
 
 
 def compared(result: Tensor, reference: Tensor, what: str) -> Findings:
@@ -127,13 +138,23 @@ def _side(multiple: int, least: int = SIDE) -> int:
     return -(-least // multiple) * multiple
 
 
+def _restored(result: Tensor, lq: Tensor, original: Tensor) -> Findings:
+    """Numbers of a restored picture beside its input enlarged, and what was gained towards the
+    original: a perceptual network may lose a little, and a random one loses much."""
+    enlarged = resize(lq, *original.shape[-2:]).clamp(0, 1)
+    findings = compared(result, enlarged, "enlarged_input")
+    before = float(psnr(enlarged, original))
+    after = float(psnr(result.detach().float().cpu().clamp(0, 1), original))
+    gain: dict[str, Number] = {"psnr_to_original_db": after, "gained_db": after - before}
+    return Findings({**findings.numbers, **gain}, findings.doubts)
+
+
 def try_module(module: RestorationModule, device: torch.device, side: int = SIDE) -> Findings:
-    """A network that restores pictures, beside its input enlarged."""
+    """A network that restores pictures."""
     dtype = torch.float32 if module.network is None else dtype_of(module.network)
-    image = sample_picture(side, side).to(device)
-    result = module.restore(image.to(dtype))
-    enlarged = resize(image, side * module.scale, side * module.scale).clamp(0, 1)
-    return compared(result, enlarged, "enlarged_input")
+    lq, original = damaged_pair(side, side, module.scale)
+    result = module.restore(lq.to(device, dtype))
+    return _restored(result, lq, original)
 
 
 def _try_restorer(network: nn.Module, device: torch.device) -> Findings:
@@ -144,15 +165,14 @@ def _try_restorer(network: nn.Module, device: torch.device) -> Findings:
 
 def _try_diffir(network: DiffIRStage2, device: torch.device) -> Findings:
     # Sides that do not divide, as those of most pictures.
-    image = sample_picture(SIDE, SIDE + 5).to(device)
-    height, width = image.shape[-2:]
-    scale = network.config.scale
+    height, width = SIDE, SIDE + 5
     if network.config.task == "inpainting":
+        image = sample_picture(height, width).to(device)
         hole = torch.zeros(1, 1, height, width, device=device)
         hole[..., height // 3 : height // 2, width // 3 : width // 2] = 1
         return compared(restore(image, network, mask=hole), image, "picture_without_hole")
-    enlarged = resize(image, height * scale, width * scale).clamp(0, 1)
-    return compared(restore(image, network), enlarged, "enlarged_input")
+    lq, original = damaged_pair(height, width, network.config.scale)
+    return _restored(restore(lq.to(device), network), lq, original)
 
 
 def _try_diffir_stage1(network: DiffIRStage1, device: torch.device) -> Findings:

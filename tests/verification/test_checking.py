@@ -29,7 +29,7 @@ from bir_core.verification.carrying_out import carry_out
 from bir_core.verification.checking import (
     DOUBTFUL,
     FAILED,
-    GOOD,
+    RUNS,
     UNCHECKED,
     result_of_file,
     verify,
@@ -61,22 +61,22 @@ def diffbir(tmp_path_factory):
 
 def test_a_complete_file():
     file = only("builtin-x4")
-    assert result_of_file(file) == GOOD
+    assert result_of_file(file) == RUNS
     assert file.name == "builtin-x4" and file.problems == ()
     (network,) = file.networks
     assert network.architecture == network.facts.architecture == "diffir_s2"
     assert (network.facts.absent, network.facts.surplus, network.facts.differing) == ((), (), ())
     trialled = network.trialled
-    assert trialled.numbers["psnr_to_enlarged_input_db"] > 30
+    assert trialled.numbers["psnr_to_enlarged_input_db"] > 20
     assert trialled.load_seconds > 0 and trialled.run_seconds > 0
     assert trialled.peak_megabytes >= 0
-    assert verify(["builtin-x4"], QUICK).is_good
+    assert verify(["builtin-x4"], QUICK).passed
 
 
 def test_random_weights_are_doubted_but_do_not_fail(diffbir):
     file = only(diffbir / "swinir.safetensors")
     assert result_of_file(file) == DOUBTFUL
-    assert check(diffbir / "swinir.safetensors").is_good
+    assert check(diffbir / "swinir.safetensors").passed
 
 
 def damaged(path, change):
@@ -116,7 +116,7 @@ def test_damaged_weights(tmp_path, change, sentence, facts):
     assert tmp_path.name not in problem
     assert len(getattr(network.facts, facts[0])) == facts[1]
     assert result_of_file(file) == FAILED
-    assert not check(path).is_good
+    assert not check(path).passed
 
 
 def test_a_file_whose_sizes_cannot_be_read(tmp_path):
@@ -184,8 +184,8 @@ def test_bad_files(kind, tmp_path):
     for sentence in bad.problems:
         assert tmp_path.name not in sentence and "\n" not in sentence
         assert sentence.endswith(".")
-    assert (result_of_file(bad), result_of_file(good)) == (FAILED, GOOD)
-    assert not verification.is_good
+    assert (result_of_file(bad), result_of_file(good)) == (FAILED, RUNS)
+    assert not verification.passed
 
 
 def test_a_network_of_spandrel(tmp_path):
@@ -199,7 +199,7 @@ def test_a_network_of_spandrel(tmp_path):
     assert network.trialled.numbers["scale"] == 4
     parameters = sum(value.numel() for value in state.weights.values())
     assert network.trialled.numbers["parameters"] == parameters
-    assert result_of_file(file) in (GOOD, DOUBTFUL)
+    assert result_of_file(file) in (RUNS, DOUBTFUL)
 
 
 @pytest.mark.parametrize(
@@ -230,7 +230,7 @@ def test_spandrel_that_cannot_be_used_is_no_fault_of_the_file(
     assert result_of_file(file) == UNCHECKED
     (problem,) = file.problems
     assert sentence in problem and "nothing can be said of the file" in problem
-    assert not check(tmp_path / "BSRNet.pth").is_good
+    assert not check(tmp_path / "BSRNet.pth").passed
 
 
 def test_a_folder_of_diffusers(tmp_path):
@@ -273,7 +273,7 @@ def test_a_whole_diffbir_together(diffbir):
     assert (numbers["width"], numbers["task"], numbers["steps"]) == (64, "sr", pipelines.STEPS)
     assert "psnr_to_stage_1_picture_db" in numbers
     assert "stage_1_psnr_to_enlarged_input_db" in numbers
-    assert verification.is_good
+    assert verification.passed
 
 
 def test_what_a_diffbir_lacks_is_named(diffbir):
@@ -281,7 +281,7 @@ def test_what_a_diffbir_lacks_is_named(diffbir):
     (pipeline,) = verification.pipelines
     assert pipeline.lacking == ("the UNet of the base", "its VAE", "its text encoder")
     assert pipeline.trialled.run_seconds is None
-    assert verification.is_good
+    assert verification.passed
     assert check(diffbir / "base.ckpt").pipelines == ()
 
 
@@ -311,7 +311,7 @@ def test_a_pipeline_of_networks_that_do_not_fit(diffbir, tmp_path):
     )
     (problem,) = verification.pipelines[0].trialled.problems
     assert "The text embedding should have the shape" in problem
-    assert not verification.is_good
+    assert not verification.passed
 
 
 def test_prompts_without_their_tokenizer(diffbir, monkeypatch):

@@ -56,14 +56,14 @@ def test_no_folder_is_named(text, verification, folder):
 def test_what_the_text_says(text):
     assert f"| torch | {torch.__version__} |" in text
     assert "| device | cpu |" in text and "| dtype | float32 |" in text
-    assert "| v1.safetensors | DiffBIR IRControlNet | good |" in text
+    assert "| v1.safetensors | DiffBIR IRControlNet | loads and runs |" in text
     assert (
         "| base.ckpt | Stable Diffusion 2.1 UNet, Stable Diffusion VAE, OpenCLIP text encoder |"
         in text
     )
     assert "| damaged.safetensors | DiffIR stage 2 | failed |" in text
     assert "| absent.pth | nothing known | failed |" in text
-    assert "| builtin-x1 | DiffIR stage 2 | good |" in text
+    assert "| builtin-x1 | DiffIR stage 2 | loads and runs |" in text
     assert "| DiffBIR v1 | all stages | doubtful |" in text
     assert "- DiffBIR version by the file's name: v1" in text
     assert "- missing tensors: 1: G.output.weight" in text
@@ -96,8 +96,8 @@ def test_names_of_files_cannot_change_the_text(tmp_path):
 
 def test_json(verification):
     content = json.loads(as_json(verification, environment(QUICK)))
-    assert content["is_good"] is False
-    assert [file["result"] for file in content["files"][2:]] == [*["failed"] * 3, "good"]
+    assert content["passed"] is False
+    assert [file["result"] for file in content["files"][2:]] == [*["failed"] * 3, "loads and runs"]
     damaged = content["files"][2]["networks"][0]
     assert len(damaged["facts"]["surplus"]) == 30  # all of them
     assert damaged["facts"]["config"]["task"] == "deblur"
@@ -123,7 +123,7 @@ def test_the_command(folder, tmp_path):
     failing = run_here("verify", folder / "cut.pth", "builtin-x1", "--json", "--device", "cpu")
     assert failing.returncode == 1
     results = [file["result"] for file in json.loads(failing.stdout)["files"]]
-    assert results == ["failed", "good"]
+    assert results == ["failed", "loads and runs"]
     path = tmp_path / "report.md"
     written = ("verify", "builtin-x1", "--device", "cpu", "--dtype", "bfloat16", "--output", path)
     assert run_here(*written).stdout == ""
@@ -161,4 +161,4 @@ def test_as_a_process_of_its_own(folder):
     ran = run_bir("verify", "builtin-x1", folder / "absent.pth", "--device", "cpu")
     assert ran.returncode == 1
     assert "Traceback" not in ran.stderr
-    assert "| builtin-x1 | DiffIR stage 2 | good |" in ran.stdout
+    assert "| builtin-x1 | DiffIR stage 2 | loads and runs |" in ran.stdout

@@ -12,9 +12,11 @@ from diffbir_models import (
 )
 from torch import nn
 
+from bir_core.checkpoints import load_model
 from bir_core.checkpoints.architectures import ARCHITECTURES
 from bir_core.diffbir.restoration_modules import RestorationModule
 from bir_core.errors import BIRError
+from bir_core.images import resize
 from bir_core.memory import CPU
 from bir_core.metrics import psnr
 from bir_core.networks.compact import CompactConfig, CompactRestorer, draw_near_identity
@@ -28,6 +30,7 @@ from bir_core.verification.trials import (
     TRIALS,
     VAE_SIDE,
     compared,
+    damaged_pair,
     sample_picture,
     try_module,
 )
@@ -55,6 +58,15 @@ def test_the_picture_is_always_the_same_and_has_detail():
     assert picture.min() >= 0 and picture.max() <= 1
     assert picture.std() > 0.1
     assert (picture[..., 1:] - picture[..., :-1]).abs().max() > 0.05
+
+
+@pytest.mark.parametrize("scale", [1, 2, 4])
+def test_the_damaged_picture(scale):
+    lq, original = damaged_pair(32, 40, scale)
+    assert lq.shape == (1, 3, 32, 40) and original.shape == (1, 3, 32 * scale, 40 * scale)
+    assert torch.equal(original, sample_picture(32 * scale, 40 * scale))
+    enlarged = resize(lq, *original.shape[-2:]).clamp(0, 1)
+    assert 15 < psnr(enlarged, original).item() < 32
 
 
 def test_numbers_of_a_comparison():
@@ -92,6 +104,7 @@ def test_diffir(stage, task, scale):
     if stage == 2 and task == "inpainting":
         reference = "picture_without_hole"
     assert f"psnr_to_{reference}_db" in numbers
+    assert ("gained_db" in numbers) == (reference == "enlarged_input")
 
 
 @pytest.mark.parametrize("scale", [1, 4])
@@ -111,6 +124,25 @@ def test_a_good_restorer_is_not_doubted(scale):
     draw_near_identity(network, torch.Generator().manual_seed(0))
     network.body[-1].weight.mul_(50)
     assert "far from the enlarged input" in run("compact", network).doubts[0]
+
+
+@pytest.mark.parametrize("name", ["builtin-x4", "builtin-x1"])
+def test_a_trained_network_gains_and_a_random_one_loses(name):
+    model = load_model(name)
+    trained = run(model.info.architecture, model)
+    assert trained.doubts == ()
+    assert trained.numbers["gained_db"] > 0
+    random = run("diffir_s2", diffir(2, "sr", model.info.scale))
+    assert random.numbers["gained_db"] < -1
+
+
+def test_what_a_function_gains():
+    module = RestorationModule(lambda image: image, 1, "x")
+    assert try_module(module, CPU).numbers["gained_db"] == 0
+    lq, original = damaged_pair(64, 64, 1)
+    perfect = RestorationModule(lambda image: 0.5 * (image + original), 1, "x")
+    # Half of the error is a quarter of its square.
+    assert try_module(perfect, CPU).numbers["gained_db"] == pytest.approx(6.02, abs=0.01)
 
 
 def test_swinir_and_a_network_of_spandrel():
