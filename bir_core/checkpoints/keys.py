@@ -41,7 +41,11 @@ def unwrap(content: Mapping[str, Any]) -> StateDict:
     wrapper = _wrapper(content)
     if wrapper is not None:
         content = content[wrapper]
-    tensors = {name: value for name, value in content.items() if isinstance(value, Tensor)}
+    tensors = {
+        name: value
+        for name, value in content.items()
+        if isinstance(name, str) and isinstance(value, Tensor)
+    }
     tensors = _strip(tensors, DATA_PARALLEL, keep_others=True)
     if any(name.startswith(LIGHTNING_GENERATOR) for name in tensors):
         tensors = _strip(tensors, LIGHTNING_GENERATOR, keep_others=False)

@@ -1,13 +1,13 @@
 """Check files: what each is, whether its networks load completely and run, and what they give."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from ..checkpoints import inspect, load_model, read_checkpoint
 from ..checkpoints.architectures import Architecture, foreign_kind, networks_in
-from ..checkpoints.files import model_file
+from ..checkpoints.diffusers import network_file
 from ..checkpoints.keys import StateDict, unwrap
 from ..diffbir.restoration_modules import (
     RestorationModule,
@@ -144,7 +144,9 @@ def check_file(part: Part, conditions: Conditions) -> FileCheck:
     networks: tuple[NetworkCheck, ...] = ()
     unchecked = False
     with noting(problems, "to read the file", part.hide):
-        path = model_file(part.path, part.architecture)
+        path = part.path
+        if part.architecture is not None and path.is_dir():
+            path = network_file(path.parent, part.architecture)
         if path.is_file():
             mark = fingerprint(path)
         values = read_checkpoint(path)
@@ -184,14 +186,29 @@ def _check_network(
     trial, device = TRIALS[row.name], conditions.device
     half_precision = row.half_precision and not trial.float32_only
     dtype = conditions.dtype if half_precision else torch.float32
-    trialled = carry_out(
-        lambda: load_model(part.path, architecture=row.name, device=device, dtype=dtype),
-        lambda network: trial.run(network, device),
-        device,
-        part.hide,
-    )
-    name = str(dtype).removeprefix("torch.")
-    return NetworkCheck(row.name, row.description, facts, name, trialled)
+
+    def attempt() -> Trialled:
+        return carry_out(
+            lambda: load_model(part.path, architecture=row.name, device=device, dtype=dtype),
+            lambda network: trial.run(network, device),
+            device,
+            part.hide,
+        )
+
+    trialled = attempt()
+    if dtype != torch.float32 and trialled.problems and trialled.load_seconds is not None:
+        # As a restoration does where half precision overflows.
+        said = [
+            f"Repeated in float32, since in {_name(dtype)}: {each}" for each in trialled.problems
+        ]
+        dtype = torch.float32
+        again = attempt()
+        trialled = replace(again, warnings=(*said, *again.warnings))
+    return NetworkCheck(row.name, row.description, facts, _name(dtype), trialled)
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _check_with_spandrel(

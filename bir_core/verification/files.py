@@ -74,7 +74,7 @@ def parts_of(given: str) -> list[Part]:
             file = network_file(path, network)
             parts.append(Part(f"{folder}/{file.name}", file, network))
         except BIRError:  # said when the part is read
-            parts.append(Part(folder, path, network))
+            parts.append(Part(folder, path / folder, network))
     return parts
 
 
