@@ -25,6 +25,7 @@ from .files import (
     nearly_known,
     network_facts,
     parts_of,
+    without_folders,
 )
 from .pipelines import Conditions, Found, PipelineCheck, check_pipelines
 from .trials import SPANDREL, TRIALS, Findings, Number
@@ -219,7 +220,7 @@ def _check_with_spandrel(
     if problem is not None:
         return (), [
             "Expected spandrel, which may know the network in this file, but it "
-            f"{problem}; until then nothing can be said of the file."
+            f"{without_folders(problem)}; until then nothing can be said of the file."
         ]
 
     def run(module: RestorationModule) -> Findings:

@@ -2,6 +2,8 @@
 
 import hashlib
 import os
+import re
+import sys
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -16,6 +18,8 @@ from ..errors import BIRError
 from ..weights import builtin_model_path
 
 CHUNK = 2**20
+# An absolute path of two parts or more, but not the end of an address or of a relative path.
+_PATH = re.compile(r"""(?<![\w.:/\\])(?:[A-Za-z]:)?[/\\]+(?:[^\s/\\:'"]+[/\\]+)+([^\s/\\:'"]*)""")
 # How files begin that are given by mistake.
 LOOKS = (
     (b"\x89PNG", "a PNG picture"),
@@ -49,13 +53,23 @@ class Part:
     architecture: str | None = None
 
     def hide(self, text: str) -> str:
-        """A text with the file's name in the place of its path."""
+        """A text with the file's name in the place of its path, and no other folder."""
         path, folder = str(self.path), str(self.path.parent) + os.sep
         for long, short in ((path, self.name), (folder, "")):
             # Messages of the system show paths with doubled backslashes.
             for spelling in (long, repr(long)[1:-1]):
                 text = text.replace(spelling, short)
-        return text
+        return without_folders(text)
+
+
+def without_folders(text: str) -> str:
+    """A text, such as a message of a library, with the last part of each absolute path alone."""
+    for folder in (sys.prefix, sys.base_prefix, os.getcwd(), os.path.expanduser("~")):
+        # At once, since the names of folders may have spaces, which a pattern does not know.
+        for spelling in (folder, repr(folder)[1:-1]):
+            for separator in "/\\" if len(folder) > 1 else "":
+                text = text.replace(spelling + separator, f"{separator}x{separator}")
+    return _PATH.sub(r"\1", text)
 
 
 def parts_of(given: str) -> list[Part]:

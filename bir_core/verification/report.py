@@ -13,7 +13,7 @@ import torch
 from ..diffbir.restoration_modules import spandrel_problem
 from .carrying_out import Trialled
 from .checking import FileCheck, NetworkCheck, Verification, result_of, result_of_file
-from .files import NetworkFacts
+from .files import NetworkFacts, without_folders
 from .pipelines import Conditions, PipelineCheck
 
 DISTRIBUTION = "comfyui-bir"
@@ -50,7 +50,9 @@ def environment(conditions: Conditions) -> Environment:
         package=_version(DISTRIBUTION, "not installed as a package"),
         python=platform.python_version(),
         torch=torch.__version__,
-        spandrel=_version("spandrel", "of an unknown version") if problem is None else problem,
+        spandrel=_version("spandrel", "of an unknown version")
+        if problem is None
+        else without_folders(problem),
         system=f"{platform.system()} {platform.machine()}",
         device=device,
         threads=torch.get_num_threads(),

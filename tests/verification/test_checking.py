@@ -209,6 +209,7 @@ def test_a_network_of_spandrel(tmp_path):
         (None, "it is not installed; install the extra"),
         ("torchvision", "cannot be imported (operator torchvision::nms does not exist)"),
         ("missing", "lacks the package torchvision"),
+        ("library", "cannot be imported (x.so: undefined symbol)"),
     ],
 )
 def test_spandrel_that_cannot_be_used_is_no_fault_of_the_file(
@@ -223,6 +224,7 @@ def test_spandrel_that_cannot_be_used_is_no_fault_of_the_file(
         package.mkdir(parents=True)
         code = {
             "torchvision": "raise RuntimeError('operator torchvision::nms does not exist')",
+            "library": "raise ImportError('/opt/ann/lib/x.so: undefined symbol')",
             "missing": "raise ModuleNotFoundError('no torchvision', name='torchvision')",
         }
         (package / "__init__.py").write_text(code[broken])

@@ -1,6 +1,7 @@
 """Facts of files, before any network runs."""
 
 import hashlib
+import sys
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from bir_core.verification.files import (
     nearly_known,
     network_facts,
     parts_of,
+    without_folders,
 )
 
 
@@ -117,6 +119,29 @@ def test_no_folder_stays_in_a_sentence(names):
     path = Path("/", *names)
     said = Part(path.name, path).hide(f"Expected {path}, but '{path}' came.")
     assert said == f"Expected {path.name}, but '{path.name}' came."
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("/opt/ann/lib/x.so: undefined symbol", "x.so: undefined symbol"),
+        ("cannot open '/data/ann/a.pt' (no file)", "cannot open 'a.pt' (no file)"),
+        (r"in D:\data\ann\x.dll now", "in x.dll now"),
+        (r"in 'D:\\data\\ann\\x.dll' now", "in 'x.dll' now"),
+        (f"{Path(sys.prefix) / 'lib' / 'x.so'}: bad", "x.so: bad"),
+        ("see https://example.org/a/b", "see https://example.org/a/b"),
+        ("in unet/model.safetensors", "in unet/model.safetensors"),
+        ("1 / 2 or a/b", "1 / 2 or a/b"),
+    ],
+)
+def test_messages_of_libraries_lose_their_folders(text, left):
+    assert without_folders(text) == left
+
+
+def test_a_home_with_spaces(monkeypatch):
+    monkeypatch.setenv("HOME", "/data/ann lee")
+    monkeypatch.setenv("USERPROFILE", "/data/ann lee")
+    assert without_folders("no symbol in '/data/ann lee/env/lib/x.so'") == "no symbol in 'x.so'"
 
 
 def test_names_without_folders(tmp_path, monkeypatch):
