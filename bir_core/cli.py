@@ -11,6 +11,7 @@ from .errors import BIRError
 COMMANDS = {
     "restore": "restore a picture or a folder of pictures",
     "inspect": "say what a checkpoint file is",
+    "verify": "check weight files and write a report on them",
     "degrade": "make low-quality pictures from good ones",
     "train": "train a model by a recipe",
     "evaluate": "measure models, or pictures that are restored already",
@@ -30,7 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: arguments without the program's name; None takes those of the process.
 
     Returns:
-        The exit code: 0, or 2 after a problem, which one line on stderr describes.
+        The exit code: 0, or 2 after a problem, which one line on stderr describes; `verify` gives 1
+        where its report says that a file failed.
     """
     return exit_code(lambda: _run(list(sys.argv[1:] if argv is None else argv)))
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ..errors import BIRError
 from ..images import is_finite
@@ -22,6 +22,7 @@ from ..networks.swinir import SwinIR, SwinIRConfig
 from ..networks.text_encoder import TextEncoder, TextEncoderConfig
 from ..networks.unet import SDUNet, UNetConfig
 from . import compact, diffbir, diffir
+from .completeness import WeightDifferences, weight_differences
 from .files import model_file, read_checkpoint
 from .keys import StateDict, unwrap, without_diffir_duplicates
 
@@ -228,6 +229,23 @@ FOREIGN_FILES = (
 )
 
 
+def networks_in(tensors: StateDict) -> list[Architecture]:
+    """The rows of all networks that unwrapped tensors hold, in the order of the table.
+
+    Raises:
+        BIRError: a layout of diffusers that lacks a part of what belongs together.
+    """
+    return [row for row in ARCHITECTURES if row.holds(row.canonical(tensors))]
+
+
+def foreign_kind(tensors: StateDict) -> str | None:
+    """What tensors of none of these networks look like, and where that belongs; None if nothing is
+    known of them."""
+    return next(
+        (row.sentence for row in FOREIGN_FILES if any(row.key_part in key for key in tensors)), None
+    )
+
+
 def _detect(
     source: str | Path | Mapping[str, Any], wanted: Sequence[str]
 ) -> tuple[Architecture, StateDict]:
@@ -258,10 +276,8 @@ def _detect(
             f"Expected a {expected} file, but {name} is a {other.description} file, "
             f"{other.belongs}; choose a {expected} file."
         )
-    guess = next(
-        (row.sentence for row in FOREIGN_FILES if any(row.key_part in key for key in unwrapped)),
-        f"its first keys are {list(unwrapped)[:5]}" if unwrapped else "it holds no tensors",
-    )
+    first = f"its first keys are {list(unwrapped)[:5]}" if unwrapped else "it holds no tensors"
+    guess = foreign_kind(unwrapped) or first
     raise BIRError(f"Expected a {expected} file, but {name} is none: {guess}; choose another file.")
 
 
@@ -320,6 +336,23 @@ def _wanted(architecture: str | None) -> tuple[str, ...]:
     return () if architecture is None else (architecture,)
 
 
+def describe(row: Architecture, tensors: StateDict) -> tuple[ModelInfo, WeightDifferences]:
+    """What the network of a row is in a file that holds it, and how its weights differ from those
+    that a network of these sizes has.
+
+    Args:
+        tensors: as from `keys.unwrap`.
+
+    Raises:
+        BIRError: sizes that cannot be read, or of a network that is not known here.
+    """
+    own = row.canonical(tensors)
+    info = _info(row, own)
+    with torch.device("meta"):
+        network = row.build(info.config)
+    return info, weight_differences(network.state_dict(), own, row.optional)
+
+
 def load_model(
     source: str | Path | Mapping[str, Any],
     *,
@@ -359,7 +392,8 @@ def load_model(
     with torch.device("meta"):
         model = row.build(info.config, operations=operations)
     own = model.state_dict()
-    _require_same_shapes(own, tensors, row, f"{name} ({row.description})")
+    differences = weight_differences(own, tensors, row.optional)
+    differences.require_none(f"{name} ({row.description})")
     weights = {
         key: tensors.get(key, value).to(device, dtype or torch.float32)
         for key, value in own.items()
@@ -368,23 +402,3 @@ def load_model(
     model.eval().requires_grad_(False)
     model.info = info  # type: ignore[assignment]  # torch types attributes as tensors or modules
     return model
-
-
-def _require_same_shapes(
-    own: Mapping[str, Tensor], tensors: StateDict, row: Architecture, what: str
-) -> None:
-    """Every weight there with its shape, nothing left over."""
-    absent = [key for key in own if key not in tensors and key not in row.optional]
-    surplus = [key for key in tensors if key not in own]
-    differing = [
-        f"{key} {tuple(tensors[key].shape)} instead of {tuple(own[key].shape)}"
-        for key in own
-        if key in tensors and own[key].shape != tensors[key].shape
-    ]
-    for problem, keys in (("lacks", absent), ("has besides", surplus), ("has", differing)):
-        if keys:
-            raise BIRError(
-                f"Expected the weights of one network in {what}, but it {problem} "
-                f"{', '.join(keys[:3])}{' and more' if len(keys) > 3 else ''}; "
-                "the file is damaged or of a changed network."
-            )

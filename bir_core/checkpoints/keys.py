@@ -9,6 +9,7 @@ StateDict = dict[str, Tensor]
 
 # What trainers wrap a state dict in, the preferred first.
 WRAPPERS = ("params_ema", "params", "state_dict")
+DATA_PARALLEL = "module."
 LIGHTNING_GENERATOR = "generator."
 # The derived tables of DiffIR's schedule, which follow from `diffusion.betas`.
 DIFFIR_TABLES = tuple(
@@ -37,16 +38,35 @@ def unwrap(content: Mapping[str, Any]) -> StateDict:
     Takes `params_ema`, else `params`, else `state_dict`; strips `module.` (data parallel); of a
     Lightning file keeps the generator only, without its prefix. Does not change `content`.
     """
-    for wrapper in WRAPPERS:
-        inner = content.get(wrapper)
-        if isinstance(inner, Mapping):
-            content = inner
-            break
-    tensors = {name: value for name, value in content.items() if isinstance(value, Tensor)}
-    tensors = _strip(tensors, "module.", keep_others=True)
+    wrapper = _wrapper(content)
+    if wrapper is not None:
+        content = content[wrapper]
+    tensors = {
+        name: value
+        for name, value in content.items()
+        if isinstance(name, str) and isinstance(value, Tensor)
+    }
+    tensors = _strip(tensors, DATA_PARALLEL, keep_others=True)
     if any(name.startswith(LIGHTNING_GENERATOR) for name in tensors):
         tensors = _strip(tensors, LIGHTNING_GENERATOR, keep_others=False)
     return tensors
+
+
+def _wrapper(content: Mapping[str, Any]) -> str | None:
+    return next((name for name in WRAPPERS if isinstance(content.get(name), Mapping)), None)
+
+
+def wrapping(content: Mapping[str, Any]) -> tuple[str, ...]:
+    """What `unwrap` takes away: the key that the tensors lie under, and prefixes of their names."""
+    wrapper = _wrapper(content)
+    names = [str(name) for name in (content if wrapper is None else content[wrapper])]
+    inner = [name.removeprefix(DATA_PARALLEL) for name in names]
+    found = [wrapper] if wrapper else []
+    if inner != names:
+        found.append(DATA_PARALLEL)
+    if any(name.startswith(LIGHTNING_GENERATOR) for name in inner):
+        found.append(LIGHTNING_GENERATOR)
+    return tuple(found)
 
 
 def _strip(tensors: StateDict, prefix: str, *, keep_others: bool) -> StateDict:

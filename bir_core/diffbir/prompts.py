@@ -29,7 +29,7 @@ def tokenize(texts: Sequence[str], length: int = 77) -> Tensor:
     that is too long is cut and still ends with the end token.
 
     Raises:
-        BIRError: a text that is not empty while open_clip is not installed.
+        BIRError: a text that is not empty while open_clip is not installed, or cannot be imported.
     """
     tokens = torch.full((len(texts), length), PADDING_TOKEN, dtype=torch.int64)
     tokens[:, 0], tokens[:, 1] = START_TOKEN, END_TOKEN
@@ -42,6 +42,14 @@ def tokenize(texts: Sequence[str], length: int = 77) -> Tensor:
                 "A prompt with words should be cut into tokens by the package open_clip_torch, "
                 "which is not installed; install the extra: pip install comfyui-bir[text], or give "
                 "an empty prompt or the file of an embedding."
+            ) from error
+        except (RuntimeError, AttributeError) as error:
+            # It imports torchvision, and one that was built for another torch raises RuntimeError.
+            raise BIRError(
+                "A prompt with words should be cut into tokens by the package open_clip_torch, "
+                f"which cannot be imported ({str(error).splitlines()[0]}); install builds of torch "
+                "and torchvision that belong together, or give an empty prompt or the file of an "
+                "embedding."
             ) from error
         tokenizer = SimpleTokenizer(context_length=length)
         tokens[worded] = tokenizer([texts[index] for index in worded])

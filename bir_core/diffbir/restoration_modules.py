@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..checkpoints import load_model
-from ..checkpoints.architectures import ARCHITECTURES
+from ..checkpoints.architectures import networks_in
 from ..checkpoints.files import model_file, read_checkpoint
 from ..checkpoints.keys import unwrap
 from ..compact import memory_plan as compact_memory
@@ -48,6 +48,24 @@ class RestorationModule:
     plan_strips: PlanStrips | None = None
 
 
+def spandrel_problem() -> str | None:
+    """Why spandrel cannot be used here, with what to do, as the end of a sentence; None if it
+    can."""
+    try:
+        import spandrel  # noqa: F401
+    except ModuleNotFoundError as error:
+        if error.name == "spandrel":
+            return "is not installed; install the extra: pip install comfyui-bir[spandrel]"
+        return f"lacks the package {error.name}; install it"
+    except (ImportError, RuntimeError, AttributeError) as error:
+        # A torchvision that was built for another torch raises RuntimeError.
+        return (
+            f"cannot be imported ({str(error).splitlines()[0]}); install builds of torch and "
+            "torchvision that belong together"
+        )
+    return None
+
+
 def load_restoration_module(
     path: str | Path, *, device: torch.device | str = "cpu"
 ) -> RestorationModule:
@@ -58,7 +76,7 @@ def load_restoration_module(
         BIRError: unreadable, of another kind, or spandrel is needed and not installed.
     """
     tensors = unwrap(read_checkpoint(model_file(path)))
-    held = [row for row in ARCHITECTURES if row.holds(row.canonical(tensors))]
+    held = networks_in(tensors)
     ours = next((row for row in held if row.name in IMAGE_TO_IMAGE), None)
     if ours is not None:
         model = load_model(tensors, architecture=ours.name, device=device)
@@ -70,14 +88,14 @@ def load_restoration_module(
             f"Expected a network that restores pictures for stage 1, but {path} is a "
             f"{held[0].description} file, {held[0].belongs}; choose another file."
         )
-    try:
-        import spandrel
-    except ImportError as error:
+    problem = spandrel_problem()
+    if problem is not None:
         raise BIRError(
             f"Expected a SwinIR or DiffIR for stage 1, but {path} is another network, and the "
-            "package spandrel that may know it is not installed; install the extra: pip install "
-            "comfyui-bir[spandrel]."
-        ) from error
+            f"package spandrel that may know it {problem}."
+        )
+    import spandrel
+
     try:
         descriptor = spandrel.ModelLoader(device=device).load_from_state_dict(tensors)
     except (spandrel.UnsupportedModelError, RuntimeError, KeyError, ValueError) as error:

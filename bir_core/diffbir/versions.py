@@ -114,10 +114,16 @@ def official_order(task: Task, version: str) -> Order:
     return official_module(task, version).order
 
 
-def version_of_file(name: str) -> DiffBIRVersion | None:
-    """The version of an IRControlNet by the name of its file, since the networks of all versions
-    are alike; None if the name does not say."""
-    parts = [(part, row) for row in VERSIONS.values() for part in row.file_names]
-    found = [(part, row) for part, row in parts if part in name.lower()]
+def version_name_of_file(name: str) -> str | None:
+    """The name of the version of an IRControlNet by that of its file, since the networks of all
+    versions are alike; None if the name does not say."""
+    parts = [(part, version) for version, row in VERSIONS.items() for part in row.file_names]
+    found = [(part, version) for part, version in parts if part in name.lower()]
     # The longest part: "v2" is in the names of v2.1 too.
     return max(found, key=lambda each: len(each[0]))[1] if found else None
+
+
+def version_of_file(name: str) -> DiffBIRVersion | None:
+    """The row of the version, as `version_name_of_file`."""
+    version = version_name_of_file(name)
+    return None if version is None else VERSIONS[version]

@@ -47,6 +47,17 @@ def test_empty_prompt_needs_no_tokenizer(monkeypatch):
         tokenize(["", "a house"])
 
 
+def test_a_tokenizer_that_cannot_be_imported(tmp_path, monkeypatch):
+    """As beside a torchvision that was built for another torch."""
+    for name in [name for name in sys.modules if name.partition(".")[0] == "open_clip"]:
+        monkeypatch.delitem(sys.modules, name)
+    (tmp_path / "open_clip").mkdir()
+    (tmp_path / "open_clip" / "__init__.py").write_text("raise RuntimeError('no operator')")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(BIRError, match=r"cannot be imported \(no operator\)"):
+        tokenize(["a house"])
+
+
 def test_embedding_equals_official():
     weights, _ = text_tower_weights(int(METADATA["rule_base"]))
     embedding = encode_prompts(text_encoder(weights), [""])

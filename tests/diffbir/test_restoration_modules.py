@@ -104,6 +104,16 @@ def test_without_spandrel(tmp_path, monkeypatch):
         load_restoration_module(tmp_path / "BSRNet.pth")
 
 
+def test_a_spandrel_that_cannot_be_imported(tmp_path, monkeypatch):
+    """As beside a torchvision that was built for another torch."""
+    monkeypatch.delitem(sys.modules, "spandrel", raising=False)
+    (tmp_path / "spandrel.py").write_text("raise RuntimeError('operator does not exist')")
+    monkeypatch.syspath_prepend(tmp_path)
+    torch.save({"conv_first.weight": torch.ones(1)}, tmp_path / "BSRNet.pth")
+    with pytest.raises(BIRError, match=r"spandrel .* cannot be imported \(operator does not exist"):
+        load_restoration_module(tmp_path / "BSRNet.pth")
+
+
 def test_files_of_another_kind(tmp_path):
     pytest.importorskip("spandrel")
     control = tmp_path / "control.safetensors"
