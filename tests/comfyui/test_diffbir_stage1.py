@@ -8,6 +8,8 @@ from comfyui.diffbir_models import swinir
 from comfyui.harness import Failed, Prompt, Server, node, unique_copy
 from comfyui.models import CONFIGS, random_model
 
+from bir_core import load_model
+from bir_core.compact.restore import restore_compact
 from bir_core.diffbir.stage1 import restore_stage1, stage1_sizes
 from bir_core.diffbir.versions import official_order
 from bir_core.diffir.restore import restore
@@ -75,6 +77,22 @@ def test_a_model_that_enlarges_serves_every_order(
 ) -> None:
     prompt = stage1(diffbir_server, image, "sr_x4.safetensors", task=task, version=version)
     assert picture_of(diffbir_server, prompt).shape == (1, 80, 112, 3)
+
+
+def test_a_compact_module_goes_through_in_strips_whatever_the_tile(
+    diffbir_server: Server, image: Array
+) -> None:
+    choices = {"task": "sr", "version": "v2.1", "upscale_by": 2.0, "short_side": 0}
+    network = load_model("builtin-x1")
+    pictures = torch.from_numpy(image).movedim(-1, 1)
+    sizes = stage1_sizes(*pictures.shape[-2:], official_order("sr", "v2.1"), 2.0, 0)
+    expected = restore_stage1(
+        pictures, lambda x: restore_compact(x, network), official_order("sr", "v2.1"), sizes
+    )
+    for tile in (0, 64):
+        prompt = stage1(diffbir_server, image, "bir_x1.safetensors", tile=tile, **choices)
+        ours = picture_of(diffbir_server, prompt)
+        np.testing.assert_allclose(ours, expected.movedim(1, -1).numpy(), atol=1e-5)
 
 
 def test_diffir_as_stage_1_sees_the_whole_picture(diffbir_server: Server, image: Array) -> None:

@@ -7,7 +7,11 @@ from comfyui.harness import Failed, Prompt, Server, node, unique_copy
 from comfyui.models import CONFIGS, random_model
 from numpy.typing import NDArray
 
+import bir_core
+from bir_core import load_model
+from bir_core.checkpoints.files import model_file
 from bir_core.diffir.restore import restore
+from bir_core.weights import BUILTIN_NAMES
 
 Array = NDArray[np.float32]
 
@@ -48,3 +52,23 @@ def test_stock_loader_refuses_inpainting_and_names_ours(server: Server, picture:
 def test_stock_loader_refuses_stage_1(server: Server, picture: Array) -> None:
     with pytest.raises(Failed, match="stage 2"):
         upscale(server, picture, "stage1.safetensors")
+
+
+@pytest.mark.parametrize("name", BUILTIN_NAMES)
+def test_stock_nodes_offer_the_built_in_models(server: Server, picture: Array, name: str) -> None:
+    file = model_file(name).name
+    offered = server.get("/object_info/UpscaleModelLoader")["UpscaleModelLoader"]["input"]
+    assert file in offered["required"]["model_name"][1]["options"]
+    upscaled = upscale(server, picture, file)
+    images = torch.from_numpy(picture).movedim(-1, 1)
+    expected = torch.cat(
+        [bir_core.restore(images[i : i + 1], load_model(name)) for i in range(len(images))]
+    )
+    np.testing.assert_allclose(upscaled, expected.movedim(1, -1).numpy(), atol=1e-5)
+
+
+def test_built_in_files_are_not_twice_in_our_own_loader(server: Server) -> None:
+    offered = server.get("/object_info/DiffIRLoader")["DiffIRLoader"]["input"]["required"]
+    names = offered["model_name"][1]["options"]
+    assert not {model_file(name).name for name in BUILTIN_NAMES} & set(names)
+    assert "builtin: DiffIR x4 (small)" in names and "sr_x4.safetensors" in names
