@@ -34,6 +34,7 @@ def diffir_config(tensors: StateDict) -> DiffIRConfig:
         bias="G.encoder_level1.0.attn.qkv.bias" in tensors,
         layer_norm=("WithBias" if "G.encoder_level1.0.norm1.body.bias" in tensors else "BiasFree"),
         n_encoder_res=count_modules(tensors, f"{encoder}.E.{{}}.body.0.weight", start=2),
+        encoder_features=tensors[f"{encoder}.E.0.weight"].shape[0],
     )
     if encoder == "E":
         return config

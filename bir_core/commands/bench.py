@@ -1,4 +1,5 @@
-"""Measure DiffIR's streamed inference, DiffBIR's guidance, tiles and exact VAE, or a training.
+"""Measure DiffIR's streamed inference, DiffBIR's guidance, tiles and exact VAE, the built-in
+models, or a training.
 
 DiffIR: the plain network against the streamed one, in time, memory and largest difference.
 
@@ -45,6 +46,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--diffbir",
         action="store_true",
         help="measure DiffBIR instead, at --size pixels (default: 512x512) with --tile",
+    )
+    parser.add_argument(
+        "--builtin",
+        action="store_true",
+        help="measure the built-in models instead, at --size pixels (default: 256x256)",
     )
     parser.add_argument(
         "--tile", type=positive, default=256, help="of --diffbir, in pixels (default: 256)"
@@ -101,6 +107,8 @@ def run(options: argparse.Namespace) -> int:
         return _run_training(options)
     if options.diffbir:
         return _run_diffbir(options)
+    if options.builtin:
+        return _run_builtin(options)
     if options.size is not None and options.variant is None:
         raise BIRError("--size belongs to a variant, but none came; give --variant as well.")
     cases: Sequence[tuple[str, int, int]] = STANDARD_CASES
@@ -174,6 +182,25 @@ def _run_diffbir(options: argparse.Namespace) -> int:
                 f"| {side.seconds / measured[0].seconds:.3f} | {side.extra / 1e6:.0f} "
                 f"| {side.difference:.1e} |"
             )
+    return 0
+
+
+def _run_builtin(options: argparse.Namespace) -> int:
+    from ..benchmarks.builtin import builtin_speeds
+
+    height, width = options.size or (256, 256)
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    device = choose_device(options.device)
+    write_line(
+        f"| model, from {height}x{width} | s | s for a megapixel of the result | tensors MB |\n"
+        "|---|---|---|---|"
+    )
+    for speed in builtin_speeds(height, width, device, options.repeats):
+        write_line(
+            f"| {speed.name} | {speed.seconds:.2f} | {speed.per_megapixel:.2f} "
+            f"| {speed.tensors / 1e6:.0f} |"
+        )
     return 0
 
 

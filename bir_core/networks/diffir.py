@@ -250,7 +250,12 @@ class DiffIRStage1(nn.Module):
         self.config = config
         lq_channels = config.in_channels * config.prior_unshuffle**2
         self.G = DIRformer(config, operations=operations)
-        self.E = CPEN(lq_channels + 3 * 4**2, config.n_encoder_res, operations=operations)
+        self.E = CPEN(
+            lq_channels + 3 * 4**2,
+            config.n_encoder_res,
+            config.encoder_features,
+            operations=operations,
+        )
 
     def encode(self, lq: Tensor, hq: Tensor) -> Tensor:
         """The IPR (B, 256) of a pair. lq: (B, in_channels, H, W), hq: (B, 3, H*scale, W*scale)."""
@@ -271,7 +276,9 @@ class DiffIRStage2(nn.Module):
         self.config = config
         lq_channels = config.in_channels * config.prior_unshuffle**2
         self.G = DIRformer(config, operations=operations)
-        self.condition = CPEN(lq_channels, config.n_encoder_res, operations=operations)
+        self.condition = CPEN(
+            lq_channels, config.n_encoder_res, config.encoder_features, operations=operations
+        )
         self.denoise = IPRDenoiser(config, operations=operations)
         self.diffusion = IPRDiffusion(config)
 

@@ -11,7 +11,10 @@ LayerNormKind = Literal["BiasFree", "WithBias"]
 
 @dataclass(frozen=True, kw_only=True)
 class DiffIRConfig:
-    """Sizes of a DiffIR network; a checkpoint's tensor shapes determine all of them."""
+    """Sizes of a DiffIR network; a checkpoint's tensor shapes determine all of them.
+
+    `encoder_features` are the channels of the CPEN's first layers; all published files have 64.
+    """
 
     task: Task
     scale: int = 1
@@ -23,6 +26,7 @@ class DiffIRConfig:
     bias: bool = False
     layer_norm: LayerNormKind = "WithBias"
     n_encoder_res: int = 5
+    encoder_features: int = 64
     n_denoise_res: int = 1
     timesteps: int = 4
     linear_start: float = 0.1

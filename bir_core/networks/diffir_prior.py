@@ -8,8 +8,7 @@ from torch import Tensor, nn
 
 from .diffir_config import DiffIRConfig
 
-N_FEATS = 64
-IPR_LENGTH = 4 * N_FEATS
+IPR_LENGTH = 256
 LEAKY_SLOPE = 0.1
 
 
@@ -32,15 +31,20 @@ class CPEN(nn.Module):
     """Compact IR prior extraction network: an image, folded to channels, to its IPR."""
 
     def __init__(
-        self, in_channels: int, n_encoder_res: int, *, operations: ModuleType = nn
+        self,
+        in_channels: int,
+        n_encoder_res: int,
+        features: int = 64,
+        *,
+        operations: ModuleType = nn,
     ) -> None:
         super().__init__()
-        widths = (N_FEATS, 2 * N_FEATS, 2 * N_FEATS, IPR_LENGTH)
+        widths = (features, 2 * features, 2 * features, IPR_LENGTH)
         layers: list[nn.Module] = [
-            operations.Conv2d(in_channels, N_FEATS, 3, padding=1),
+            operations.Conv2d(in_channels, features, 3, padding=1),
             nn.LeakyReLU(LEAKY_SLOPE),
         ]
-        layers += [ResidualBlock(N_FEATS, operations=operations) for _ in range(n_encoder_res)]
+        layers += [ResidualBlock(features, operations=operations) for _ in range(n_encoder_res)]
         for narrow, wide in pairwise(widths):
             layers += [
                 operations.Conv2d(narrow, wide, 3, padding=1),

@@ -312,3 +312,14 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
         save_checkpoint(random_network(), path)
     assert path.read_bytes() == before
     assert [entry.name for entry in tmp_path.iterdir()] == ["model.safetensors"]
+
+
+@pytest.mark.parametrize("stage", [1, 2])
+def test_a_leaner_encoder_is_read_from_its_file(tmp_path, stage):
+    network = random_network(stage, encoder_features=5)
+    save_checkpoint(network, tmp_path / "model.safetensors")
+    loaded = load_model(tmp_path / "model.safetensors")
+    assert loaded.info.config == small_config(encoder_features=5)
+    assert_same_weights(loaded, network)
+    official = sum(value.numel() for value in random_network(stage).parameters())
+    assert sum(value.numel() for value in network.parameters()) < official

@@ -81,6 +81,7 @@ def test_templates_are_found() -> None:
         "DiffIR_deblur",
         "DiffIR_inpainting",
         "DiffIR_super_resolution",
+        "Enlarge_photo",
     ]
 
 
@@ -145,7 +146,7 @@ def test_note_says_which_file_goes_where(template: Path) -> None:
     """And the loaders tell the interface where to get a file, so that it can offer to."""
     workflow = json.loads(template.read_text(encoding="utf-8"))
     (note,) = [e["widgets_values"][0] for e in workflow["nodes"] if e["type"] == "MarkdownNote"]
-    if template.stem.startswith("DiffIR"):
+    if not template.stem.startswith("DiffBIR"):
         assert "models/upscale_models" in note or "models/diffir" in note
         return
     models = [model for e in workflow["nodes"] for model in e["properties"].get("models", [])]
@@ -161,10 +162,11 @@ def test_note_says_which_file_goes_where(template: Path) -> None:
     assert all(name in note for name in files)
 
 
-def test_super_resolution_runs_without_any_file(server: Server) -> None:
+@pytest.mark.parametrize("name", ["DiffIR_super_resolution", "Enlarge_photo"])
+def test_super_resolution_runs_without_any_file(server: Server, name: str) -> None:
     picture = Image.linear_gradient("L").resize((16, 16)).convert("RGB")
     picture.save(server.base / "input" / "example.png")
-    outputs = server.run(load_prompt(PACK / "workflows" / "DiffIR_super_resolution.json"))
+    outputs = server.run(load_prompt(PACK / "workflows" / f"{name}.json"))
     (saved,) = outputs["4"]["images"]
     with Image.open(server.base / "output" / saved["filename"]) as result:
         assert result.size == (64, 64)

@@ -9,6 +9,7 @@ from bir_core.benchmarks.start import start_seconds
 from bir_core.cli import main
 from bir_core.commands import bench
 from bir_core.errors import BIRError
+from bir_core.weights import BUILTIN_NAMES
 
 
 def test_table(capsys):
@@ -24,6 +25,17 @@ def test_table(capsys):
     assert float(cells[" streamed s "]) > 0
     # 0 where both ways happen to add in the same order
     assert 0 <= float(cells[" difference "]) < 1e-5
+
+
+def test_builtin_models(capsys):
+    arguments = ["bench", "--builtin", "--size", "16x24", "--repeats", "1", "--device", "cpu"]
+    assert main(arguments) == 0
+    header, line, *rows = capsys.readouterr().out.strip().splitlines()
+    assert header.count("|") == line.count("|") == rows[0].count("|")
+    assert "from 16x24" in header
+    cells = [[cell.strip() for cell in row.split("|")[1:-1]] for row in rows]
+    assert [row[0] for row in cells] == list(BUILTIN_NAMES)
+    assert all(float(row[2]) > 0 for row in cells)
 
 
 def test_start():

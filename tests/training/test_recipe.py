@@ -33,7 +33,7 @@ def test_official_recipes_have_the_official_networks(name, config, stage):
 
 @pytest.mark.parametrize("scale", [4, 1])
 def test_stages_of_the_built_in_models_fit_together(scale):
-    first, second = (load_recipe(f"builtin_x{scale}_{stage}") for stage in ("s1", "s2"))
+    first, second = (load_recipe(f"builtin_diffir_x{scale}_{stage}") for stage in ("s1", "s2"))
     assert first.network == second.network
     assert first.validation.held_out == second.validation.held_out
 
