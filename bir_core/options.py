@@ -8,6 +8,7 @@ import torch
 from tqdm import tqdm
 
 from .errors import BIRError
+from .seeds import SEEDS
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -21,10 +22,12 @@ def positive(text: str) -> int:
 
 
 def seed(text: str) -> int:
-    """Type of an argument: a whole number that a torch generator takes, from 0 on."""
+    """Type of an argument: a whole number from 0 to 2^64 - 1."""
     number = _whole(text)
-    if not 0 <= number < 2**63:
-        raise argparse.ArgumentTypeError(f"expected a whole number from 0 on, but {text} came")
+    if not 0 <= number < SEEDS:
+        raise argparse.ArgumentTypeError(
+            f"expected a whole number from 0 to {SEEDS - 1}, but {text} came"
+        )
     return number
 
 

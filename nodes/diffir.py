@@ -13,6 +13,7 @@ from ..bir_core.diffir.restore import restore
 from ..bir_core.errors import BIRError
 from ..bir_core.images import attach_alpha, from_channels_last, split_alpha, to_channels_last
 from ..bir_core.networks.diffir import DiffIRStage2
+from ..bir_core.seeds import image_seed
 from ..bir_core.weights import BUILT_IN
 from .host import services
 from .inputs import DiffIRModel
@@ -174,7 +175,7 @@ class DiffIRRestore(io.ComfyNode):
                 colours[one].to(device),
                 network,
                 mask=None if masks is None else masks[one].to(device),
-                seed=(seed + index) % 2**64,
+                seed=image_seed(seed, index),
                 strip=strip or None,
                 callback=progress(index),
             )

@@ -6,7 +6,6 @@ from torch import Tensor
 
 from ..bir_core.diffbir.conditioning import latent_mask
 from ..bir_core.diffbir.settings import CHOICES
-from ..bir_core.diffusion.noise import SEEDS
 from ..bir_core.diffusion.schedules import edm_sigmas, spaced_sigmas
 from ..bir_core.images import (
     attach_alpha,
@@ -18,6 +17,7 @@ from ..bir_core.images import (
     to_channels_last,
 )
 from ..bir_core.latents import PADDED_MULTIPLE
+from ..bir_core.seeds import image_seed
 from .host import control as host_control
 from .host import sampling as host_sampling
 from .host import services
@@ -250,7 +250,7 @@ class DiffBIRSampler(io.ComfyNode):
 
         def of_image(index: int) -> tuple[Tensor, Tensor]:
             picture = colours[index : index + 1]
-            own_seed = (seed + index) % SEEDS
+            own_seed = image_seed(seed, index)
             padded = pad_to_multiple(picture, PADDED_MULTIPLE)
             condition = encoded(vae, padded, tile_size)
             begin = condition if start == "condition" else torch.zeros_like(condition)

@@ -10,7 +10,6 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-import torch
 from torch import Tensor
 from tqdm import tqdm
 
@@ -26,6 +25,7 @@ from ..pictures.files import (
     require_free,
     write_picture,
 )
+from ..seeds import image_generator, image_seed
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -84,11 +84,11 @@ def run(options: argparse.Namespace) -> int:
     bar = tqdm(jobs, unit="picture", disable=None if len(jobs) > 1 else True)
     for index, (source, target) in enumerate(bar):
         picture = read_picture(source)
-        picture_seed = options.seed + index
+        picture_seed = image_seed(options.seed, index)
         degraded = degrade(
             picture.image,
             preset,
-            generator=torch.Generator().manual_seed(picture_seed),
+            generator=image_generator(picture_seed),
             scale=options.scale,
         )
         height, width = degraded.lq.shape[-2:]

@@ -22,10 +22,11 @@ from ..fallbacks import finite, in_fitting_tiles, whole_or_in_tiles
 from ..images import crop, pad_to_multiple, require_image, resize
 from ..latents import LATENT_SCALE, PADDED_MULTIPLE
 from ..memory import CPU, MemoryPlan, dtype_of, free_memory, visiting, weight_bytes
+from ..seeds import image_seed
 from .memory_plan import TILES, plan_diffbir
 from .networks import DiffBIRNetworks
 from .prompts import require_prompts, rows_of
-from .restoration_modules import RestorationModule
+from .restoration_modules import RestorationModule, as_restoration_module
 from .settings import COLOR_FIXES, DiffBIRSettings, official_settings, settled
 from .stage1 import Stage1Sizes, restore_stage1, stage1_sizes
 from .stage2 import Stage2
@@ -50,7 +51,8 @@ class DiffBIR:
         stage1: as from `load_restoration_module`, or a function that restores (B, 3, h, w) to
             (B, 3, h stage1_scale, w stage1_scale), both in [0, 1]; None takes the picture as it is,
             for input that another program has cleaned.
-        stage1_scale: enlargement by `stage1` if that is a function.
+        stage1_scale: enlargement by `stage1` if that is a function; None takes it from the model,
+            where it has a `config` or `info` with a `scale`, or else 1.
         version: v1 and v2 want the base of SD 2.1 (eps, plain schedule), v2.1 the zero-SNR base.
         device: where the work is done; None for where `sd_unet` lies, and the others with it.
         offload: only the networks of the stage at work lie on the device, the others wait in the
@@ -67,7 +69,7 @@ class DiffBIR:
         ir_controlnet: nn.Module,
         sd_vae: nn.Module,
         stage1: RestorationModule | Callable[[Tensor], Tensor] | None = None,
-        stage1_scale: int = 1,
+        stage1_scale: int | None = None,
         version: str = DEFAULT_VERSION,
         device: torch.device | str | None = None,
         offload: bool = False,
@@ -79,11 +81,11 @@ class DiffBIR:
                 f"IRControlNet should have the sizes of the base, {configs[0]}, but {configs[1]} "
                 "came; choose files that belong together."
             )
-        if stage1 is not None and not isinstance(stage1, RestorationModule):
-            network = stage1 if isinstance(stage1, nn.Module) else None
-            stage1 = RestorationModule(stage1, stage1_scale, "custom", network)
         self.networks = DiffBIRNetworks(
-            sd_unet=sd_unet, ir_controlnet=ir_controlnet, sd_vae=sd_vae, stage1=stage1
+            sd_unet=sd_unet,
+            ir_controlnet=ir_controlnet,
+            sd_vae=sd_vae,
+            stage1=None if stage1 is None else as_restoration_module(stage1, stage1_scale),
         )
         self.version = version
         self.alphas_cumprod = sd_alphas_cumprod(zero_snr=row.zero_snr)
@@ -218,7 +220,7 @@ class DiffBIR:
                 task,
                 upscale_by,
                 settings,
-                seed + start,
+                image_seed(seed, start),
                 noise,
                 tell,
             )

@@ -66,6 +66,36 @@ def spandrel_problem() -> str | None:
     return None
 
 
+def scale_of(model: object) -> int:
+    """Output side divided by input side, as a network says it; 1 for what says nothing."""
+    for owner in (model, getattr(model, "config", None), getattr(model, "info", None)):
+        scale = getattr(owner, "scale", None)
+        if isinstance(scale, int):
+            return scale
+    return 1
+
+
+def as_restoration_module(
+    stage1: RestorationModule | Callable[[Tensor], Tensor], scale: int | None
+) -> RestorationModule:
+    """A network or a function as stage 1.
+
+    Args:
+        scale: of a function; None takes it from the model, see `scale_of`.
+
+    Raises:
+        BIRError: a DiffIR for inpainting.
+    """
+    if isinstance(stage1, RestorationModule):
+        return stage1
+    if isinstance(stage1, DiffIRStage2 | CompactRestorer):
+        return in_strips(stage1)
+    network = stage1 if isinstance(stage1, nn.Module) else None
+    return RestorationModule(
+        stage1, scale_of(stage1) if scale is None else scale, "custom", network
+    )
+
+
 def load_restoration_module(
     path: str | Path, *, device: torch.device | str = "cpu"
 ) -> RestorationModule:

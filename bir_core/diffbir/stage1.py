@@ -172,8 +172,9 @@ def restore_stage1(
         (B, 3, *sizes.condition), not clamped.
 
     Raises:
-        BIRError: a wrong tile, an output of the network that is not finite, or memory that does
-            not do for the smallest tile of 64 pixels either.
+        BIRError: a wrong tile, an output of the network that is of another size than the scale
+            says or not finite, or memory that does not do for the smallest tile of 64 pixels
+            either.
     """
     if tile % SMALLEST_TILE:
         raise BIRError(
@@ -196,7 +197,7 @@ def restore_stage1(
         side = max(piece.shape[-2:])
         if side <= limit:
             try:
-                return network(piece)
+                return _of_scale(network(piece), piece, scale)
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
@@ -226,6 +227,18 @@ def restore_stage1(
     restored = crop(restored, sizes.network[0] * scale, sizes.network[1] * scale)
     require_finite(restored, "The result of stage 1")
     return _resized(restored, sizes.condition)
+
+
+def _of_scale(restored: Tensor, piece: Tensor, scale: int) -> Tensor:
+    """The output of a network, whose sides are `scale` times those of its input."""
+    height, width = piece.shape[-2:]
+    expected = (*piece.shape[:2], height * scale, width * scale)
+    if tuple(restored.shape) != expected:
+        raise BIRError(
+            f"Stage 1 should give images of shape {expected}, {scale} times the size of its input, "
+            f"but {tuple(restored.shape)} came; state the model's scale, or choose another model."
+        )
+    return restored
 
 
 def _resized(image: Tensor, size: Size) -> Tensor:

@@ -11,18 +11,17 @@ import torch
 from torch import Tensor
 
 from ..errors import BIRError
+from ..seeds import image_generator, image_seed
 
 # (sigma, sigma_next), each a scalar tensor -> standard normal noise of the latent's shape
 NoiseSampler = Callable[[Tensor, Tensor], Tensor]
 # A latent (B, C, h, w) -> standard normal noise like it
 NoiseSource = Callable[[Tensor], Tensor]
 
-SEEDS = 2**64
-
 
 def image_generators(seed: int, count: int) -> list[torch.Generator]:
     """Generators of images 0 .. count - 1 of a run, on the CPU."""
-    return [torch.Generator("cpu").manual_seed((seed + index) % SEEDS) for index in range(count)]
+    return [image_generator(seed, index) for index in range(count)]
 
 
 def draw_normal(generators: Sequence[torch.Generator], like: Tensor) -> Tensor:
@@ -76,7 +75,7 @@ def brownian_noise(seeds: Sequence[int], like: Tensor, sigmas: Tensor) -> NoiseS
     levels = sigmas[sigmas > 0].cpu()
     trees = [
         torchsde.BrownianTree(
-            levels.min(), torch.zeros(like.shape[1:]), levels.max(), entropy=seed % SEEDS
+            levels.min(), torch.zeros(like.shape[1:]), levels.max(), entropy=image_seed(seed, 0)
         )
         for seed in seeds
     ]
@@ -98,8 +97,8 @@ class Draws:
     draws the same again after `rewind`."""
 
     def __init__(self, seed: int, count: int, source: NoiseSource | None = None) -> None:
-        self.seeds = [(seed + index) % SEEDS for index in range(count)]
-        self.generators = image_generators(seed % SEEDS, count)
+        self.seeds = [image_seed(seed, index) for index in range(count)]
+        self.generators = image_generators(seed, count)
         self.source = source
         self.drawn: list[Tensor] = []
         self.next = 0

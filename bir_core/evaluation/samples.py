@@ -17,6 +17,7 @@ from ..errors import BIRError
 from ..images import resize
 from ..methods import METHODS, RestoreSeeded
 from ..pictures.files import list_pictures, read_picture
+from ..seeds import image_generator, image_seed
 from .measuring import Sample
 
 
@@ -73,7 +74,7 @@ def degraded_pairs(
     """
     parameters = get_preset(preset)
     for index, path in enumerate(originals):
-        generator = torch.Generator().manual_seed(seed + index)
+        generator = image_generator(seed, index)
         hq = _cut(read_picture(path).image, multiple)
         degraded = degrade(hq, parameters, generator=generator, scale=scale)
         yield Pair(path.name, degraded.lq, degraded.hq)
@@ -112,7 +113,7 @@ def model_samples(
         if lq.shape != pair.hq.shape:
             restored = {"bicubic": resize(lq, *pair.hq.shape[-2:])}
         for name, model in models.items():
-            restored[name] = model.restore(lq, seed + index)
+            restored[name] = model.restore(lq, image_seed(seed, index))
         yield Sample(pair.name, restored, pair.hq)
 
 

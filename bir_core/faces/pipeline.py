@@ -12,6 +12,7 @@ from ..diffbir.stage1 import stage1_sizes
 from ..diffbir.versions import VERSIONS, find_version
 from ..errors import BIRError
 from ..images import resize
+from ..seeds import image_seed
 from .alignment import (
     LEAST_EYE_DISTANCE,
     align_face,
@@ -101,7 +102,7 @@ def restore_photo(
                 task="face",
                 upscale_by=1.0,
                 settings=settings,
-                seed=seed + index,
+                seed=image_seed(seed, index),
                 callback=_named(tell, f"face {number} of {len(matrices)}"),
             )
             mask = None if parse is None else parsing_mask(parse(face))

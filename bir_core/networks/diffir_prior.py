@@ -6,6 +6,7 @@ from types import ModuleType
 import torch
 from torch import Tensor, nn
 
+from ..seeds import image_generator
 from .diffir_config import DiffIRConfig
 
 IPR_LENGTH = 256
@@ -137,8 +138,5 @@ def draw_noise(batch: int, seed: int) -> Tensor:
     """Z_T (batch, 256), float32 on the CPU. Each image has a generator of its own, seeded
     `seed` + its index, so that its noise does not depend on the batch."""
     return torch.stack(
-        [
-            torch.randn(IPR_LENGTH, generator=torch.Generator().manual_seed(seed + index))
-            for index in range(batch)
-        ]
+        [torch.randn(IPR_LENGTH, generator=image_generator(seed, index)) for index in range(batch)]
     )

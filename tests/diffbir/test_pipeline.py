@@ -11,6 +11,7 @@ from diffbir_models import tiny_networks as make_tiny_networks
 from parity import load_vectors
 from torch import nn
 
+from bir_core.compact.restore import restore_compact
 from bir_core.diffbir.pipeline import DiffBIR
 from bir_core.diffbir.prompts import encode_prompts
 from bir_core.diffbir.restoration_modules import load_restoration_module
@@ -20,6 +21,7 @@ from bir_core.diffusion.sampling import SAMPLERS
 from bir_core.diffusion.schedules import sampling_schedule
 from bir_core.errors import BIRError
 from bir_core.images import from_channels_last
+from bir_core.networks.compact import CompactConfig, CompactRestorer, draw_near_identity
 from bir_core.networks.ir_controlnet import IRControlNet
 from bir_core.networks.swinir import SwinIR
 from bir_core.networks.unet import UNetConfig
@@ -246,6 +248,24 @@ def test_stage1_in_tiles_and_with_a_scale(networks):
     enlarging = nn.Upsample(scale_factor=2, mode="nearest")
     pipeline = DiffBIR(**networks, stage1=enlarging, stage1_scale=2, version="v2")
     assert restored(pipeline, picture(32, 40), upscale_by=4.0).shape[-2:] == (128, 160)
+
+
+def test_a_model_as_stage1_says_its_scale(networks):
+    model = CompactRestorer(CompactConfig(scale=2, features=4, layers=1)).eval()
+    draw_near_identity(model.requires_grad_(False), torch.Generator().manual_seed(0))
+    said = DiffBIR(**networks, stage1=model, version="v2")
+    asked = DiffBIR(
+        **networks, stage1=lambda x: restore_compact(x, model), stage1_scale=2, version="v2"
+    )
+    image = picture(32, 40)
+    assert torch.equal(restored(said, image), restored(asked, image))
+
+
+def test_a_stage1_of_another_scale_than_it_says_is_refused(networks):
+    enlarging = nn.Upsample(scale_factor=4, mode="nearest")
+    pipeline = DiffBIR(**networks, stage1=lambda x: enlarging(x), version="v2")
+    with pytest.raises(BIRError, match=r"1 times the size of its input, but .* came; state the"):
+        restored(pipeline, picture(32, 40))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

@@ -59,7 +59,8 @@ def test_a_compact_file_is_read_by_us_and_by_others(scale, tmp_path):
     save_checkpoint(network, path)
     module = load_restoration_module(path)
     assert (module.scale, module.name) == (scale, "compact")
-    assert torch.equal(module.restore(IMAGE), network(IMAGE))
+    # By strips the same sums come in another order.
+    assert torch.allclose(module.restore(IMAGE), network(IMAGE).clamp(0, 1), atol=1e-5)
     spandrel = pytest.importorskip("spandrel")
     others = spandrel.ModelLoader().load_from_file(path)
     assert (others.architecture.name, others.scale) == ("RealESRGAN Compact", scale)
