@@ -9,7 +9,7 @@ from scipy import ndimage
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from bir_core.errors import BIRError
-from bir_core.metrics import psnr, rgb_to_y, ssim, ssim_volume
+from bir_core.metrics import gradient_share, psnr, rgb_to_y, ssim, ssim_volume
 
 
 def pair(seed, height=40, width=53):
@@ -137,3 +137,24 @@ def test_the_other_windows_of_ssim(measure, axes, mode):
     for index in range(2):
         expected = similarity_by_scipy(as_numpy(restored[index]), as_numpy(hq[index]), axes, mode)
         assert float(measure(restored, hq)[index]) == pytest.approx(expected, abs=1e-9)
+
+
+def test_gradients_as_a_share_of_the_originals():
+    restored, hq = pair(0)
+    y = rgb_to_y(hq.double())
+    blurred = 0.5 * hq + 0.25 * (hq.roll(1, -1) + hq.roll(-1, -1))
+    assert torch.equal(gradient_share(hq, hq), torch.ones(2, dtype=torch.float64))
+    torch.testing.assert_close(gradient_share(0.25 * hq, hq), torch.full((2,), 0.25).double())
+    assert (gradient_share(blurred, hq, border=2) < 0.9).all()
+    noisier = hq + 0.5 * torch.randn(hq.shape, generator=torch.Generator().manual_seed(0))
+    assert (gradient_share(noisier, hq) > 1.1).all()
+    by_hand = sum(
+        float((y[0, 0, i, j] - y[0, 0, i + a, j + b]).abs())
+        for a, b in ((0, 1), (1, 0))
+        for i in range(y.shape[2] - a)
+        for j in range(y.shape[3] - b)
+    )
+    flat = torch.zeros_like(hq)
+    flat[..., 0, 0] = 1  # two neighbours differ, by the range of Y
+    expected = 2 * 219 / 255 / by_hand
+    assert float(gradient_share(flat, hq)[0]) == pytest.approx(expected, rel=1e-6)

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from ..distances import DISTS_FILE, LPIPS_FILES, Network, read_dists, read_lpips
 from ..memory import CPU
-from ..metrics import Channel, psnr, ssim, ssim_volume
+from ..metrics import Channel, gradient_share, psnr, ssim, ssim_volume
 from ..networks.perceptual import VGG16, AlexNet
 from .networks import ARCFACE_PATH, face_embedding, inception_features, pyiqa_network
 from .weight_files import WeightFile
@@ -82,6 +82,10 @@ def _ssim(channel: Channel, *, zero_padding: bool = False) -> Callable[[Settings
 
 def _ssim_volume(settings: Settings) -> Measure:
     return lambda restored, hq: ssim_volume(restored, _given(hq), border=settings.border)
+
+
+def _gradient_share(settings: Settings) -> Measure:
+    return lambda restored, hq: gradient_share(restored, _given(hq), border=settings.border)
 
 
 def _lpips(network: Network) -> Callable[[Settings], Measure]:
@@ -155,6 +159,7 @@ _TABLE = (
     Metric("ssim_y", "SSIM Y", "original", True, _ssim("y")),
     Metric("psnr_rgb", "PSNR RGB", "original", True, _psnr("rgb"), decimals=2),
     Metric("ssim_rgb", "SSIM RGB", "original", True, _ssim("rgb")),
+    Metric("gradients", "gradients", "original", True, _gradient_share, decimals=2),
     Metric("ssim_volume", "SSIM volume", "original", True, _ssim_volume),
     Metric("ssim_zero", "SSIM zero-padded", "original", True, _ssim("rgb", zero_padding=True)),
     Metric(
