@@ -153,6 +153,7 @@ _PRESETS: dict[str, Degradation] = {
     # What measures the built-in models besides the presets of their training.
     "clean_x4": _reduced(4),
     "clean_x2": _reduced(2),
+    "clean_x1": _reduced(1),
     "foreign_x4": dataclasses.replace(
         _reduced(4),
         blur=_isotropic(1.0),
@@ -181,8 +182,8 @@ def get_preset(name: str) -> Degradation:
             GAN stage. "diffbir_v1", "diffbir_v2.1", "codeformer" (DiffBIR v2), "codeformer_face"
             (DiffBIR v1, faces): the training of DiffBIR; the result has the size of the input.
             "simple_x4", "simple_x2", "simple_x1": noisy pictures, on which the built-in models are
-            trained among others; "foreign_x4", "clean_x4", "clean_x2", "jpeg_90": single kinds of
-            damage, or none, that they are measured on as well. "masks_train": the
+            trained among others; "foreign_x4", "clean_x4", "clean_x2", "clean_x1", "jpeg_90":
+            single kinds of damage, or none, that they are measured on as well. "masks_train": the
             training of inpainting. "masks_thick_256" and alike, also medium and thin, and 512: the
             tests of inpainting; wide holes are the thick ones, narrow holes the thin ones.
 

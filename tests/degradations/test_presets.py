@@ -8,6 +8,7 @@ from bir_core.errors import BIRError
 
 def test_the_presets_have_these_names():
     assert preset_names() == (
+        "clean_x1",
         "clean_x2",
         "clean_x4",
         "codeformer",
@@ -69,5 +70,5 @@ def test_codeformer_kernels(name, sigma):
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones():
-    with pytest.raises(BIRError, match="one of clean_x2, .* but 'blurry' came"):
+    with pytest.raises(BIRError, match="one of clean_x1, .* but 'blurry' came"):
         get_preset("blurry")
