@@ -142,7 +142,7 @@ def _run_training(options: argparse.Namespace) -> int:
         raise BIRError("--training should have pictures, but none came; give a folder as --data.")
     if options.threads is not None:
         torch.set_num_threads(options.threads)
-    recipe = load_recipe(options.training, tuple(options.changes))
+    recipe = load_recipe(options.training, tuple(options.changes), options.start_from)
     device = choose_device(options.device)
     speed = training_throughput(
         recipe, options.data, device.type, options.iterations, start_files(options)

@@ -139,7 +139,7 @@ def run(args: argparse.Namespace) -> int:
     # Validation, and losses without a terminal.
     logging.getLogger("bir_core.training").setLevel(logging.INFO)
     changes = [*args.changes, *([] if args.seed is None else [f"seed={args.seed}"])]
-    recipe = load_recipe(args.recipe, tuple(changes))
+    recipe = load_recipe(args.recipe, tuple(changes), args.start_from)
     model = run_recipe(
         recipe,
         data=args.data,

@@ -220,15 +220,27 @@ def image_losses(table: LossTable, seed: int, perceptual: Path | None) -> ImageL
     )
 
 
-def discriminator_updates(losses: ImageLosses) -> tuple[Update, ...]:
-    """The discriminator's update, which follows the network's; none where the table has no GAN."""
-    if losses.discriminator is None:
+def optional_losses(
+    table: LossTable | None, seed: int, perceptual: Path | None
+) -> ImageLosses | None:
+    """`image_losses`, or None where a recipe has no table and its method a loss of its own."""
+    if table is None:
+        refuse_needless(perceptual)
+        return None
+    return image_losses(table, seed, perceptual)
+
+
+def discriminator_updates(losses: ImageLosses | None) -> tuple[Update, ...]:
+    """The discriminator's update, which follows the network's; none where there is no GAN."""
+    if losses is None or losses.discriminator is None:
         return ()
     parameters = list(losses.discriminator.parameters())
     loss = DiscriminatorLoss(losses.discriminator)
     return (Update("discriminator", loss, parameters, losses.table.gan.optimizer),)
 
 
-def learning_beside(losses: ImageLosses) -> dict[str, nn.Module]:
+def learning_beside(losses: ImageLosses | None) -> dict[str, nn.Module]:
     """What of the losses learns, for `Training.others`."""
-    return {} if losses.discriminator is None else {"discriminator": losses.discriminator}
+    if losses is None or losses.discriminator is None:
+        return {}
+    return {"discriminator": losses.discriminator}

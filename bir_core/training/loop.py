@@ -30,7 +30,7 @@ from .state import (
     as_device,
     keep_last,
     load_optimizer,
-    one_key,
+    model_header,
     optimizer_tensors,
     read_state,
     save_state,
@@ -163,7 +163,9 @@ class Run:
             if recipe.channels_last:
                 to_channels_last(network)
         training.model.train()
-        self.average = ExponentialAverage(training.model, recipe.ema) if recipe.ema else None
+        self.average = (
+            ExponentialAverage(training.model, recipe.ema, training.frozen) if recipe.ema else None
+        )
         if recipe.checkpointing:
             compute_again(training.blocks, recipe.method)
         if recipe.compile:
@@ -394,5 +396,4 @@ class Run:
 
     def _save_model(self, path: Path, iteration: int) -> None:
         network = self.average.average if self.average is not None else self.training.model
-        about = {"iteration": iteration, "recipe": to_table(self.recipe)}
-        save_checkpoint(network, path, metadata=one_key(about))
+        save_checkpoint(network, path, metadata=model_header(iteration, to_table(self.recipe)))

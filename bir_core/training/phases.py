@@ -1,7 +1,7 @@
 """What a method brings to the training loop: networks, losses and optimisers, in phases."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from torch import Tensor, nn
@@ -48,6 +48,8 @@ class Training:
         others: further networks that learn, by name, as a discriminator; kept in the state only.
         blocks: modules of `model` that are computed again in the backward pass if the recipe asks
             for checkpointing.
+        parts: names of the model's parameters, by the part of it to which they belong.
+        frozen: names of those that do not learn, see `freeze_parts`.
     """
 
     model: nn.Module
@@ -55,6 +57,8 @@ class Training:
     restore: Callable[[nn.Module, Tensor, Tensor], Tensor]
     others: dict[str, nn.Module] = field(default_factory=dict)
     blocks: tuple[nn.Module, ...] = ()
+    parts: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    frozen: frozenset[str] = frozenset()
 
     def phase_at(self, iteration: int) -> int:
         """Index of the phase of an iteration."""
@@ -67,6 +71,57 @@ class Training:
             for index, phase in enumerate(self.phases)
             for update in phase.updates
         }
+
+
+def parts_by_prefix(
+    model: nn.Module, prefixes: Mapping[str, tuple[str, ...]]
+) -> dict[str, frozenset[str]]:
+    """`Training.parts`: a part is what begins with one of its prefixes, `body` all other
+    parameters. Those that the model lacks are left out."""
+    names = [name for name, _ in model.named_parameters()]
+    parts = {
+        part: frozenset(name for name in names if name.startswith(starts))
+        for part, starts in prefixes.items()
+    }
+    parts["body"] = frozenset(names).difference(*parts.values())
+    return {part: own for part, own in parts.items() if own}
+
+
+def freeze_parts(training: Training, freeze: tuple[str, ...], method: str) -> Training:
+    """The same training without any change to some parts of its model.
+
+    Args:
+        freeze: names among `training.parts`.
+        method: for the error.
+
+    Raises:
+        BIRError: a part that the network lacks, or a phase in which nothing learns any more.
+    """
+    for part in freeze:
+        if part not in training.parts:
+            known = ", ".join(training.parts) or "none"
+            raise BIRError(
+                f"The recipe should `freeze` parts of the network of {method}, which are: {known}; "
+                f"but {part!r} came; correct the list."
+            )
+    frozen = frozenset[str]().union(*(training.parts[part] for part in freeze))
+    fixed = {id(value) for name, value in training.model.named_parameters() if name in frozen}
+
+    def learning(update: Update, first: int) -> Update:
+        left = [parameter for parameter in update.parameters if id(parameter) not in fixed]
+        if not left:
+            raise BIRError(
+                "The recipe should leave something to learn, but it has `freeze` = "
+                f"{list(freeze)}, which is all that learns from iteration {first} on; freeze less, "
+                "or leave that phase out."
+            )
+        return replace(update, parameters=left)
+
+    phases = tuple(
+        replace(phase, updates=tuple(learning(update, phase.first) for update in phase.updates))
+        for phase in training.phases
+    )
+    return replace(training, phases=phases, frozen=frozen)
 
 
 def compute_again(blocks: tuple[nn.Module, ...], method: str) -> None:

@@ -171,7 +171,10 @@ class ValidationRecipe:
         border: pixels that are left out on each side of what is measured.
         channel: `y` (BT.601 luma) or `rgb`.
         held_out: file names in the training folder that are kept out of training and used for
-            validation if no other folder is given.
+            validation if no other folder is given; the log names those that are not there.
+        held_out_share: the same for this share of the folder's pictures, whichever they are; 0: by
+            `held_out`.
+        held_out_most: how many pictures a share may be at most; more of them take time.
         pictures: how many of them TensorBoard shows: input, restored picture and original.
         best: the measure whose highest mean decides which model is kept as the best.
     """
@@ -181,6 +184,8 @@ class ValidationRecipe:
     border: int = 0
     channel: Literal["y", "rgb"] = "y"
     held_out: tuple[str, ...] = ()
+    held_out_share: float = 0.0
+    held_out_most: int = 16
     pictures: int = 4
     best: Literal["psnr", "ssim"] = "psnr"
 
@@ -190,16 +195,26 @@ class ValidationRecipe:
             "`every`, `patch`, `border` and `pictures` of 0 or more",
             self,
         )
+        require(0 <= self.held_out_share < 1, "a `held_out_share` in [0, 1)", self.held_out_share)
+        require(self.held_out_most >= 1, "a `held_out_most` of 1 or more", self.held_out_most)
+        require(
+            not (self.held_out and self.held_out_share),
+            "names that are `held_out` or a `held_out_share`, not both",
+            self.held_out_share,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe(ABC):
-    """All that determines a training, but for the pictures and the files it starts from.
+    """All that determines a training, but for the pictures and most files it starts from.
 
     Attributes:
         method: a name in the table of methods.
         iterations: optimiser steps in all, counted from 1.
         seed: of the network's initial weights and of every draw.
+        start_from: model to go on from, a file or the name of a built-in one, where the files of
+            the training name none; None: new weights.
+        freeze: parts of the network that do not learn, by the names of the method.
         data: pairs, patches and batches.
         optimizer: of the network that is trained.
         ema: decay of the average of the weights that is saved as the model; 0: no average.
@@ -218,6 +233,8 @@ class Recipe(ABC):
     method: str
     iterations: int
     seed: int = 0
+    start_from: str | None = None
+    freeze: tuple[str, ...] = ()
     data: DataRecipe
     optimizer: OptimizerRecipe
     ema: float = 0.999

@@ -16,7 +16,7 @@ from .toml_tables import from_table, to_table
 logger = logging.getLogger(__name__)
 # Keys without effect on the weights. Names that are held out are no longer trained on, so that
 # they are not among those of validation.
-FREE = {"iterations", "save_every", "save_minutes", "keep"}
+FREE = {"iterations", "save_every", "save_minutes", "keep", "start_from"}
 FREE |= {"checkpointing", "tf32", "compile", "channels_last"}
 FREE |= {"data.workers", "data.cache"}
 FREE |= {f"validation.{key}" for key in ("every", "patch", "border", "channel", "pictures", "best")}

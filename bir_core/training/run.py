@@ -12,8 +12,8 @@ from .data import (
     ExampleDataset,
     ExampleSource,
     generator_for,
-    held_out_source,
     open_source,
+    open_split,
     to_float,
 )
 from .degrading import recipe_degradation
@@ -47,8 +47,8 @@ def run_recipe(
         data: folder of pictures, list of files or shards; see `open_source`.
         output: folder for the model, the state and the logs.
         validation: held-out pictures, in any form of `data`; None takes those that the recipe
-            holds out of the folder `data`, if it names any.
-        files: what the method starts from; None: nothing.
+            holds out of the folder `data`, if there are any.
+        files: what the method starts from; None: what the recipe says.
         resume: go on with the training in `output`; `auto`: if there is one, else start.
         device: `auto`, `cpu` or `cuda`.
 
@@ -58,19 +58,13 @@ def run_recipe(
     Raises:
         BIRError: what is missing or wrong, in one sentence.
     """
-    held_out = recipe.validation.held_out
     training = make_training(recipe, files or StartFiles())
-    examples = open_source(
-        data,
-        recipe.data,
-        held_out=held_out if validation is None else (),
-        index=Path(output, INDEX_FILE),
-    )
-    tested = None
-    if validation is not None:
+    index = Path(output, INDEX_FILE)
+    if validation is None:
+        examples, tested = open_split(data, recipe.data, recipe.validation, index=index)
+    else:
+        examples = open_source(data, recipe.data, index=index)
         tested = open_source(validation, recipe.data)
-    elif held_out:
-        tested = held_out_source(data, recipe.data, held_out)
     accelerator = make_accelerator(device)
     source = make_source(recipe, examples, accelerator)
     return train(

@@ -16,7 +16,8 @@ class StartFiles:
     )
     # Not `start`: torchrun takes --start for one of its own options.
     start_from: Path | None = field(
-        default=None, metadata={"help": "model to go on from, instead of new weights"}
+        default=None,
+        metadata={"help": "model to go on from, instead of new weights; also builtin-x4 and alike"},
     )
     base: Path | None = field(default=None, metadata={"help": "Stable Diffusion, for DiffBIR"})
     restoration_module: Path | None = field(
@@ -26,8 +27,8 @@ class StartFiles:
     perceptual: Path | None = field(
         default=None,
         metadata={
-            "help": "weights of a perceptual loss: VGG19 for the GAN stage (default: "
-            "torch.hub's copy), the ADE20k encoder for inpainting"
+            "help": "weights of a perceptual loss: VGG19 for the GAN stage and tables of losses "
+            "(default: torch.hub's copy), the ADE20k encoder for inpainting"
         },
     )
 
@@ -38,23 +39,28 @@ class StartFiles:
 
 
 def require_files(
-    files: StartFiles, needed: tuple[str, ...], optional: tuple[str, ...], method: str
+    files: StartFiles,
+    needed: tuple[str, ...],
+    one_of: tuple[str, ...],
+    optional: tuple[str, ...],
+    method: str,
 ) -> None:
     """Raise BIRError unless the files of a method came, and no others.
 
     Args:
         needed: names of those that it cannot do without.
+        one_of: names of which it needs at least one.
         optional: names of those that it also takes.
     """
     given = files.given()
-    for name in needed:
-        if name not in given:
+    for names in (*((name,) for name in needed), *([one_of] if one_of else [])):
+        if not given.keys() & set(names):
             raise BIRError(
                 f"A recipe of {method} should have a file to start from, but none came; give it "
-                f"with {_option(name)}."
+                f"with {' or '.join(map(_option, names))}."
             )
     for name, path in given.items():
-        if name not in (*needed, *optional):
+        if name not in (*needed, *one_of, *optional):
             raise BIRError(
                 f"A recipe of {method} takes no {_option(name)}, but the file {path} came; leave "
                 "it out, or choose another recipe."

@@ -85,6 +85,18 @@ def one_key(about: Mapping[str, Any]) -> dict[str, str]:
     return {HEADER_KEY: json.dumps(about)}
 
 
+def model_header(iteration: int, recipe: Mapping[str, Any]) -> dict[str, str]:
+    """What a model file says of its training. It may travel, so it does not say in which folder its
+    start lay.
+
+    Args:
+        recipe: its table.
+    """
+    start = recipe.get("start_from")
+    table = dict(recipe) if start is None else {**recipe, "start_from": Path(start).name}
+    return one_key({"iteration": iteration, "recipe": table})
+
+
 def save_state(path: Path, state: TrainingState) -> None:
     """Write the state; what stood there before stays until the new file is complete.
 

@@ -15,7 +15,7 @@ from .batches import Batch, BatchSource, Degrade
 from .draws import VALIDATION, generator_for
 from .examples import ExampleDataset
 from .pictures import to_float
-from .sources import ExampleSource, held_out_source, open_source
+from .sources import ExampleSource, open_source, open_split
 
 __all__ = [
     "VALIDATION",
@@ -25,7 +25,7 @@ __all__ = [
     "ExampleDataset",
     "ExampleSource",
     "generator_for",
-    "held_out_source",
     "open_source",
+    "open_split",
     "to_float",
 ]

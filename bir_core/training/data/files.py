@@ -3,6 +3,7 @@
 import json
 from array import array
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +21,14 @@ class PicturePair:
     lq: Path | None = None
 
 
-def find_pairs(
-    folder: str | Path, *, paired: bool, exclude: tuple[str, ...] = ()
-) -> list[PicturePair]:
+def find_pairs(folder: str | Path, *, paired: bool) -> list[PicturePair]:
     """The training examples of a folder: its pictures, subfolders included.
 
     Args:
         paired: the pictures of its subfolder `hq` instead, each with that of the same name in `lq`.
-        exclude: file names to leave out.
 
     Raises:
-        BIRError: folder or pictures absent, a name without its partner, a name in `exclude` that
-            is not there.
+        BIRError: folder or pictures absent, a name without its partner.
     """
     folder = Path(folder)
     if not paired:
@@ -51,18 +48,18 @@ def find_pairs(
                     "give both pictures of a pair the same name."
                 )
             pairs.append(PicturePair(path, partners[name]))
-    absent = set(exclude) - {pair.hq.name for pair in pairs}
-    if absent:
-        raise BIRError(
-            f"Expected the held-out picture {min(absent)} in {folder}, but it is not there; "
-            "use the recipe's data folder, or change validation.held_out."
-        )
-    kept = [pair for pair in pairs if pair.hq.name not in exclude]
-    if not kept:
-        raise BIRError(
-            f"Expected pictures to train on in {folder}, but all are held out; add pictures."
-        )
-    return kept
+    return pairs
+
+
+def share_of(pairs: list[PicturePair], share: float, most: int, folder: Path) -> set[PicturePair]:
+    """A share of a folder's pairs: at least one, at most `most`, and never all; none for 0. Which
+    ones follows from the hashes of their names, as if drawn, but always the same."""
+
+    def place(pair: PicturePair) -> bytes:
+        return sha256(pair.hq.relative_to(folder).as_posix().encode()).digest()
+
+    count = min(max(1, round(share * len(pairs))), most, len(pairs) - 1) if share else 0
+    return set(sorted(pairs, key=place)[:count])
 
 
 class FolderSource:

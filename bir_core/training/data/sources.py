@@ -1,14 +1,16 @@
 """Where training examples come from, by what `--data` names."""
 
-from collections.abc import Sequence
+import logging
 from pathlib import Path
 from typing import Protocol
 
 from ...errors import BIRError
-from ..recipe import DataRecipe
-from .files import FileList, FolderSource, find_pairs
+from ..recipe import DataRecipe, ValidationRecipe
+from .files import FileList, FolderSource, find_pairs, share_of
 from .pictures import WholeExample
 from .shards import ShardSource, find_shards
+
+logger = logging.getLogger(__name__)
 
 
 class ExampleSource(Protocol):
@@ -32,20 +34,13 @@ class ExampleSource(Protocol):
         """What a report calls an example."""
 
 
-def open_source(
-    path: str | Path,
-    data: DataRecipe,
-    *,
-    held_out: tuple[str, ...] = (),
-    index: Path | None = None,
-) -> ExampleSource:
+def open_source(path: str | Path, data: DataRecipe, *, index: Path | None = None) -> ExampleSource:
     """The examples of a folder of pictures, of a list of files, or of WebDataset shards.
 
     Args:
         path: a folder of pictures (see `find_pairs`) or of `.tar` files; one `.tar` file or a
             pattern as `shards-{000..099}.tar`; any other file is a list (see `FileList`).
         data: the recipe's part about pairs.
-        held_out: names of pictures in the folder to leave out.
         index: file that keeps what is found out about shards, so that the next start is quick;
             None: nothing is kept.
 
@@ -55,21 +50,51 @@ def open_source(
     path = Path(path)
     paired, captions = data.degradation == "pairs", data.captions is not None
     shards = find_shards(path)
-    if held_out and (shards or path.is_file()):
-        raise BIRError(
-            f"Expected a folder with the held-out picture {held_out[0]}, but {path} is none; give "
-            "validation pictures of their own with --val."
-        )
     if shards:
         return ShardSource(
             shards, paired=paired, captions=captions, workers=data.workers, index=index
         )
     if path.is_file():
         return FileList(path, paired=paired, captions=captions)
-    return FolderSource(find_pairs(path, paired=paired, exclude=held_out), captions=captions)
+    return FolderSource(find_pairs(path, paired=paired), captions=captions)
 
 
-def held_out_source(path: str | Path, data: DataRecipe, held_out: Sequence[str]) -> ExampleSource:
-    """The pictures of a folder that are held out of training by their names."""
-    pairs = find_pairs(path, paired=data.degradation == "pairs")
-    return FolderSource([pair for pair in pairs if pair.hq.name in held_out])
+def open_split(
+    path: str | Path,
+    data: DataRecipe,
+    validation: ValidationRecipe,
+    *,
+    index: Path | None = None,
+) -> tuple[ExampleSource, ExampleSource | None]:
+    """The examples to train on, and those that the recipe holds out of a folder to measure on; None
+    where it names none that is there, which the log says.
+
+    Args:
+        path, data, index: as of `open_source`.
+
+    Raises:
+        BIRError: as `open_source`, or all pictures are held out.
+    """
+    source = open_source(path, data, index=index)
+    names, share = set(validation.held_out), validation.held_out_share
+    if not (names or share):
+        return source, None
+    if not isinstance(source, FolderSource):
+        logger.warning("no validation: %s is no folder to hold pictures out of; see --val", path)
+        return source, None
+    pairs = source.pairs
+    held_out = {pair for pair in pairs if pair.hq.name in names}
+    held_out |= share_of(pairs, share, validation.held_out_most, Path(path))
+    if not held_out:
+        logger.warning("no validation: none of the pictures to be held out is in %s", path)
+        return source, None
+    absent = names - {pair.hq.name for pair in held_out}
+    if absent:
+        logger.warning("not in %s to be held out: %s", path, ", ".join(sorted(absent)))
+    kept = [pair for pair in pairs if pair not in held_out]
+    if not kept:
+        raise BIRError(
+            f"Expected pictures to train on in {path}, but all are held out; add pictures."
+        )
+    tested = FolderSource([pair for pair in pairs if pair in held_out])
+    return FolderSource(kept, captions=source.captions), tested

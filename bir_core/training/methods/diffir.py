@@ -1,5 +1,6 @@
 """Training of DiffIR: stage 1, and stage 2 in its two phases (DiffIR section 3.3)."""
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -12,15 +13,30 @@ from ...degradations import MaskDegradation
 from ...errors import BIRError
 from ...networks.diffir import DiffIRStage1, DiffIRStage2, DIRformerBlock
 from ...networks.diffir_config import DiffIRConfig
-from ...networks.diffir_prior import LEAKY_SLOPE, draw_noise
+from ...networks.diffir_prior import IPR_LENGTH, LEAKY_SLOPE, draw_noise
 from ..data import Batch
 from ..degrading import presets_of
+from ..image_losses import (
+    ImageLosses,
+    LossTable,
+    discriminator_updates,
+    learning_beside,
+    optional_losses,
+)
 from ..losses import pixel_l1, prior_kl, prior_l1
 from ..optimizers import OptimizerRecipe
-from ..phases import Phase, Training, Update
+from ..phases import Phase, Training, Update, parts_by_prefix
 from ..recipe import NetworkRecipe
 from ..start_files import StartFiles
 from ..toml_tables import require
+
+logger = logging.getLogger(__name__)
+# CPEN, denoiser and the last layers of either stage, as `freeze` names them; `body` is the rest.
+PARTS = {
+    "encoder": ("E.", "condition."),
+    "prior": ("denoise.",),
+    "tail": ("G.tail.", "G.output."),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +69,13 @@ class DiffIRRecipe(NetworkRecipe):
 
 @dataclass(frozen=True, kw_only=True)
 class Stage1Recipe(DiffIRRecipe):
-    """Of stage 1, which learns the prior of pairs."""
+    """Of stage 1, which learns the prior of pairs.
+
+    Attributes:
+        losses: of the restored picture; None: L1.
+    """
+
+    losses: LossTable | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,10 +86,14 @@ class Stage2Recipe(DiffIRRecipe):
         encoder_optimizer: of the first phase, in which only the condition and the denoiser learn,
             to estimate the prior of stage 1; None: no such phase.
         encoder_iterations: the first phase are the iterations below this number.
+        losses: of the restored picture in the second phase; None: L1.
+        prior_weight: of the error of the prior beside them.
     """
 
     encoder_optimizer: OptimizerRecipe | None = None
     encoder_iterations: int = 0
+    losses: LossTable | None = None
+    prior_weight: float = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -76,23 +102,33 @@ class Stage2Recipe(DiffIRRecipe):
             "`encoder_optimizer` and `encoder_iterations` both or neither",
             self.encoder_iterations,
         )
+        require(self.prior_weight >= 0, "a `prior_weight` of 0 or more", self.prior_weight)
+
+
+def compare(losses: ImageLosses | None, restored: Tensor, batch: Batch) -> dict[str, Tensor]:
+    """The losses of a table, or L1, of a restored picture; `total` is their sum."""
+    if losses is None:
+        return {"total": pixel_l1(restored, batch.hq)}
+    values: dict[str, Tensor] = losses(restored, batch)
+    return values
 
 
 class Stage1Loss(nn.Module):
-    """L1 between the picture and its restoration with the prior of the pair."""
+    """L1, or the losses of a table, between the picture and its restoration with the prior of the
+    pair."""
 
-    def __init__(self, model: DiffIRStage1) -> None:
+    def __init__(self, model: DiffIRStage1, losses: ImageLosses | None = None) -> None:
         super().__init__()
         self.model = model
+        self.losses = losses
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """`total` is what is optimised."""
-        loss = pixel_l1(self.model(batch.lq, batch.hq), batch.hq)
-        return {"total": loss}
+        return compare(self.losses, self.model(batch.lq, batch.hq), batch)
 
 
 class PriorEstimation(nn.Module):
-    """What all losses of stage 2 begin with."""
+    """What all losses of stage 2 that learn from a stage 1 begin with."""
 
     def __init__(self, model: DiffIRStage2, stage1: DiffIRStage1) -> None:
         super().__init__()
@@ -121,20 +157,54 @@ class PriorLoss(PriorEstimation):
 
 
 class JointLoss(PriorEstimation):
-    """Second phase: L1 of the restored picture plus the error of the prior; gradients reach all of
-    the network, through all steps of the diffusion."""
+    """Second phase: L1, or the losses of a table, of the restored picture plus the error of the
+    prior; gradients reach all of the network, through all steps of the diffusion."""
+
+    def __init__(
+        self,
+        model: DiffIRStage2,
+        stage1: DiffIRStage1,
+        losses: ImageLosses | None = None,
+        prior_weight: float = 1.0,
+    ) -> None:
+        super().__init__(model, stage1)
+        self.losses = losses
+        self.prior_weight = prior_weight
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """`total` = pixel + prior is what is optimised."""
+        """`total` = pixel + prior_weight * prior is what is optimised; the parts of a table take
+        the place of `pixel`."""
         z, z_stage1 = self.estimate(batch)
-        pixel = pixel_l1(self.model.G(batch.lq, z), batch.hq)
+        parts = compare(self.losses, self.model.G(batch.lq, z), batch)
+        pixel = parts.pop("total")
         prior = prior_l1(z, z_stage1)
         return {
-            "total": pixel + prior,
-            "pixel": pixel.detach(),
+            "total": pixel + self.prior_weight * prior,
+            **(parts or {"pixel": pixel.detach()}),
             "prior": prior.detach(),
             "prior_kl": prior_kl(z, z_stage1).detach(),
         }
+
+
+class Stage2AloneLoss(nn.Module):
+    """Stage 2 by itself: L1, or the losses of a table, of the picture restored as it is in use,
+    from noise alone."""
+
+    def __init__(self, model: DiffIRStage2, losses: ImageLosses | None) -> None:
+        super().__init__()
+        self.model = model
+        self.losses = losses
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """`total` is what is optimised."""
+        z = prior_from_noise(self.model, batch)
+        return compare(self.losses, self.model.G(batch.lq, z), batch)
+
+
+def prior_from_noise(model: DiffIRStage2, batch: Batch) -> Tensor:
+    """The estimated IPR (B, 256) from a draw of noise, as without a stage 1."""
+    noise = torch.randn((len(batch.lq), IPR_LENGTH), generator=batch.generator)
+    return model.prior(batch.lq, noise.to(batch.lq))
 
 
 def draw_at_order_one(model: nn.Module) -> None:
@@ -157,19 +227,32 @@ def draw_at_order_one(model: nn.Module) -> None:
 
 
 def stage1_training(recipe: Stage1Recipe, files: StartFiles) -> Training:
-    """Stage 1: DIRformer and CPEN together, L1. It starts from no file."""
-    model = new_stage1(recipe)
-    update = Update("network", Stage1Loss(model), list(model.parameters()), recipe.optimizer)
+    """Stage 1: DIRformer and CPEN together.
+
+    Args:
+        files: `start_from`, a stage 1 of the same sizes, if it is not to be a new one.
+
+    Raises:
+        BIRError: a file of another network or of other sizes; weights that a loss needs are absent.
+    """
+    model = starting_stage1(recipe, files)
+    losses = optional_losses(recipe.losses, recipe.seed, files.perceptual)
+    loss = Stage1Loss(model, losses)
+    update = Update("network", loss, list(model.parameters()), recipe.optimizer)
     return Training(
         model=model,
-        phases=(Phase(1, (update,)),),
+        phases=(Phase(1, (update, *discriminator_updates(losses))),),
         restore=lambda network, lq, hq: network(lq, hq),
+        others=learning_beside(losses),
         blocks=transformer_blocks(model),
+        parts=parts_by_prefix(model, PARTS),
     )
 
 
-def new_stage1(recipe: DiffIRRecipe) -> DiffIRStage1:
-    """With weights from the recipe's seed."""
+def starting_stage1(recipe: DiffIRRecipe, files: StartFiles) -> DiffIRStage1:
+    """From `files.start_from`, or with weights from the recipe's seed."""
+    if files.start_from is not None:
+        return read_stage1(files.start_from, recipe.network)
     with torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
         model = DiffIRStage1(recipe.network)
@@ -178,15 +261,26 @@ def new_stage1(recipe: DiffIRRecipe) -> DiffIRStage1:
     return model
 
 
-def new_stage2(recipe: DiffIRRecipe, stage1: DiffIRStage1) -> DiffIRStage2:
-    """G from stage 1; condition and denoiser from the recipe's seed."""
+def starting_stage2(
+    recipe: DiffIRRecipe, files: StartFiles
+) -> tuple[DiffIRStage2, DiffIRStage1 | None]:
+    """Stage 2, and the stage 1 that it learns from if there is one.
+
+    Args:
+        files: `stage1` or `start_from` or both. Without the latter, G is that of stage 1, and
+            condition and denoiser come from the recipe's seed.
+    """
+    stage1 = None if files.stage1 is None else read_stage1(files.stage1, recipe.network)
+    if files.start_from is not None:
+        return read_stage2(files.start_from, recipe.network), stage1
+    assert stage1 is not None  # the table of methods names it as needed
     with torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
         model = DiffIRStage2(recipe.network)
         if recipe.initialisation == "he":
             draw_at_order_one(model)
     model.G.load_state_dict(stage1.G.state_dict())
-    return model
+    return model, stage1
 
 
 def transformer_blocks(model: DiffIRStage1 | DiffIRStage2) -> tuple[nn.Module, ...]:
@@ -195,32 +289,45 @@ def transformer_blocks(model: DiffIRStage1 | DiffIRStage2) -> tuple[nn.Module, .
 
 
 def stage2_training(recipe: Stage2Recipe, files: StartFiles) -> Training:
-    """Stage 2: G starts from stage 1's, condition and denoiser at random; stage 1's E is frozen.
+    """Stage 2: G starts from stage 1's, condition and denoiser at random; stage 1's E is frozen. Or
+    all of it starts from a stage 2; without a stage 1 beside it, there is nothing for the prior to
+    learn from, and only the restored picture counts.
 
     Args:
         recipe: of stage 2.
-        files: `stage1`, a DiffIR stage 1 checkpoint of the same network sizes.
+        files: `stage1` or `start_from` or both, of the same network sizes.
 
     Raises:
-        BIRError: no such checkpoint, or one of other sizes.
+        BIRError: a file of another network or of other sizes; weights that a loss needs are absent.
     """
-    assert files.stage1 is not None  # the table of methods names it as needed
-    stage1 = read_stage1(files.stage1, recipe.network)
-    model = new_stage2(recipe, stage1)
+    model, stage1 = starting_stage2(recipe, files)
+    losses = optional_losses(recipe.losses, recipe.seed, files.perceptual)
+    loss: nn.Module
     phases: tuple[Phase, ...] = ()
     first = 1
-    if recipe.encoder_optimizer is not None:
-        parameters = [*model.condition.parameters(), *model.denoise.parameters()]
-        loss = PriorLoss(model, stage1)
-        phases = (Phase(1, (Update("encoder", loss, parameters, recipe.encoder_optimizer),)),)
-        first = recipe.encoder_iterations
-    joint = JointLoss(model, stage1)
-    update = Update("network", joint, list(model.parameters()), recipe.optimizer)
+    if stage1 is None:
+        loss = Stage2AloneLoss(model, losses)
+        if recipe.encoder_optimizer is not None:
+            logger.warning(
+                "the first %d iterations learn the prior of a stage 1 in this recipe; without "
+                "--stage1 they learn what the others do",
+                recipe.encoder_iterations - 1,
+            )
+    else:
+        loss = JointLoss(model, stage1, losses, recipe.prior_weight)
+        if recipe.encoder_optimizer is not None:
+            parameters = [*model.condition.parameters(), *model.denoise.parameters()]
+            prior = PriorLoss(model, stage1)
+            phases = (Phase(1, (Update("encoder", prior, parameters, recipe.encoder_optimizer),)),)
+            first = recipe.encoder_iterations
+    update = Update("network", loss, list(model.parameters()), recipe.optimizer)
     return Training(
         model=model,
-        phases=(*phases, Phase(first, (update,))),
+        phases=(*phases, Phase(first, (update, *discriminator_updates(losses)))),
         restore=restore_stage2,
+        others=learning_beside(losses),
         blocks=transformer_blocks(model),
+        parts=parts_by_prefix(model, PARTS),
     )
 
 
@@ -233,7 +340,7 @@ def read_stage1(path: Path, config: DiffIRConfig) -> DiffIRStage1:
     if _shapes(model) != _shapes(wanted):
         raise BIRError(
             f"Expected a stage 1 of the recipe's network ({config}) in {path}, but it holds "
-            f"{model.config}; train stage 1 with the matching recipe first."
+            f"{model.config}; train stage 1 with the matching recipe first, or correct `network`."
         )
     return model
 
@@ -248,7 +355,7 @@ def read_stage2(path: Path, config: DiffIRConfig) -> DiffIRStage2:
     if not same or not torch.allclose(model.diffusion.betas, wanted.diffusion.betas, atol=1e-5):
         raise BIRError(
             f"Expected a stage 2 of the recipe's network ({config}) in {path}, but it holds "
-            f"{model.config}; train stage 2 with the matching recipe first."
+            f"{model.config}; train stage 2 with the matching recipe first, or correct `network`."
         )
     return model
 

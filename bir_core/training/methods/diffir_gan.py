@@ -14,10 +14,11 @@ from ..degrading import presets_of
 from ..losses import pixel_l1, prior_kl, prior_l1, vanilla_gan
 from ..optimizers import OptimizerRecipe
 from ..perceptual import VGG19Loss, read_vgg19, refuse_needless
-from ..phases import Phase, Training, Update
+from ..phases import Phase, Training, Update, parts_by_prefix
 from ..start_files import StartFiles
 from ..toml_tables import require
 from .diffir import (
+    PARTS,
     DiffIRRecipe,
     PriorEstimation,
     read_stage1,
@@ -172,4 +173,5 @@ def gan_training(recipe: GANRecipe, files: StartFiles) -> Training:
         restore=restore_stage2,
         others={"discriminator": discriminator},
         blocks=transformer_blocks(model),
+        parts=parts_by_prefix(model, PARTS),
     )

@@ -19,16 +19,17 @@ from ..losses import (
 )
 from ..optimizers import OptimizerRecipe
 from ..perceptual import ResNetLoss, read_dilated_resnet50, refuse_needless
-from ..phases import Phase, Training, Update
+from ..phases import Phase, Training, Update, parts_by_prefix
 from ..start_files import StartFiles
 from ..toml_tables import require
 from .diffir import (
+    PARTS,
     DiffIRRecipe,
     PriorEstimation,
-    new_stage1,
-    new_stage2,
-    read_stage1,
+    prior_from_noise,
     restore_stage2,
+    starting_stage1,
+    starting_stage2,
     transformer_blocks,
 )
 
@@ -101,6 +102,18 @@ class Stage2Restoration(PriorEstimation):
         return self.model.G(batch.lq, z), {"prior": prior_l1(z, z_stage1)}
 
 
+class Stage2AloneRestoration(nn.Module):
+    """Restores with the prior that a new draw of noise gives, without a stage 1."""
+
+    def __init__(self, model: DiffIRStage2) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """The prediction, and no further losses."""
+        return self.model.G(batch.lq, prior_from_noise(self.model, batch)), {}
+
+
 class GeneratorLoss(nn.Module):
     """The difference outside the hole, the discriminator's view, the discriminator's and an
     encoder's features, and what the restoration adds.
@@ -169,31 +182,33 @@ class DiscriminatorLoss(nn.Module):
 
 
 def inpainting_stage1_training(recipe: InpaintingRecipe, files: StartFiles) -> Training:
-    """Stage 1 of inpainting, from new weights.
+    """Stage 1 of inpainting.
 
     Args:
-        files: `perceptual`, the encoder of ADE20k, unless its weight is 0.
-
-    Raises:
-        BIRError: that file is absent, of another network, or needless.
-    """
-    model = new_stage1(recipe)
-    return _training(recipe, files, model, Stage1Restoration(model))
-
-
-def inpainting_stage2_training(recipe: InpaintingRecipe, files: StartFiles) -> Training:
-    """Stage 2 of inpainting: G starts from stage 1's, the rest from new weights; all of it learns
-    from the first iteration on.
-
-    Args:
-        files: `stage1`, whose E stays frozen; `perceptual` as in stage 1.
+        files: `perceptual`, the encoder of ADE20k, unless its weight is 0; `start_from`, a stage 1
+            of the same sizes, if it is not to be a new one. The discriminator is new.
 
     Raises:
         BIRError: a file is absent, of another network or sizes, or needless.
     """
-    assert files.stage1 is not None  # needed by the method
-    stage1 = read_stage1(files.stage1, recipe.network)
-    model = new_stage2(recipe, stage1)
+    model = starting_stage1(recipe, files)
+    return _training(recipe, files, model, Stage1Restoration(model))
+
+
+def inpainting_stage2_training(recipe: InpaintingRecipe, files: StartFiles) -> Training:
+    """Stage 2 of inpainting: G starts from stage 1's, the rest from new weights, or all of it from
+    a stage 2; all of it learns from the first iteration on.
+
+    Args:
+        files: `stage1`, whose E stays frozen, or `start_from` or both; without `stage1` the prior
+            has no loss of its own; `perceptual` as in stage 1.
+
+    Raises:
+        BIRError: a file is absent, of another network or sizes, or needless.
+    """
+    model, stage1 = starting_stage2(recipe, files)
+    if stage1 is None:
+        return _training(recipe, files, model, Stage2AloneRestoration(model))
     return _training(recipe, files, model, Stage2Restoration(model, stage1))
 
 
@@ -231,6 +246,7 @@ def _training(
         restore=restore_hole,
         others={"discriminator": discriminator},
         blocks=transformer_blocks(model),
+        parts=parts_by_prefix(model, PARTS),
     )
 
 

@@ -17,7 +17,7 @@ from ..image_losses import (
     image_losses,
     learning_beside,
 )
-from ..phases import Phase, Training, Update
+from ..phases import Phase, Training, Update, parts_by_prefix
 from ..recipe import NetworkRecipe
 from ..start_files import StartFiles
 
@@ -78,6 +78,7 @@ def restoration_module_training(recipe: RestorationModuleRecipe, files: StartFil
         phases=(Phase(1, (update, *discriminator_updates(losses))),),
         restore=lambda network, lq, hq: network(lq),
         others=learning_beside(losses),
+        parts=parts_by_prefix(model, {"tail": (f"body.{len(model.body) - 1}.",)}),
     )
 
 

@@ -2,16 +2,17 @@
 
 import difflib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from ...checkpoints import inspect
 from ...errors import BIRError
-from ..phases import Training
+from ..phases import Training, freeze_parts
 from ..recipe import Recipe
 from ..start_files import StartFiles, require_files
-from ..toml_tables import apply_change, from_table, parse_toml
+from ..toml_tables import apply_change, from_table, parse_toml, to_table
 from . import (
     diffir,
     diffir_gan,
@@ -29,42 +30,67 @@ class Method:
     Attributes:
         recipe: what its TOML files hold.
         training: from a recipe of this kind and its files.
+        start: architecture of `start_from`, whose sizes the recipe need not say; "" where recipes
+            say no sizes.
         needed: names of the `StartFiles` that it cannot do without.
+        one_of: names of which it needs at least one.
         optional: names of those that it also takes.
     """
 
     recipe: type[Recipe]
     training: Callable[[Any, StartFiles], Training]
+    start: str = ""
     needed: tuple[str, ...] = ()
+    one_of: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()
 
 
 METHODS = {
-    "diffir_s1": Method(diffir.Stage1Recipe, diffir.stage1_training),
-    "diffir_s2": Method(diffir.Stage2Recipe, diffir.stage2_training, needed=("stage1",)),
+    "diffir_s1": Method(
+        diffir.Stage1Recipe,
+        diffir.stage1_training,
+        start="diffir_s1",
+        optional=("start_from", "perceptual"),
+    ),
+    "diffir_s2": Method(
+        diffir.Stage2Recipe,
+        diffir.stage2_training,
+        start="diffir_s2",
+        one_of=("stage1", "start_from"),
+        optional=("perceptual",),
+    ),
     "diffir_gan": Method(
         diffir_gan.GANRecipe,
         diffir_gan.gan_training,
+        start="diffir_s2",
         needed=("stage1", "start_from"),
         optional=("perceptual",),
     ),
     "diffir_inpainting_s1": Method(
         diffir_inpainting.InpaintingRecipe,
         diffir_inpainting.inpainting_stage1_training,
-        optional=("perceptual",),
+        start="diffir_s1",
+        optional=("start_from", "perceptual"),
     ),
     "diffir_inpainting_s2": Method(
         diffir_inpainting.InpaintingRecipe,
         diffir_inpainting.inpainting_stage2_training,
-        needed=("stage1",),
+        start="diffir_s2",
+        one_of=("stage1", "start_from"),
         optional=("perceptual",),
     ),
     "restoration_module": Method(
         restoration_module.RestorationModuleRecipe,
         restoration_module.restoration_module_training,
+        start="compact",
         optional=("start_from", "perceptual"),
     ),
-    "swinir": Method(swinir.SwinIRRecipe, swinir.swinir_training, optional=("start_from",)),
+    "swinir": Method(
+        swinir.SwinIRRecipe,
+        swinir.swinir_training,
+        start="swinir",
+        optional=("start_from", "perceptual"),
+    ),
     "ir_controlnet": Method(
         ir_controlnet.IRControlNetRecipe,
         ir_controlnet.ir_controlnet_training,
@@ -77,12 +103,18 @@ METHODS = {
 def make_training(recipe: Recipe, start_files: StartFiles) -> Training:
     """Networks, losses and phases of a recipe.
 
+    Args:
+        start_files: its `start_from` goes before that of the recipe.
+
     Raises:
-        BIRError: a file is missing, needless or of another network.
+        BIRError: a file is missing, needless or of another network; a part that is to be frozen is
+            none of the network's, or nothing is left to learn.
     """
     method = METHODS[recipe.method]
-    require_files(start_files, method.needed, method.optional, recipe.method)
-    return method.training(recipe, start_files)
+    if start_files.start_from is None and recipe.start_from is not None:
+        start_files = replace(start_files, start_from=Path(recipe.start_from))
+    require_files(start_files, method.needed, method.one_of, method.optional, recipe.method)
+    return freeze_parts(method.training(recipe, start_files), recipe.freeze, recipe.method)
 
 
 def shipped_recipes() -> list[str]:
@@ -109,33 +141,47 @@ def recipe_text(source: str | Path) -> str:
     )
 
 
-def load_recipe(source: str | Path, changes: tuple[str, ...] = ()) -> Recipe:
+def load_recipe(
+    source: str | Path, changes: tuple[str, ...] = (), start_from: str | Path | None = None
+) -> Recipe:
     """Read a recipe.
 
     Args:
         source: name of a shipped recipe, or a TOML file.
         changes: `key=value` each, the key dotted (`data.batch=4`), the value as TOML; a text
             needs no quotes.
+        start_from: replaces the recipe's own; None leaves it.
 
     Raises:
         BIRError: no such recipe or file, no TOML, an unknown or absent key, a value of a wrong type
-            or out of range.
+            or out of range; a start that is no model of the method.
     """
     table = parse_toml(recipe_text(source), str(source))
     for change in changes:
         apply_change(table, change)
+    if start_from is not None:
+        table["start_from"] = str(start_from)
     return recipe_from_table(table)
 
 
 def recipe_from_table(table: Mapping[str, Any]) -> Recipe:
-    """A recipe from nested dictionaries, as TOML gives them; errors as `load_recipe`."""
+    """A recipe from nested dictionaries, as TOML gives them; errors as `load_recipe`. The sizes of
+    the network that it leaves out are those of the model that it starts from."""
     name = table.get("method")
     if name not in METHODS:
         raise BIRError(
             f"The recipe should have one of the known methods, but {name!r} came; "
             f"{_nearest(str(name), list(METHODS))}"
         )
-    return from_table(METHODS[name].recipe, table, "recipe")
+    return from_table(METHODS[name].recipe, _with_sizes(table, METHODS[name].start), "recipe")
+
+
+def _with_sizes(table: Mapping[str, Any], architecture: str) -> Mapping[str, Any]:
+    start, given = table.get("start_from"), table.get("network", {})
+    if not architecture or not isinstance(start, str) or not isinstance(given, Mapping):
+        return table  # what is wrong with it is said when it becomes a recipe
+    sizes = to_table(inspect(start, architecture=architecture).config)
+    return {**table, "network": {**sizes, **given}}
 
 
 def _nearest(name: str, known: list[str]) -> str:

@@ -16,9 +16,15 @@ from PIL import Image
 from training_pictures import write_pictures
 
 from bir_core.errors import BIRError
-from bir_core.training.data import BatchSource, ExampleDataset, open_source, shard_index
+from bir_core.training.data import (
+    BatchSource,
+    ExampleDataset,
+    open_source,
+    open_split,
+    shard_index,
+)
 from bir_core.training.data.captions import Captions
-from bir_core.training.recipe import CaptionRecipe, DataRecipe
+from bir_core.training.recipe import CaptionRecipe, DataRecipe, ValidationRecipe
 
 CPU = torch.device("cpu")
 
@@ -257,10 +263,12 @@ def test_pictures_and_shards_in_one_folder(tmp_path):
         open_source(tmp_path, recipe())
 
 
-def test_shards_hold_nothing_out(tmp_path):
+def test_shards_hold_nothing_out(tmp_path, caplog):
     write_shards(tmp_path, [{"png": grey(1)}])
-    with pytest.raises(BIRError, match="--val"):
-        open_source(tmp_path, recipe(), held_out=("a.png",))
+    validation = ValidationRecipe(held_out=("a.png",))
+    source, tested = open_split(tmp_path, recipe(), validation)
+    assert sum(source.sizes) == 1 and tested is None
+    assert "--val" in caplog.text
 
 
 def test_pairs_without_lq(tmp_path):

@@ -8,9 +8,9 @@ import torch
 from training_pictures import write_pictures
 
 from bir_core.errors import BIRError
-from bir_core.training.data import ExampleDataset, held_out_source, open_source
+from bir_core.training.data import ExampleDataset, open_source, open_split
 from bir_core.training.data.captions import Captions
-from bir_core.training.recipe import CaptionRecipe, DataRecipe
+from bir_core.training.recipe import CaptionRecipe, DataRecipe, ValidationRecipe
 
 
 def recipe(**changes):
@@ -142,22 +142,90 @@ def test_nothing_there(tmp_path):
         open_source(tmp_path / "absent", recipe())
 
 
-def test_held_out_pictures_are_left_out(folder):
-    source = open_source(folder, recipe(), held_out=("picture_0.png",))
-    assert [source.name(index) for index in range(3)] == [f"picture_{k}.png" for k in (1, 2, 3)]
-    kept_out = held_out_source(folder, recipe(), ("picture_0.png",))
-    assert (kept_out.sizes, kept_out.name(0)) == ((1,), "picture_0.png")
-    with pytest.raises(BIRError, match="other.png"):
-        open_source(folder, recipe(), held_out=("other.png",))
-    with pytest.raises(BIRError, match="held out"):
-        open_source(folder, recipe(), held_out=tuple(f"picture_{k}.png" for k in range(4)))
+def names_of(source):
+    return {source.name(index) for index in range(sum(source.sizes))}
 
 
-def test_only_a_folder_can_hold_pictures_out(tmp_path):
+def test_held_out_pictures_are_left_out(folder, caplog):
+    held_out = ValidationRecipe(held_out=("picture_0.png",))
+    kept, tested = open_split(folder, recipe(), held_out)
+    assert names_of(kept) == {f"picture_{k}.png" for k in (1, 2, 3)}
+    assert names_of(tested) == {"picture_0.png"}
+    assert not caplog.records
+    assert open_split(folder, recipe(), ValidationRecipe())[1] is None
+    assert not caplog.records
+    every = ValidationRecipe(held_out=tuple(f"picture_{k}.png" for k in range(4)))
+    with pytest.raises(BIRError, match="all are held out"):
+        open_split(folder, recipe(), every)
+
+
+def test_names_that_are_absent_stop_nothing_and_are_said(folder, caplog):
+    some = ValidationRecipe(held_out=("other.png", "picture_2.png", "another.png"))
+    kept, tested = open_split(folder, recipe(), some)
+    assert (len(names_of(kept)), names_of(tested)) == (3, {"picture_2.png"})
+    assert [record.getMessage() for record in caplog.records] == [
+        f"not in {folder} to be held out: another.png, other.png"
+    ]
+    caplog.clear()
+    kept, tested = open_split(folder, recipe(), ValidationRecipe(held_out=("other.png",)))
+    assert len(names_of(kept)) == 4 and tested is None
+    assert [record.getMessage() for record in caplog.records] == [
+        f"no validation: none of the pictures to be held out is in {folder}"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("share", "most", "count"), [(0.1, 16, 1), (0.5, 16, 2), (0.5, 1, 1), (0.99, 16, 3)]
+)
+def test_a_share_is_held_out(folder, share, most, count):
+    validation = ValidationRecipe(held_out_share=share, held_out_most=most)
+    kept, tested = open_split(folder, recipe(), validation)
+    assert len(names_of(tested)) == count and len(names_of(kept)) == 4 - count
+    assert not names_of(kept) & names_of(tested)
+    again = open_split(folder, recipe(), validation)[1]
+    assert names_of(again) == names_of(tested)
+
+
+def test_the_share_is_not_the_first_pictures_and_the_last_one_stays(tmp_path, caplog):
+    write_pictures(tmp_path, count=12, size=(4, 4))
+    share = ValidationRecipe(held_out_share=0.25)
+    tested = names_of(open_split(tmp_path, recipe(), share)[1])
+    first, last = ({f"picture_{k + start}.png" for k in range(3)} for start in (0, 9))
+    assert len(tested) == 3 and tested not in (first, last)
+    for path in sorted(tmp_path.iterdir())[1:]:
+        path.unlink()
+    kept, none = open_split(tmp_path, recipe(), share)
+    assert len(names_of(kept)) == 1 and none is None
+    assert "no validation" in caplog.text
+
+
+def test_captions_stay_with_the_pictures_that_are_kept(folder):
+    kept, tested = open_split(folder, CAPTIONED, ValidationRecipe(held_out=("picture_3.png",)))
+    assert kept.read(0).captions == Captions("Wellen größer als 0")
+    assert tested.read(0).captions == Captions()
+
+
+@pytest.mark.parametrize("held_out", [{"held_out": ("a.png",)}, {"held_out_share": 0.5}])
+def test_only_a_folder_can_hold_pictures_out(tmp_path, caplog, held_out):
     path = tmp_path / "list.txt"
     path.write_text("a.png")
-    with pytest.raises(BIRError, match="--val"):
-        open_source(path, recipe(), held_out=("a.png",))
+    source, tested = open_split(path, recipe(), ValidationRecipe(**held_out))
+    assert names_of(source) == {"a.png"} and tested is None
+    assert "--val" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"held_out_share": 1.0},
+        {"held_out_share": -0.1},
+        {"held_out_most": 0},
+        {"held_out": ("a.png",), "held_out_share": 0.5},
+    ],
+)
+def test_shares_out_of_range_are_refused(values):
+    with pytest.raises(BIRError, match="held_out"):
+        ValidationRecipe(**values)
 
 
 def test_a_caption_that_cannot_be_read_skips_its_picture(folder):
