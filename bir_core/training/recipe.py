@@ -66,9 +66,10 @@ class DataRecipe:
             "mixture": one of the parts of `mixture`, drawn for each picture; or "pairs": the data
             folder holds `lq` and `hq` with pictures of equal names.
         mixture: the parts, under names of one's own.
-        degrade_on: where the low-quality pictures are made. `device`: on that of the training.
-            `worker`: in the processes that read pictures, ahead of the training. On a CPU both
-            give the same pictures; a training on a CPU always has it done by the workers.
+        degrade_on: where the low-quality pictures are made. `device`: on that of the training; a
+            GPU also draws the noise, which is then another than that of a CPU. `worker`: in the
+            processes that read pictures, ahead of the training. On a CPU both give the same
+            pictures; a training on a CPU always has it done by the workers.
         patch: side in pixels of the high-quality patches that the networks see.
         source_patch: side of the patch that is cut from the picture and degraded; a random paired
             crop of `patch` follows. 0: the same as `patch`.
