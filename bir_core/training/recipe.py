@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+from ..networks.perceptual import AlexNet
 from .optimizers import OptimizerRecipe
 from .toml_tables import require
 
@@ -164,17 +165,18 @@ class DataRecipe:
 
 @dataclass(frozen=True, kw_only=True)
 class ValidationRecipe:
-    """PSNR and SSIM on held-out pictures during training.
+    """PSNR, SSIM and, if it decides, LPIPS on held-out pictures during training.
 
     Attributes:
         every: iterations between two validations; 0: never.
         patch: side of the central crop of each picture, in pixels; 0: the whole picture.
         border: pixels that are left out on each side of what is measured.
-        channel: `y` (BT.601 luma) or `rgb`.
+        channel: `y` (BT.601 luma) or `rgb`; LPIPS is always that of RGB.
         held_out: file names in the training folder that are kept out of training and used for
             validation if no other folder is given.
         pictures: how many of them TensorBoard shows: input, restored picture and original.
-        best: the measure whose highest mean decides which model is kept as the best.
+        best: the measure whose best mean decides which model is kept: the highest `psnr` or `ssim`,
+            or the lowest `lpips` (AlexNet; `bir weights measures` fetches its weights).
     """
 
     every: int = 5000
@@ -183,13 +185,19 @@ class ValidationRecipe:
     channel: Literal["y", "rgb"] = "y"
     held_out: tuple[str, ...] = ()
     pictures: int = 4
-    best: Literal["psnr", "ssim"] = "psnr"
+    best: Literal["psnr", "ssim", "lpips"] = "psnr"
 
     def __post_init__(self) -> None:
         require(
             min(self.every, self.patch, self.border, self.pictures) >= 0,
             "`every`, `patch`, `border` and `pictures` of 0 or more",
             self,
+        )
+        least = AlexNet.least_sides[-1] + 2 * self.border
+        require(
+            self.best != "lpips" or self.patch == 0 or self.patch >= least,
+            f"a `patch` of validation of 0 or at least {least} pixels for LPIPS",
+            self.patch,
         )
 
 
