@@ -62,6 +62,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--data", metavar="FOLDER", type=Path, help="pictures for --training")
     parser.add_argument(
+        "--network",
+        choices=("recipe", "none"),
+        help="which one --training trains (default: recipe); none costs nothing: what reading "
+        "and degrading can supply",
+    )
+    parser.add_argument(
         "--iterations",
         type=positive,
         default=10,
@@ -105,6 +111,8 @@ def run(options: argparse.Namespace) -> int:
     """
     if options.training is not None:
         return _run_training(options)
+    if options.network is not None:
+        raise BIRError("--network belongs to a training, but none came; give --training as well.")
     if options.diffbir:
         return _run_diffbir(options)
     if options.builtin:
@@ -144,13 +152,20 @@ def _run_training(options: argparse.Namespace) -> int:
         torch.set_num_threads(options.threads)
     recipe = load_recipe(options.training, tuple(options.changes), options.start_from)
     device = choose_device(options.device)
+    alone = options.network == "none"
     speed = training_throughput(
-        recipe, options.data, device.type, options.iterations, start_files(options)
+        recipe,
+        options.data,
+        device.type,
+        options.iterations,
+        start_files(options),
+        costs_nothing=alone,
     )
     write_line(
-        "| recipe | batch | patch | precision | pictures/s | waiting for pictures | degrading |\n"
-        "|---|---|---|---|---|---|---|\n"
-        f"| {options.training} | {recipe.data.batch} | {recipe.data.patch} | {recipe.precision} "
+        "| recipe | batch | patch | precision | workers | pictures/s | waiting for pictures "
+        "| degrading |\n|---|---|---|---|---|---|---|---|\n"
+        f"| {options.training}{', no network' if alone else ''} | {recipe.data.batch} "
+        f"| {recipe.data.patch} | {recipe.precision} | {recipe.data.workers} "
         f"| {speed.pictures_per_second:.3g} | {speed.waiting:.1%} | {speed.degrading:.1%} |"
     )
     return 0

@@ -1,6 +1,7 @@
 """Random draws from an explicit generator: what every part of a degradation is made of.
 
-The generator lives on the CPU, so that the same state gives the same values on every device.
+The generator lives on the CPU, so that the same state gives the same values on every device. Only
+trainings draw the fields of their noise elsewhere, see `noise_generator_for`.
 """
 
 from collections.abc import Sequence
@@ -13,6 +14,25 @@ from ..errors import BIRError
 
 Range = tuple[float, float]
 T = TypeVar("T")
+
+
+def noise_generator_for(device: torch.device, generator: torch.Generator) -> torch.Generator:
+    """What a training draws the noise of pictures on a device from: a generator that lives there,
+    so that no noise has to be copied to it.
+
+    Args:
+        device: of the pictures.
+        generator: on the CPU. One draw of it is the seed of the other, so that a state of it gives
+            the same pictures on every device of one kind.
+
+    Returns:
+        A CUDA generator for a CUDA device, else `generator` itself: Poisson counts are drawn on a
+        CPU or by CUDA only (torch 2.13).
+    """
+    if device.type != "cuda":
+        return generator
+    seed = int(torch.randint(2**63 - 1, (), generator=generator))
+    return torch.Generator(device).manual_seed(seed)
 
 
 def uniform(bounds: Range, generator: torch.Generator) -> float:

@@ -1,7 +1,8 @@
 """`degrade`: from high-quality images and a degradation to pairs.
 
 All randomness comes from the generator that is passed in, drawn on the CPU in a fixed order: the
-same generator state and the same input give the same result.
+same generator state and the same input give the same result. A training on a GPU passes a second
+one for the noise.
 """
 
 import dataclasses
@@ -81,14 +82,18 @@ def _resize_fixed(
 
 
 def _noise_fixed(
-    image: Tensor, preset: FixedDegradation, generator: torch.Generator, draws: Draws
+    image: Tensor,
+    preset: FixedDegradation,
+    generator: torch.Generator,
+    noise: torch.Generator,
+    draws: Draws,
 ) -> Tensor:
     draws["noise_sigma"] = sigma = uniform_per_sample(preset.noise_sigma, len(image), generator)
     grey = torch.zeros(len(image), dtype=torch.bool)
     if preset.grey_probability:
         grey = uniform_per_sample((0.0, 1.0), len(image), generator) < preset.grey_probability
         draws["noise_grey"] = grey
-    return image + gaussian_noise(image, sigma, grey, generator)
+    return image + gaussian_noise(image, sigma, grey, noise)
 
 
 def _jpeg_fixed(
@@ -115,7 +120,11 @@ def _sometimes(
 
 
 def _degrade_fixed(
-    hq: Tensor, preset: FixedDegradation, generator: torch.Generator, draws: Draws
+    hq: Tensor,
+    preset: FixedDegradation,
+    generator: torch.Generator,
+    noise: torch.Generator,
+    draws: Draws,
 ) -> Tensor:
     image = hq
     for step in preset.order:
@@ -128,7 +137,7 @@ def _degrade_fixed(
         if step == "blur":
             changed = _blur(image, preset.blur, generator, draws, "kernels")
         elif step == "noise":
-            changed = _noise_fixed(image, preset, generator, draws)
+            changed = _noise_fixed(image, preset, generator, noise, draws)
         else:
             changed = _jpeg_fixed(image, preset, generator, draws)
         image = _sometimes(changed, image, probability, generator, draws, step)
@@ -137,7 +146,11 @@ def _degrade_fixed(
 
 
 def _degrade_codeformer(
-    hq: Tensor, preset: CodeFormerDegradation, generator: torch.Generator, draws: Draws
+    hq: Tensor,
+    preset: CodeFormerDegradation,
+    generator: torch.Generator,
+    noise: torch.Generator,
+    draws: Draws,
 ) -> Tensor:
     height, width = hq.shape[-2:]
     blurred = _blur(hq, preset.blur, generator, draws, "kernels")
@@ -151,7 +164,7 @@ def _degrade_codeformer(
     for index, factor in enumerate(downscale.tolist()):
         size = max(1, int(height // factor)), max(1, int(width // factor))
         image = F.interpolate(blurred[index : index + 1], size, mode="bilinear")
-        image = image + gaussian_noise(image, sigma[index : index + 1], colour, generator)
+        image = image + gaussian_noise(image, sigma[index : index + 1], colour, noise)
         image = codec_jpeg(image, quality[index : index + 1])
         restored.append(F.interpolate(image, (height, width), mode="bilinear"))
     return torch.cat(restored)
@@ -186,7 +199,12 @@ def _resize_mode(
 
 
 def _noise(
-    image: Tensor, order: RealESRGANOrder, generator: torch.Generator, draws: Draws, name: str
+    image: Tensor,
+    order: RealESRGANOrder,
+    generator: torch.Generator,
+    noise: torch.Generator,
+    draws: Draws,
+    name: str,
 ) -> Tensor:
     gaussian = chance(order.gaussian_probability, generator)
     bounds = order.gaussian_sigma if gaussian else order.poisson_scale
@@ -196,7 +214,7 @@ def _noise(
     draws[f"{name}_noise_strength"] = strength
     draws[f"{name}_noise_grey"] = grey
     make_noise = gaussian_noise if gaussian else poisson_noise
-    return (image + make_noise(image, strength, grey, generator)).clamp(0, 1)
+    return (image + make_noise(image, strength, grey, noise)).clamp(0, 1)
 
 
 def _jpeg(
@@ -229,7 +247,11 @@ def _resize_and_sinc(
 
 
 def _degrade_real_esrgan(
-    hq: Tensor, preset: RealESRGANDegradation, generator: torch.Generator, draws: Draws
+    hq: Tensor,
+    preset: RealESRGANDegradation,
+    generator: torch.Generator,
+    noise: torch.Generator,
+    draws: Draws,
 ) -> Tensor:
     height, width = hq.shape[-2:]
     scale = uniform(preset.scale, generator) if isinstance(preset.scale, tuple) else preset.scale
@@ -242,7 +264,7 @@ def _degrade_real_esrgan(
         image = _blur(image, order.kernels, generator, draws, "first_kernels")
     factor = _resize_factor(order, generator, draws, "first")
     image = _resize_by(image, factor, _resize_mode(preset, generator, draws, "first"))
-    image = _noise(image, order, generator, draws, "first")
+    image = _noise(image, order, generator, noise, draws, "first")
     image = _jpeg(image, order, generator, draws, "first")
 
     order = preset.second
@@ -252,7 +274,7 @@ def _degrade_real_esrgan(
     factor = _resize_factor(order, generator, draws, "second")
     size = max(1, int(height / scale * factor)), max(1, int(width / scale * factor))
     image = F.interpolate(image, size, mode=_resize_mode(preset, generator, draws, "second"))
-    image = _noise(image, order, generator, draws, "second")
+    image = _noise(image, order, generator, noise, draws, "second")
 
     size = max(1, int(height // scale)), max(1, int(width // scale))
     draws["final_resize_before_jpeg"] = chance(0.5, generator)
@@ -303,6 +325,7 @@ def degrade(
     preset: Degradation,
     *,
     generator: torch.Generator,
+    noise: torch.Generator | None = None,
     scale: int | None = None,
 ) -> Degraded:
     """Make low-quality images from high-quality ones.
@@ -311,6 +334,8 @@ def degrade(
         hq: (B, 3, H, W) float in [0, 1], any device, any size from 1 pixel on.
         preset: what to do; see `get_preset`.
         generator: on the CPU; it is the only source of randomness.
+        noise: another generator, for the noise alone, on the CPU or the device of hq (see
+            `noise_generator_for`); None: `generator` draws the noise too.
         scale: replaces the preset's scale. Where the preset returns to the size of hq, it is the
             factor of the size in between.
 
@@ -331,19 +356,22 @@ def degrade(
     if scale is not None:
         preset = _with_scale(preset, scale)
     hq = hq.float()
+    noise = generator if noise is None else noise
     draws: Draws = {}
     if isinstance(preset, MaskDegradation):
         lq, hq = _cut_holes(hq, preset, generator, draws)
         return Degraded(lq=lq, hq=hq, draws=draws)
     if isinstance(preset, CodeFormerDegradation):
-        return Degraded(lq=_degrade_codeformer(hq, preset, generator, draws), hq=hq, draws=draws)
+        return Degraded(
+            lq=_degrade_codeformer(hq, preset, generator, noise, draws), hq=hq, draws=draws
+        )
     if isinstance(preset, FixedDegradation):
         hq = _cut_to_scale(hq, preset.scale)
-        return Degraded(lq=_degrade_fixed(hq, preset, generator, draws), hq=hq, draws=draws)
+        return Degraded(lq=_degrade_fixed(hq, preset, generator, noise, draws), hq=hq, draws=draws)
     if not isinstance(preset.scale, tuple) and not preset.restore_size:
         hq = _cut_to_scale(hq, int(preset.scale))
     before = hq if preset.sharpen_hq else None
     if preset.sharpen_hq:
         hq = sharpen(hq)
-    lq = _degrade_real_esrgan(hq, preset, generator, draws)
+    lq = _degrade_real_esrgan(hq, preset, generator, noise, draws)
     return Degraded(lq=lq, hq=hq, draws=draws, sharpened_from=before)

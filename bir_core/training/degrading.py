@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..degradations import Degradation, degrade, get_preset, keeps_size
-from ..degradations.draws import choose
+from ..degradations.draws import choose, noise_generator_for
 from .recipe import DataRecipe, MixturePart, Recipe
 from .toml_tables import from_table, require, to_table
 
@@ -60,25 +60,33 @@ class PairMaker:
     keeps_unsharpened: bool = False
 
     def __call__(self, hq: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """hq (B, 3, H, W) in [0, 1] and a generator on the CPU -> lq and hq on the same device."""
+        """hq (B, 3, H, W) in [0, 1] and a generator on the CPU -> lq and hq on the same device.
+
+        Noise of pictures on a CUDA device is drawn there.
+        """
+        noise = noise_generator_for(hq.device, generator)
         if len(self.kinds) == 1:
-            return self._one_kind(hq, self.kinds[0][1], generator)
+            return self._one_kind(hq, self.kinds[0][1], generator, noise)
         weights = [weight for weight, _ in self.kinds]
         kinds = [choose(range(len(weights)), weights, generator) for _ in hq]
         made: dict[int, tuple[Tensor, Tensor]] = {}
         for kind, (_, preset) in enumerate(self.kinds):
             places = [place for place, drawn in enumerate(kinds) if drawn == kind]
             if places:
-                lq, target = self._one_kind(hq[places], preset, generator)
+                lq, target = self._one_kind(hq[places], preset, generator, noise)
                 made |= dict(zip(places, zip(lq, target, strict=True), strict=True))
         pairs = [made[place] for place in range(len(hq))]
         return torch.stack([lq for lq, _ in pairs]), torch.stack([target for _, target in pairs])
 
     def _one_kind(
-        self, hq: Tensor, preset: Degradation, generator: torch.Generator
+        self,
+        hq: Tensor,
+        preset: Degradation,
+        generator: torch.Generator,
+        noise: torch.Generator,
     ) -> tuple[Tensor, Tensor]:
         scale = None if keeps_size(preset) else self.scale
-        degraded = degrade(hq, preset, generator=generator, scale=scale)
+        degraded = degrade(hq, preset, generator=generator, noise=noise, scale=scale)
         hq = degraded.hq
         if self.keeps_unsharpened and degraded.sharpened_from is not None:
             hq = torch.cat([hq, degraded.sharpened_from], dim=1)

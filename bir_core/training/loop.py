@@ -5,7 +5,6 @@ the rest. It runs the same on one CPU, one GPU, or under `accelerate launch` on 
 import logging
 from contextlib import nullcontext
 from functools import partial
-from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -38,7 +37,7 @@ from .state import (
     write_tensors,
 )
 from .toml_tables import to_table
-from .validation import ValidationSet, side_by_side
+from .validation import ValidationSet, in_words, is_better, side_by_side
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -331,30 +330,32 @@ class Run:
 
     @torch.no_grad()
     def validate(self, iteration: int, writer: Any) -> None:
-        """PSNR and SSIM on the held-out pictures, shared among the processes."""
+        """Measure the restored held-out pictures, shared among the processes; keep the best."""
         assert self.validation is not None
         network = self.average.average if self.average is not None else self.training.model
         network.eval()
-        total = torch.zeros(3, dtype=torch.float64)
+        names, device = self.validation.measures, self.accelerator.device
+        total = torch.zeros(len(names) + 1, dtype=torch.float64)
         start, step = self.accelerator.process_index, self.accelerator.num_processes
         restore = partial(self.training.restore, network)
         for index in range(start, self.validation.count, step):
-            lq, restored, hq = self.validation.restored(index, restore, self.accelerator.device)
-            total += torch.tensor([*self.validation.measure(restored, hq), 1], dtype=torch.float64)
+            lq, restored, hq = self.validation.restored(index, restore, device)
+            measured = self.validation.measure(restored, hq, device)
+            total += torch.tensor([*measured.values(), 1], dtype=torch.float64)
             if writer is not None and index // step < self.validation.recipe.pictures:
                 row = side_by_side(lq, restored, hq)
                 writer.add_image(f"validation/{index}", row, iteration)
         self.training.model.train()
-        total = self.accelerator.reduce(total.float().to(self.accelerator.device), "sum").cpu()
-        mean_psnr, mean_ssim = (float(total[0] / total[2]), float(total[1] / total[2]))
+        total = self.accelerator.reduce(total.float().to(device), "sum").cpu()
+        means = dict(zip(names, (total[:-1] / total[-1]).tolist(), strict=True))
         if writer is None:
             return
-        logger.info("iteration %d: PSNR %.3f dB, SSIM %.4f", iteration, mean_psnr, mean_ssim)
-        writer.add_scalar("validation/psnr", mean_psnr, iteration)
-        writer.add_scalar("validation/ssim", mean_ssim, iteration)
-        measured = {"psnr": mean_psnr, "ssim": mean_ssim}[self.recipe.validation.best]
-        if not isnan(measured) and (self.best is None or measured > self.best):
-            self.best = measured
+        logger.info("iteration %d: %s", iteration, in_words(means))
+        for name, value in means.items():
+            writer.add_scalar(f"validation/{name}", value, iteration)
+        decisive = self.recipe.validation.best
+        if is_better(decisive, means[decisive], self.best):
+            self.best = means[decisive]
             self._save_model(self.output / "best.safetensors", iteration)
 
     def save(self, iteration: int, shown: dict[str, Tensor]) -> None:

@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+from ..networks.perceptual import AlexNet
 from .optimizers import OptimizerRecipe
 from .toml_tables import require
 
@@ -66,9 +67,10 @@ class DataRecipe:
             "mixture": one of the parts of `mixture`, drawn for each picture; or "pairs": the data
             folder holds `lq` and `hq` with pictures of equal names.
         mixture: the parts, under names of one's own.
-        degrade_on: where the low-quality pictures are made. `device`: on that of the training.
-            `worker`: in the processes that read pictures, ahead of the training. On a CPU both
-            give the same pictures; a training on a CPU always has it done by the workers.
+        degrade_on: where the low-quality pictures are made. `device`: on that of the training; a
+            GPU also draws the noise, which is then another than that of a CPU. `worker`: in the
+            processes that read pictures, ahead of the training. On a CPU both give the same
+            pictures; a training on a CPU always has it done by the workers.
         patch: side in pixels of the high-quality patches that the networks see.
         source_patch: side of the patch that is cut from the picture and degraded; a random paired
             crop of `patch` follows. 0: the same as `patch`.
@@ -163,20 +165,21 @@ class DataRecipe:
 
 @dataclass(frozen=True, kw_only=True)
 class ValidationRecipe:
-    """PSNR and SSIM on held-out pictures during training.
+    """PSNR, SSIM and, if it decides, LPIPS on held-out pictures during training.
 
     Attributes:
         every: iterations between two validations; 0: never.
         patch: side of the central crop of each picture, in pixels; 0: the whole picture.
         border: pixels that are left out on each side of what is measured.
-        channel: `y` (BT.601 luma) or `rgb`.
+        channel: `y` (BT.601 luma) or `rgb`; LPIPS is always that of RGB.
         held_out: file names in the training folder that are kept out of training and used for
             validation if no other folder is given; the log names those that are not there.
         held_out_share: the same for this share of the folder's pictures, whichever they are; 0: by
             `held_out`.
         held_out_most: how many pictures a share may be at most; more of them take time.
         pictures: how many of them TensorBoard shows: input, restored picture and original.
-        best: the measure whose highest mean decides which model is kept as the best.
+        best: the measure whose best mean decides which model is kept: the highest `psnr` or `ssim`,
+            or the lowest `lpips` (AlexNet; `bir weights measures` fetches its weights).
     """
 
     every: int = 5000
@@ -187,7 +190,7 @@ class ValidationRecipe:
     held_out_share: float = 0.0
     held_out_most: int = 16
     pictures: int = 4
-    best: Literal["psnr", "ssim"] = "psnr"
+    best: Literal["psnr", "ssim", "lpips"] = "psnr"
 
     def __post_init__(self) -> None:
         require(
@@ -201,6 +204,12 @@ class ValidationRecipe:
             not (self.held_out and self.held_out_share),
             "names that are `held_out` or a `held_out_share`, not both",
             self.held_out_share,
+        )
+        least = AlexNet.least_sides[-1] + 2 * self.border
+        require(
+            self.best != "lpips" or self.patch == 0 or self.patch >= least,
+            f"a `patch` of validation of 0 or at least {least} pixels for LPIPS",
+            self.patch,
         )
 
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Literal
 
 from torch import Tensor
 
+from ..distances import read_lpips
 from .data import (
     VALIDATION,
     BatchSource,
@@ -104,4 +105,6 @@ def _validation_set(
         lq, hq = degrade_batch(hq, generator_for(recipe.seed, VALIDATION, index))
         return lq, hq[:, :3]
 
-    return ValidationSet(sum(examples.sizes), pair, recipe.validation, recipe.size_multiple)
+    wanted = recipe.validation.every and recipe.validation.best == "lpips"
+    lpips = read_lpips("alex") if wanted else None
+    return ValidationSet(sum(examples.sizes), pair, recipe.validation, recipe.size_multiple, lpips)

@@ -3,12 +3,16 @@
 import argparse
 
 import pytest
+import torch
 from training_pictures import write_pictures
 
 from bir_core.benchmarks.start import start_seconds
+from bir_core.benchmarks.training import training_of_nothing
 from bir_core.cli import main
 from bir_core.commands import bench
 from bir_core.errors import BIRError
+from bir_core.training.data import Batch
+from bir_core.training.methods.table import load_recipe
 from bir_core.weights import BUILTIN_NAMES
 
 
@@ -59,9 +63,46 @@ def test_training(capsys, tmp_path):
     assert waiting + degrading < 100
 
 
+@pytest.mark.parametrize("workers", ["0", "1"])
+def test_what_reading_and_degrading_supply(workers, capsys, tmp_path):
+    """smoke_s2 needs a file of stage 1; without its networks it needs none."""
+    write_pictures(tmp_path)
+    arguments = ["bench", "--training", "smoke_s2", "--data", str(tmp_path), "--network", "none"]
+    changes = ["--set", "data.batch=2", "--set", f"data.workers={workers}", "--iterations", "2"]
+    assert main([*arguments, *changes, "--device", "cpu", "--threads", "1"]) == 0
+    header, _, row = capsys.readouterr().out.splitlines()
+    cells = dict(zip(header.split("|"), row.split("|"), strict=True))
+    assert cells[" recipe "] == " smoke_s2, no network "
+    assert cells[" workers "] == f" {workers} "
+    assert float(cells[" pictures/s "]) > 0
+    assert (float(cells[" degrading "].strip(" %")) > 0) == (workers == "0")
+
+
+@pytest.mark.parametrize("recipe", ["smoke_s1", "smoke_inpainting_s1", "smoke_swinir"])
+def test_the_network_that_costs_nothing_learns_its_factor(recipe):
+    """Inputs of a quarter of the size, with a mask, and of the same size."""
+    recipe = load_recipe(recipe)
+    training = training_of_nothing(recipe)
+    (update,) = training.phases[0].updates
+    scale = recipe.scale
+    lq = torch.full((2, 4, 8, 8), 0.5)
+    hq = torch.full((2, 3, 8 * scale, 8 * scale), 0.25)
+    (total,) = update.loss(Batch(lq, hq, torch.Generator())).values()
+    total.backward()
+    assert total.item() == pytest.approx(0.25)
+    assert [parameter.grad.item() for parameter in update.parameters] == [pytest.approx(0.5)]
+    restored = training.restore(training.model, lq, hq)
+    assert restored.shape == hq.shape and bool((restored == 0.5).all())
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        ("--network none", "--network belongs to a training"),
+        (
+            "--training smoke_s2 --data . --network none --stage1 a.pth",
+            "A recipe of no network takes no --stage1",
+        ),
         ("--training smoke_s1", "--training should have pictures"),
         ("--training smoke_s2 --data .", "give it with --stage1"),
         ("--size 8x8", "--size belongs to a variant"),

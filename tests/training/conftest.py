@@ -1,8 +1,12 @@
 """What the tests of training share."""
 
 import pytest
+import torch
+from safetensors.torch import save_file
 from training_pictures import write_pictures
 
+from bir_core.distances import LPIPS, LPIPS_FILES
+from bir_core.networks.perceptual import AlexNet
 from bir_core.training.data import BatchSource
 
 
@@ -25,3 +29,15 @@ def one_batch(monkeypatch):
             yield next(batches(self, 1, 1))
 
     monkeypatch.setattr(BatchSource, "iterations", first_again)
+
+
+@pytest.fixture
+def lpips_weights(tmp_path_factory, monkeypatch):
+    """Random weights of LPIPS on AlexNet where torch keeps those of others."""
+    folder = tmp_path_factory.mktemp("torch")
+    path = folder / "hub" / LPIPS_FILES["alex"]
+    path.parent.mkdir(parents=True)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        save_file(LPIPS(AlexNet()).state_dict(), path)
+    monkeypatch.setenv("TORCH_HOME", str(folder))

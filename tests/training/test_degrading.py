@@ -7,6 +7,7 @@ import torch
 
 from bir_core.degradations import degrade, get_preset, preset_names
 from bir_core.errors import BIRError
+from bir_core.training import degrading
 from bir_core.training.data import BatchSource, ExampleDataset, open_source
 from bir_core.training.degrading import presets_of, recipe_degradation
 from bir_core.training.methods.table import load_recipe
@@ -26,6 +27,20 @@ def mixture(*changes):
 def pair(recipe, count=64, seed=0):
     hq = torch.rand(count, 3, 16, 16, generator=torch.Generator().manual_seed(1))
     return hq, recipe_degradation(recipe)(hq, torch.Generator().manual_seed(seed))[0]
+
+
+@pytest.mark.parametrize("changes", [MIXTURE, ("data.degradation=realesrgan_x4",)])
+def test_a_training_draws_the_noise_of_a_device_there(changes, monkeypatch):
+    """A second generator on the CPU stands for that of the device."""
+    recipe = load_recipe("smoke_restoration_module", changes)
+
+    def noise_of(seed):
+        noise = torch.Generator().manual_seed(seed)
+        monkeypatch.setattr(degrading, "noise_generator_for", lambda *_: noise)
+        return pair(recipe, count=4)[1]
+
+    assert torch.equal(noise_of(1), noise_of(1))
+    assert not torch.equal(noise_of(1), noise_of(2))
 
 
 def test_weights_are_shares():

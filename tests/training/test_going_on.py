@@ -126,30 +126,69 @@ def test_minutes_save_beside_iterations(pictures, tmp_path):
     assert len(list((tmp_path / "iterations").glob("model_*"))) == 1
 
 
-@pytest.mark.parametrize(("best", "iteration"), [("psnr", 2), ("ssim", 3)])
-def test_best_by_its_measure_and_never_by_nan(pictures, tmp_path, monkeypatch, best, iteration):
-    values = iter([(float("nan"), float("nan")), (30.0, 0.5), (29.0, 0.9), (20.0, float("nan"))])
-    monkeypatch.setattr(ValidationSet, "measure", lambda self, *_: measured)
+NAN = float("nan")
+
+
+@pytest.fixture
+def measured(monkeypatch):
+    """Gives each validation the next values of PSNR, SSIM and LPIPS in a list."""
+    coming = []
     validate = loop.Run.validate
 
     def next_values(self, *arguments):
-        nonlocal measured
-        measured = next(values)
+        current = dict(zip(("psnr", "ssim", "lpips"), coming.pop(0), strict=True))
+        names = self.validation.measures
+        monkeypatch.setattr(
+            ValidationSet, "measure", lambda *_: {name: current[name] for name in names}
+        )
         validate(self, *arguments)
 
-    measured = None
     monkeypatch.setattr(loop.Run, "validate", next_values)
+    return coming
+
+
+def best_of(output):
+    """Value and iteration of the best model."""
+    with safe_open(output / "best.safetensors", "pt") as file:
+        iteration = json.loads(file.metadata()["training"])["iteration"]
+    return read_state(output / "state.safetensors").best, iteration
+
+
+@pytest.mark.parametrize(("best", "iteration"), [("psnr", 2), ("ssim", 3), ("lpips", 4)])
+def test_best_by_its_measure_and_never_by_nan(
+    pictures, tmp_path, lpips_weights, measured, best, iteration
+):
+    measured += [(NAN, NAN, NAN), (30.0, 0.5, 0.4), (29.0, 0.9, NAN), (20.0, NAN, 0.3)]
     changes = ("iterations=4", "validation.every=1", f"validation.best={best}")
     trained(pictures, tmp_path, *changes, validation=pictures)
-    with safe_open(tmp_path / "best.safetensors", "pt") as file:
-        assert json.loads(file.metadata()["training"])["iteration"] == iteration
+    assert best_of(tmp_path)[1] == iteration
 
 
-def test_best_of_another_measure_is_forgotten(pictures, tmp_path):
+@pytest.mark.parametrize(
+    ("best", "third", "kept"),
+    [("psnr", 29.0, 2), ("psnr", 31.0, 3), ("lpips", 0.25, 2), ("lpips", 0.15, 3)],
+)
+def test_resume_keeps_the_best_and_which_way_is_better(
+    pictures, tmp_path, lpips_weights, measured, best, third, kept
+):
+    measured += [(29.5, 0.5, 0.3), (30.0, 0.5, 0.2), (third, 0.5, third), (NAN, NAN, NAN)]
+    changes = ("validation.every=1", f"validation.best={best}")
+    trained(pictures, tmp_path, *changes, validation=pictures)
+    assert best_of(tmp_path)[1] == 2
+    trained(pictures, tmp_path, *changes, "iterations=4", resume=True, validation=pictures)
+    value, iteration = best_of(tmp_path)
+    assert iteration == kept
+    expected = third if kept == 3 else {"psnr": 30.0, "lpips": 0.2}[best]
+    assert value == pytest.approx(expected)  # sums of processes are in float32
+
+
+@pytest.mark.parametrize("best", ["ssim", "lpips"])
+def test_best_of_another_measure_is_forgotten(pictures, tmp_path, lpips_weights, measured, best):
+    measured += [(30.0, 0.5, 0.4), (30.0, 0.5, 0.4), (30.0, 0.5, 0.4)]
     trained(pictures, tmp_path, "validation.every=1", validation=pictures)
-    changes = ("iterations=3", "validation.every=1", "validation.best=ssim")
+    changes = ("iterations=3", "validation.every=1", f"validation.best={best}")
     trained(pictures, tmp_path, *changes, resume=True, validation=pictures)
-    assert read_state(tmp_path / "state.safetensors").best <= 1
+    assert best_of(tmp_path)[0] == pytest.approx({"ssim": 0.5, "lpips": 0.4}[best])
 
 
 def test_the_log_estimates_the_time_left(pictures, tmp_path, caplog, monkeypatch):
