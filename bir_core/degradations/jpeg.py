@@ -1,4 +1,4 @@
-"""JPEG compression: a batched tensor version, and the real codec."""
+"""JPEG compression: that of Real-ESRGAN's training, and the real codec."""
 
 import io
 import math
@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..errors import BIRError
+from .libjpeg import through_jpeg
 
 # ITU-T T.81, annex K, tables K.1 and K.2.
 _LUMA = (
@@ -104,6 +105,8 @@ def diff_jpeg(image: Tensor, quality: Tensor) -> Tensor:
 def codec_jpeg(image: Tensor, quality: Tensor) -> Tensor:
     """Each image encoded and decoded as a JPEG file in memory (libjpeg, 4:2:0 chroma).
 
+    On a GPU the same is computed there, so that no picture has to leave it.
+
     Args:
         image: (B, 3, H, W) float in [0, 1], RGB; rounded to 8 bit first.
         quality: (B,) numbers in [1, 101); the fraction is cut off.
@@ -114,15 +117,33 @@ def codec_jpeg(image: Tensor, quality: Tensor) -> Tensor:
     Raises:
         BIRError: a quality outside 1..100.
     """
-    pixels = (image.detach().float().clamp(0, 1) * 255).round().to(torch.uint8).cpu()
+    qualities = [int(value) for value in quality.tolist()]
+    if not all(1 <= value <= 100 for value in qualities):
+        raise BIRError(
+            f"JPEG quality should be in 1..100, but {quality.tolist()} came; change the preset."
+        )
+    pixels = (image.detach().float().clamp(0, 1) * 255).round()
+    if image.device.type in ("cpu", "mps"):  # mps has no float64
+        decoded = _through_files(pixels.to(torch.uint8).cpu(), qualities)
+    else:
+        tables = (codec_tables(_LUMA, qualities), codec_tables(_CHROMA, qualities))
+        decoded = through_jpeg(pixels, *(table.to(image.device) for table in tables))
+    return decoded.to(image) / 255
+
+
+def codec_tables(standard: tuple[tuple[int, ...], ...], qualities: list[int]) -> Tensor:
+    """Steps of libjpeg for whole qualities in 1..100, (B, 8, 8) float64."""
+    percent = torch.tensor([5000 // q if q < 50 else 200 - 2 * q for q in qualities])
+    steps = (torch.tensor(standard) * percent.view(-1, 1, 1) + 50) // 100
+    return steps.clamp(1, 255).double()
+
+
+def _through_files(pixels: Tensor, qualities: list[int]) -> Tensor:
+    """(B, 3, H, W) uint8 on the CPU -> the same after encoding and decoding."""
     decoded = []
-    for picture, value in zip(pixels.permute(0, 2, 3, 1).numpy(), quality.tolist(), strict=True):
-        if not 1 <= int(value) <= 100:
-            raise BIRError(
-                f"JPEG quality should be in 1..100, but {value:g} came; change the preset."
-            )
+    for picture, quality in zip(pixels.permute(0, 2, 3, 1).numpy(), qualities, strict=True):
         file = io.BytesIO()
-        Image.fromarray(picture).save(file, "JPEG", quality=int(value), subsampling="4:2:0")
+        Image.fromarray(picture).save(file, "JPEG", quality=quality, subsampling="4:2:0")
         with Image.open(file) as opened:
             decoded.append(torch.from_numpy(np.array(opened)))
-    return torch.stack(decoded).permute(0, 3, 1, 2).contiguous().to(image) / 255
+    return torch.stack(decoded).permute(0, 3, 1, 2).contiguous()
