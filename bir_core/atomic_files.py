@@ -1,14 +1,18 @@
 """A file appears under its name only when it is complete."""
 
+import hashlib
 import os
 import re
-import tempfile
+import secrets
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 # What stands between the name and the random part of a temporary file.
 _MARK = "-part-"
+_RANDOM_BYTES = 4  # as hexadecimal digits, twice as many characters
+# Bytes of a file name that every file system holds, those of encrypted home folders included.
+_MOST_NAME_BYTES = 143
 
 
 @contextmanager
@@ -23,15 +27,11 @@ def complete_file(path: str | Path) -> Iterator[Path]:
         A path in the same folder, with the same suffix, of an empty file.
     """
     path = Path(path)
-    prefix = f".{path.stem}{_MARK}"
-    handle, name = tempfile.mkstemp(prefix=prefix, suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    temporary = _make_beside(path)
     try:
         yield temporary
         with open(temporary, "r+b") as written:
             os.fsync(written.fileno())
-        temporary.chmod(0o666 & ~_umask())
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -41,17 +41,34 @@ def complete_file(path: str | Path) -> Iterator[Path]:
 def remove_leftovers(paths: Iterable[Path]) -> None:
     """Remove the temporary files that killed processes left beside `paths`, which nobody may be
     writing now."""
-    names: dict[Path, set[str]] = {}
+    names: dict[Path, set[tuple[str, str]]] = {}
     for path in paths:
-        names.setdefault(path.parent, set()).add(path.name)
+        names.setdefault(path.parent, set()).add(_ends(path))
     for folder, wanted in names.items():
         for found in folder.glob(f".*{_MARK}*"):
-            parts = re.fullmatch(rf"\.(.*){_MARK}[a-z0-9_]{{8}}(\.[^.]*|)", found.name)
-            if parts and parts[1] + parts[2] in wanted:
+            parts = re.fullmatch(rf"(\..*{_MARK})[a-z0-9_]{{8}}(\.[^.]*|)", found.name, re.DOTALL)
+            if parts and (parts[1], parts[2]) in wanted:
                 found.unlink(missing_ok=True)
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def _make_beside(path: Path) -> Path:
+    """A new empty file, as readable as any other. Its mode comes with it and is not changed later,
+    which mounts of other systems (SMB, FUSE) refuse."""
+    start, end = _ends(path)
+    while True:
+        temporary = path.parent / f"{start}{secrets.token_hex(_RANDOM_BYTES)}{end}"
+        try:
+            os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        except FileExistsError:
+            continue
+        return temporary
+
+
+def _ends(path: Path) -> tuple[str, str]:
+    """What the names of the temporary files for a path begin and end with: a long name is replaced
+    by its digest, since with an addition the folder might not hold it."""
+    start, end = f".{path.stem}{_MARK}", path.suffix
+    if len(os.fsencode(start + end)) + 2 * _RANDOM_BYTES > _MOST_NAME_BYTES:
+        digest = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:32]
+        start, end = f".{digest}{_MARK}", end if len(os.fsencode(end)) < 32 else ""
+    return start, end

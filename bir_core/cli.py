@@ -1,11 +1,13 @@
 """The console script `bir`; a sub-command is a file in `commands`, imported when it is called."""
 
 import argparse
+import contextlib
 import logging
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 
+from .console import open_closed_streams, require_output, write_error
 from .errors import BIRError
 
 COMMANDS = {
@@ -34,6 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code: 0, or 2 after a problem, which one line on stderr describes; `verify` gives 1
         where its report says that a file failed.
     """
+    open_closed_streams()
     return exit_code(lambda: _run(list(sys.argv[1:] if argv is None else argv)))
 
 
@@ -55,15 +58,20 @@ def _run(arguments: list[str]) -> int:
 
 
 def exit_code(run: Callable[[], int]) -> int:
-    """What `run` returns, or 2 with one line on stderr after a BIRError or Ctrl-C."""
+    """What `run` returns, or 2 with one line on stderr after a BIRError or Ctrl-C, or where lines
+    of stdout were lost."""
     try:
-        return run()
+        code = run()
+        require_output()
+        return code
     except BIRError as error:
-        sys.stderr.write(f"bir: {error}\n")
+        write_error(str(error))
         return EXIT_FAILURE
     except KeyboardInterrupt:
-        sys.stderr.write(
-            "\nbir: Expected to run to the end, but Ctrl-C came; finished files are complete and "
-            "nothing else was written: run the command again.\n"
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.write("\n")
+        write_error(
+            "Expected to run to the end, but Ctrl-C came; finished files are complete and "
+            "nothing else was written: run the command again."
         )
         return EXIT_FAILURE

@@ -103,7 +103,8 @@ def split_alpha(image: Tensor) -> tuple[Tensor, Tensor | None]:
         image: (B, C, H, W); C is 1 (grey), 2 (grey, alpha), 3 (RGB) or 4 (RGB, alpha).
 
     Returns:
-        RGB (B, 3, H, W), grey repeated, and alpha (B, 1, H, W), None where there is none.
+        RGB (B, 3, H, W), grey repeated, and alpha (B, 1, H, W), None where there is none. Under
+        alpha 0 the colours are those of `extend_opaque`.
 
     Raises:
         BIRError: another number of channels.
@@ -116,7 +117,46 @@ def split_alpha(image: Tensor) -> tuple[Tensor, Tensor | None]:
         )
     colours = 1 if channels < 3 else 3
     rgb, alpha = image[:, :colours], image[:, colours:]
-    return rgb.expand(-1, 3, -1, -1), alpha if alpha.shape[1] else None
+    rgb = rgb.expand(-1, 3, -1, -1)
+    if not alpha.shape[1]:
+        return rgb, None
+    return extend_opaque(rgb, alpha), alpha
+
+
+def extend_opaque(image: Tensor, alpha: Tensor | None) -> Tensor:
+    """Continue the visible colours of an image under its wholly transparent parts. Whatever colours
+    a file hides there, a network would carry them into the visible edges.
+
+    The known colours are averaged over 2 x 2 pixels, again and again, and what is unknown is taken
+    from the finest level that knows it (pull-push; Gortler et al., The Lumigraph, 1996, section 4).
+
+    Args:
+        image: (B, C, H, W).
+        alpha: (B, 1, H, W), 0 where nothing is visible; None where everything is.
+
+    Returns:
+        (B, C, H, W): the same tensor if nothing is hidden; else the same numbers where alpha is
+        above 0, and everywhere in images that are transparent as a whole.
+    """
+    if alpha is None:
+        return image
+    hidden = alpha <= 0
+    if not hidden.any():
+        return image
+    nothing = hidden.flatten(1).all(1).view(-1, 1, 1, 1)
+    return torch.where(hidden & ~nothing, _filled(image, (~hidden).to(image)), image)
+
+
+def _filled(image: Tensor, known: Tensor) -> Tensor:
+    """An image with what is not known (0 in (B, 1, H, W), else 1) taken from coarser levels."""
+    height, width = image.shape[-2:]
+    if max(height, width) == 1:
+        return image
+    share = F.avg_pool2d(known, 2, ceil_mode=True)
+    coarse = F.avg_pool2d(image * known, 2, ceil_mode=True)
+    # At the least a quarter of a cell is known, or nothing.
+    coarse = _filled(coarse / share.clamp(min=0.25), (share > 0).to(image))
+    return torch.where(known > 0, image, resize(coarse, height, width, "bilinear"))
 
 
 def attach_alpha(image: Tensor, alpha: Tensor | None) -> Tensor:

@@ -17,7 +17,7 @@ from .weights import BUILTIN_NAMES, DEFAULT_DIFFIR, DEFAULT_MODEL
 
 # (name of the stage, steps done, steps in all); may raise to cancel.
 Report = Callable[[str, int, int], None]
-# (image (1, 3, H, W) in [0, 1], mask (1, 1, H, W) of 0 and 1 or None, report) -> restored image
+# (image (1, 3, H, W) in [0, 1], mask (1, 1, H, W) in [0, 1] or None, report) -> restored image
 RestoreImage = Callable[[Tensor, Tensor | None, Report], Tensor]
 # (height, width) of a picture -> what is planned, in words, and the plan
 PlanImage = Callable[[int, int], tuple[str, MemoryPlan]]
@@ -30,7 +30,8 @@ class Method:
     """How the commands use a method.
 
     Attributes:
-        prepare: loads what the options name for a device.
+        prepare: loads what the options name for a device; also gives the sides of the output by
+            those of the input, fractions of a pixel dropped.
         plan: from the options of `bir plan`, a device and its memory in bytes.
         add_arguments: the options of `bir restore` that only this method takes; those that were
             not given stay None.
@@ -41,7 +42,7 @@ class Method:
             its name to what `bir evaluate` calls, and its scale.
     """
 
-    prepare: Callable[[argparse.Namespace, torch.device], RestoreImage]
+    prepare: Callable[[argparse.Namespace, torch.device], tuple[RestoreImage, float]]
     plan: Callable[[argparse.Namespace, torch.device, int], PlanImage]
     add_arguments: Callable[[argparse.ArgumentParser], None] = lambda parser: None
     add_plan_arguments: Callable[[argparse.ArgumentParser], None] = lambda parser: None

@@ -1,12 +1,12 @@
 """Arguments and output that several sub-commands share."""
 
 import argparse
-import sys
 from collections.abc import Callable
 
 import torch
-from tqdm import tqdm
 
+from .console import write_error as write_error
+from .console import write_line as write_line
 from .errors import BIRError
 from .seeds import SEEDS
 
@@ -80,8 +80,3 @@ def choose_device(name: str) -> torch.device:
             f"{torch.__version__} finds none; leave the option out or use --device cpu."
         )
     return torch.device(name)
-
-
-def write_line(text: str) -> None:
-    """Write a line to stdout, above the progress bars if there are any."""
-    tqdm.write(text, file=sys.stdout)

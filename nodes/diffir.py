@@ -133,8 +133,8 @@ class DiffIRRestore(io.ComfyNode):
                 io.Mask.Input(
                     "mask",
                     optional=True,
-                    tooltip="For inpainting models only: above 0 where the image is to be filled, "
-                    "of the size of the image; one for the whole batch, or one per image.",
+                    tooltip="For inpainting models only: 0.5 or more where the image is to be "
+                    "filled, of the size of the image; one for the whole batch, or one per image.",
                 ),
                 io.Int.Input(
                     "strip",

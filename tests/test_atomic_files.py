@@ -49,3 +49,27 @@ def test_leftovers_of_killed_processes(tmp_path):
     assert len(list(tmp_path.iterdir())) == len(others) + 3
     remove_leftovers(tmp_path / name for name in ("a.png", "x.y.png", "bare", "absent/a.png"))
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(others)
+
+
+@pytest.mark.parametrize("length", [1, 120, 128, 236, 241, 255])
+def test_names_of_any_length(tmp_path, length):
+    for name in ("x" * length, ("x" * 250 + ".png")[-length:]):
+        target = tmp_path / name
+        left = complete_file(target)
+        left.__enter__().write_bytes(b"left by a killed process")
+        with complete_file(target) as temporary:
+            temporary.write_bytes(b"whole")
+        remove_leftovers([target])
+        assert [entry.name for entry in tmp_path.iterdir()] == [name]
+        target.unlink()
+
+
+def test_mounts_that_refuse_to_change_modes(tmp_path, monkeypatch):
+    def refused(*_, **__):
+        raise PermissionError(1, "Operation not permitted")
+
+    for name in ("chmod", "fchmod", "lchmod"):
+        monkeypatch.setattr(f"os.{name}", refused, raising=False)
+    with complete_file(tmp_path / "a") as temporary:
+        temporary.write_bytes(b"a")
+    assert (tmp_path / "a").read_bytes() == b"a"

@@ -10,6 +10,7 @@ from bir_core.errors import BIRError
 from bir_core.images import (
     attach_alpha,
     crop,
+    extend_opaque,
     from_channels_last,
     pad_to_multiple,
     require_finite,
@@ -75,6 +76,41 @@ def test_split_alpha_gives_rgb_and_opacity(channels, has_alpha):
     assert (alpha is not None) == has_alpha
     if alpha is not None:
         torch.testing.assert_close(alpha, image[:, -1:])
+
+
+@given(sides, sides, st.integers(0, 99))
+def test_extend_opaque_changes_hidden_colours_only(height, width, seed):
+    generator = torch.Generator().manual_seed(seed)
+    image = torch.rand(2, 3, height, width, generator=generator)
+    alpha = (torch.rand(2, 1, height, width, generator=generator) - 0.5).clamp(min=0)
+    extended = extend_opaque(image, alpha)
+    seen = (alpha > 0).expand_as(image)
+    assert torch.equal(extended[seen], image[seen])
+    # The same whatever is hidden, and within the range of what is seen.
+    other = torch.where(seen, image, torch.rand(image.shape, generator=generator))
+    again = extend_opaque(other, alpha)
+    for one, same, colours, visible in zip(extended, again, image, seen, strict=True):
+        if visible.any():
+            torch.testing.assert_close(one, same, rtol=0, atol=0)
+            assert one.min() >= colours[visible].min() - 1e-5
+            assert one.max() <= colours[visible].max() + 1e-5
+    torch.testing.assert_close(split_alpha(torch.cat([image, alpha], 1))[0], extended)
+
+
+def test_extend_opaque_leaves_alone_what_hides_nothing():
+    image, alpha = torch.rand(1, 3, 4, 5), torch.full((1, 1, 4, 5), 1 / 255)
+    assert extend_opaque(image, alpha) is image
+    assert extend_opaque(image, None) is image
+    assert torch.equal(extend_opaque(image, alpha * 0), image)
+
+
+def test_extend_opaque_keeps_to_the_nearest_colours():
+    image, alpha = torch.zeros(1, 3, 16, 16), torch.zeros(1, 1, 16, 16)
+    image[..., :2], image[..., 14:] = 0.25, 0.75
+    alpha[..., :2], alpha[..., 14:] = 1, 1
+    row = extend_opaque(image, alpha)[0, 0, 8]
+    assert row[2] == 0.25 and row[13] == 0.75
+    assert (row.diff() >= 0).all()
 
 
 def test_split_alpha_refuses_other_channel_counts():

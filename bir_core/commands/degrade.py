@@ -7,6 +7,7 @@ holes for inpainting write the whole picture, in a test's size and square, and t
 
 import argparse
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,18 +15,22 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..atomic_files import complete_file
-from ..degradations import MaskDegradation, degrade, get_preset, preset_names
+from ..console import one_line
+from ..degradations import Degradation, MaskDegradation, degrade, get_preset, preset_names
+from ..degradations.pipeline import Draws
 from ..errors import BIRError
-from ..images import resize
+from ..images import extend_opaque, resize
 from ..options import positive, seed, write_line
 from ..pictures.files import (
     Picture,
+    find_pictures,
     list_pictures,
     read_picture,
     require_free,
     write_picture,
 )
 from ..seeds import image_generator, image_seed
+from .failures import Failures, losses, no_room, say_left_out
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -74,50 +79,80 @@ def run(options: argparse.Namespace) -> int:
     cuts_holes = isinstance(preset, MaskDegradation)
     _require_mask_if_needed(options, cuts_holes)
     jobs = _jobs(options.input, options.output)
+    if options.input.is_dir():
+        say_left_out(find_pictures(options.input)[1], options.input)
     masks = [mask for _, mask in _jobs(options.input, options.mask)] if cuts_holes else []
     _require_free_outputs(jobs, masks, options.draws, overwrite=options.overwrite)
     if options.input.is_dir():
         for folder in filter(None, (options.output, options.mask)):
             _make_folder(folder)
     records = {}
+    failures = Failures(len(jobs))
     # `disable=None` shows the bar on a terminal only.
     bar = tqdm(jobs, unit="picture", disable=None if len(jobs) > 1 else True)
     for index, (source, target) in enumerate(bar):
-        picture = read_picture(source)
-        picture_seed = image_seed(options.seed, index)
-        degraded = degrade(
-            picture.image,
-            preset,
-            generator=image_generator(picture_seed),
-            scale=options.scale,
-        )
-        height, width = degraded.lq.shape[-2:]
-        # A test of inpainting shows another part at another size.
-        alpha = None if cuts_holes else picture.alpha
-        if alpha is not None:
-            # The part of the picture that lq shows, at its size.
-            alpha = alpha[..., : degraded.hq.shape[-2], : degraded.hq.shape[-1]]
-            alpha = resize(alpha, height, width, "area")
-        image = degraded.hq if cuts_holes else degraded.lq
-        result = replace(picture, image=image, alpha=alpha, bits=8)
-        write_picture(target, result, overwrite=options.overwrite)
-        if cuts_holes:
-            hole = Picture(image=degraded.lq[:, 3:].expand(-1, 3, -1, -1), is_grey=True)
-            write_picture(masks[index], hole, overwrite=options.overwrite)
-        write_line(
-            f"{target}  {picture.image.shape[-1]}x{picture.image.shape[-2]} -> {width}x{height}"
-        )
+        mask = masks[index] if cuts_holes else None
+        seed_of_picture = image_seed(options.seed, index)
+        try:
+            line, draws = _degrade_file(source, target, mask, preset, seed_of_picture, options)
+        except BIRError as error:
+            if no_room(error):
+                raise
+            failures.add(source, str(error))
+            continue
+        write_line(one_line(line))
         records[source.name] = {
             "output": target.name,
-            "seed": picture_seed,
-            "draws": degraded.draws,
+            "seed": seed_of_picture,
+            "draws": draws,
         }
     if options.draws is not None:
         _write_draws(
             options.draws,
             {"preset": options.preset, "scale": options.scale, "pictures": records},
         )
+    failures.require_none("degraded")
     return 0
+
+
+def _degrade_file(
+    source: Path,
+    target: Path,
+    mask: Path | None,
+    preset: Degradation,
+    picture_seed: int,
+    options: argparse.Namespace,
+) -> tuple[str, Draws]:
+    """Degrade a picture into its file, and its hole into `mask` for presets that cut one.
+
+    Returns:
+        A line for the user, and what was drawn.
+
+    Raises:
+        BIRError: it cannot be read, degraded or written.
+    """
+    picture = read_picture(source)
+    degraded = degrade(
+        extend_opaque(picture.image, picture.alpha),
+        preset,
+        generator=image_generator(picture_seed),
+        scale=options.scale,
+    )
+    height, width = degraded.lq.shape[-2:]
+    # A test of inpainting shows another part at another size.
+    alpha = None if mask is not None else picture.alpha
+    if alpha is not None:
+        # The part of the picture that lq shows, at its size.
+        alpha = alpha[..., : degraded.hq.shape[-2], : degraded.hq.shape[-1]]
+        alpha = resize(alpha, height, width, "area")
+    image = degraded.lq if mask is None else degraded.hq
+    result = replace(picture, image=image, alpha=alpha, bits=8)
+    left_out = write_picture(target, result, overwrite=options.overwrite)
+    if mask is not None:
+        hole = Picture(image=degraded.lq[:, 3:].expand(-1, 3, -1, -1), is_grey=True)
+        write_picture(mask, hole, overwrite=options.overwrite)
+    size = f"{picture.image.shape[-1]}x{picture.image.shape[-2]}"
+    return f"{target}  {size} -> {width}x{height}{losses(left_out)}", degraded.draws
 
 
 def _require_mask_if_needed(options: argparse.Namespace, cuts_holes: bool) -> None:
@@ -155,7 +190,7 @@ def _require_free_outputs(
 ) -> None:
     """Raise BIRError before any work if a result would replace an input or a file to be kept."""
     # By file number: it is the same under another name or spelling of the same file.
-    inputs = {_file_number(source) for source, _ in jobs if source.exists()}
+    inputs = {_file_number(source) for source, _ in jobs if os.path.exists(source)}
     targets = [target for _, target in jobs] + masks
     if len(set(targets)) < len(targets):
         raise BIRError(
@@ -168,7 +203,7 @@ def _require_free_outputs(
             "choose another name."
         )
     for target in targets if draws is None else [*targets, draws]:
-        if target.exists() and _file_number(target) in inputs:
+        if os.path.exists(target) and _file_number(target) in inputs:
             raise BIRError(
                 f"Expected an output that is not an input, but {target} is both; "
                 "inputs are never replaced: choose another name or folder."

@@ -27,8 +27,9 @@ from ..evaluation.samples import degraded_pairs, folder_pairs, load, model_sampl
 from ..evaluation.tables import as_markdown, require_table_name, write_table
 from ..evaluation.weight_files import usual_folder
 from ..options import DTYPES, add_device_arguments, choose_device, positive, seed, write_line
-from ..pictures.files import list_pictures, read_picture, require_free
+from ..pictures.files import find_pictures, list_pictures, read_picture, require_free
 from ..weights import BUILTIN_NAMES, DEFAULT_MODEL
+from .failures import Failures, say_left_out
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -117,11 +118,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Measure; the table goes to stdout as Markdown.
+    """Measure; the table goes to stdout as Markdown. A picture that cannot be measured is named on
+    stderr and left out of all means; the exit code is 2.
 
     Raises:
-        BIRError: nothing to measure, a picture without its partner, an unfit model or output, a
-            measure without its originals, package or weights.
+        BIRError: nothing to measure, pictures that failed, an unfit model or output, a measure
+            without its originals, package or weights.
     """
     weights = options.metric_weights or usual_folder()
     if options.list:
@@ -140,17 +142,29 @@ def run(options: argparse.Namespace) -> int:
         has_originals=options.hq is not None,
         has_reference=options.reference is not None,
     )
-    if options.reference is not None:
-        for path in tqdm(list_pictures(options.reference), unit="picture", disable=None):
+    measured = list_pictures(options.results[0] if options.results else options.hq)
+    for folder in filter(None, (options.hq, *options.results, options.lq, options.reference)):
+        say_left_out(find_pictures(folder)[1], folder)
+    references = [] if options.reference is None else list_pictures(options.reference)
+    failures = Failures(len(measured) + len(references))
+    for path in tqdm(references, unit="picture", disable=None):
+        try:
             evaluation.add_reference(read_picture(path).image)
-    total = len(list_pictures(options.results[0] if options.results else options.hq))
-    samples = _samples(options, protocol.multiple, device)
-    for sample in tqdm(samples, total=total, unit="picture", disable=None):
-        evaluation.add(sample)
+        except BIRError as error:
+            failures.add(path, str(error))
+    samples = _samples(options, protocol.multiple, device, failures)
+    for sample in tqdm(samples, total=len(measured), unit="picture", disable=None):
+        try:
+            evaluation.add(sample)
+        except BIRError as error:
+            failures.add(Path(sample.name), str(error))
     rows = evaluation.rows()
+    if not rows:
+        failures.require_none("measured")
     write_line(as_markdown(rows, metrics))
     for path in options.output:
         write_table(path, rows, metrics)
+    failures.require_none("measured")
     return 0
 
 
@@ -179,9 +193,14 @@ def _protocol(options: argparse.Namespace) -> Protocol:
     )
 
 
-def _samples(options: argparse.Namespace, multiple: int, device: torch.device) -> Iterator[Sample]:
+def _samples(
+    options: argparse.Namespace, multiple: int, device: torch.device, failures: Failures
+) -> Iterator[Sample]:
+    def on_failure(path: Path, error: BIRError) -> None:
+        failures.add(path, str(error))
+
     if options.results:
-        return result_samples(options.results, options.hq, multiple=multiple)
+        return result_samples(options.results, options.hq, multiple=multiple, on_failure=on_failure)
     models = {
         str(name): load(name, device, DTYPES[options.dtype])
         for name in options.model or [DEFAULT_MODEL]
@@ -195,7 +214,16 @@ def _samples(options: argparse.Namespace, multiple: int, device: torch.device) -
     originals = list_pictures(options.hq)
     if options.lq is None:
         preset = options.degradation or f"simple_x{scale}"
-        pairs = degraded_pairs(originals, preset, scale=scale, multiple=multiple, seed=options.seed)
+        pairs = degraded_pairs(
+            originals,
+            preset,
+            scale=scale,
+            multiple=multiple,
+            seed=options.seed,
+            on_failure=on_failure,
+        )
     else:
-        pairs = folder_pairs(originals, options.lq, scale=scale, multiple=multiple)
+        pairs = folder_pairs(
+            originals, options.lq, scale=scale, multiple=multiple, on_failure=on_failure
+        )
     return model_samples(pairs, models, device=device, seed=options.seed)

@@ -4,7 +4,7 @@ Pictures are PNG, JPEG, WebP or TIFF of any size, with 8 or 16 bits, grey or col
 ICC profile and EXIF stay. The same seed gives the same picture, whatever else is in the folder."""
 
 import argparse
-import sys
+import os
 from pathlib import Path
 
 from tqdm import tqdm
@@ -14,10 +14,10 @@ from ..errors import BIRError
 from ..methods import METHODS, ONE_NETWORK, add_network_arguments, choose_method
 from ..options import add_device_arguments, option_names, seed, write_line
 from . import restore_local, restore_ray
+from .failures import Failures
 from .restore_jobs import FORMAT_SUFFIXES, Job, plan_jobs
 
 ENGINES = {"local": restore_local, "ray": restore_ray}
-MOST_NAMES = 10
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -67,7 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Restore. A picture of a folder that cannot be read is named on stderr and left out; the
+    """Restore. A picture of a folder that cannot be restored is named on stderr and left out; the
     others are restored, and the exit code is 2."""
     options = choose_method(options)
     _require_options_of_method(options)
@@ -75,35 +75,25 @@ def run(options: argparse.Namespace) -> int:
     jobs = plan_jobs(options)
     if options.resume:
         jobs = _missing(jobs)
-    unreadable: list[str] = []
+    failures = Failures(len(jobs))
     # `disable=None` shows bars on a terminal only.
-    several = len(jobs) > 1
     with tqdm(
-        total=len(jobs), desc="pictures", unit="picture", disable=None if several else True
+        total=len(jobs), desc="pictures", unit="picture", disable=None if len(jobs) > 1 else True
     ) as bar:
         for outcome in ENGINES[options.engine].restore_all(jobs, options) if jobs else ():
             if outcome.is_restored:
                 write_line(outcome.text)
-            elif several:
-                tqdm.write(f"bir: {outcome.text}", file=sys.stderr)
-                unreadable.append(str(outcome.source))
             else:
-                raise BIRError(outcome.text)
+                failures.add(outcome.source, outcome.text)
             bar.update()
-    if unreadable:
-        names = ", ".join(sorted(unreadable)[:MOST_NAMES])
-        more = len(unreadable) - MOST_NAMES
-        raise BIRError(
-            f"Expected {len(jobs)} readable pictures, but {len(unreadable)} could not be restored "
-            f"({names}{f' and {more} more' if more > 0 else ''}; see above); mend or remove them."
-        )
+    failures.require_none("restored")
     return 0
 
 
 def _missing(jobs: list[Job]) -> list[Job]:
     """The jobs that a run before did not finish."""
     remove_leftovers(job.target for job in jobs)
-    missing = [job for job in jobs if not job.target.exists()]
+    missing = [job for job in jobs if not os.path.exists(job.target)]
     write_line(f"{len(jobs) - len(missing)} of {len(jobs)} pictures are restored already")
     return missing
 

@@ -1,62 +1,91 @@
 """Which pictures `bir restore` reads and what it writes, checked before any work is done."""
 
 import argparse
+import os
 import tempfile
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import BIRError
-from ..pictures.files import SIXTEEN_BIT_FORMATS, SUFFIXES, list_pictures, require_free
+from ..pictures.codecs import require_codec
+from ..pictures.files import (
+    SIXTEEN_BIT_FORMATS,
+    SUFFIXES,
+    find_pictures,
+    list_pictures,
+    require_free,
+    require_name,
+)
+from .failures import say_left_out
 
 FORMAT_SUFFIXES = {"png": ".png", "jpg": ".jpg", "webp": ".webp", "tiff": ".tif"}
 
 
 @dataclass(frozen=True)
 class Job:
-    """A picture to restore, and its mask, by their paths."""
+    """A picture to restore, and its mask, by their paths.
+
+    Attributes:
+        refusal: why it cannot be done, "" if nothing speaks against it.
+    """
 
     source: Path
     target: Path
     mask: Path | None
+    refusal: str = ""
 
 
 def plan_jobs(options: argparse.Namespace) -> list[Job]:
-    """All pictures with their output paths; those that are there already too.
+    """All pictures with their output paths; those that are there already too. What is wrong with
+    one of them is its refusal.
 
     Raises:
-        BIRError: no picture or mask, an output of the wrong kind or in a place that cannot be
-            written, one that exists without --overwrite or --resume, or is an input.
+        BIRError: no picture, outputs of the wrong kind or in a place that cannot be written, one
+            that exists without --overwrite or --resume, or is an input.
     """
     source, output = options.input, options.output
-    if source.is_dir():
-        if output.exists() and not output.is_dir():
+    if os.path.isdir(source):
+        if os.path.exists(output) and not os.path.isdir(output):
             raise BIRError(
                 f"Expected a folder for the outputs of {source}, but {output} is a file; "
                 "choose another name."
             )
         pictures = list_pictures(source, recursive=options.recursive)
-        if source.resolve() != output.resolve():
-            inside = output.resolve()
-            pictures = [path for path in pictures if inside not in path.resolve().parents]
+        say_left_out(find_pictures(source, recursive=options.recursive)[1], source)
+        if _real(source) != _real(output):
+            inside = _real(output)
+            pictures = [path for path in pictures if inside not in _real(path).parents]
         targets = [_with_format(output / path.relative_to(source), options) for path in pictures]
     else:
-        if not source.exists():
+        if not os.path.exists(source):
             raise BIRError(
                 f"Expected a picture or a folder at {source}, but found nothing; check the path."
             )
         pictures = [source]
-        if output.is_dir():
+        if os.path.isdir(output):
             targets = [_with_format(output / source.name, options)]
         else:
             targets = [_checked_format(output, options)]
-    _require_writable(output, make=source.is_dir())
-    jobs = [
-        Job(path, target, _mask_path(path, options))
-        for path, target in zip(pictures, targets, strict=True)
-    ]
+    _require_writable(output, make=os.path.isdir(source))
+    for file_format in {SUFFIXES[target.suffix.lower()] for target in targets}:
+        require_codec(file_format, wide=options.bits == 16)
+    jobs = [_job(path, target, options) for path, target in zip(pictures, targets, strict=True)]
     _require_targets(jobs, may_exist=options.overwrite or options.resume)
     return jobs
+
+
+def _real(path: Path) -> Path:
+    """Without links; unlike `Path.resolve` it takes those that lead in circles."""
+    return Path(os.path.realpath(path))
+
+
+def _job(source: Path, target: Path, options: argparse.Namespace) -> Job:
+    try:
+        require_name(target)
+        return Job(source, target, _mask_path(source, options))
+    except BIRError as error:
+        return Job(source, target, None, refusal=str(error))
 
 
 def _with_format(path: Path, options: argparse.Namespace) -> Path:
@@ -86,8 +115,8 @@ def _checked_format(path: Path, options: argparse.Namespace) -> Path:
 
 def _require_writable(output: Path, *, make: bool) -> None:
     """Find out now, not after the work, whether files can be made where they shall go."""
-    folder = output if output.is_dir() else output.parent
-    while make and not folder.exists():
+    folder = output if os.path.isdir(output) else output.parent
+    while make and not os.path.exists(folder) and folder != folder.parent:
         folder = folder.parent
     try:
         tempfile.TemporaryFile(dir=folder).close()
@@ -101,8 +130,8 @@ def _require_writable(output: Path, *, make: bool) -> None:
 def _require_targets(jobs: list[Job], *, may_exist: bool) -> None:
     # By file number: it is the same under another name or spelling of the same file.
     inputs = {_file_number(path) for job in jobs for path in (job.source, job.mask) if path}
-    for target, count in Counter(job.target for job in jobs).items():
-        if target.exists() and _file_number(target) in inputs:
+    for target, count in Counter(job.target for job in jobs if not job.refusal).items():
+        if os.path.exists(target) and _file_number(target) in inputs:
             raise BIRError(
                 f"Expected an output that is not an input, but {target} is both; "
                 "inputs are never replaced: choose another name or folder."
@@ -117,23 +146,34 @@ def _require_targets(jobs: list[Job], *, may_exist: bool) -> None:
 
 def _file_number(path: Path) -> tuple[int, int] | None:
     """Device and number; None if there is no file, which is reported when it is read."""
-    if not path.exists():
+    try:
+        status = path.stat()
+    except (OSError, ValueError):
         return None
-    status = path.stat()
     return status.st_dev, status.st_ino
 
 
 def _mask_path(picture: Path, options: argparse.Namespace) -> Path | None:
     mask: Path | None = options.mask
-    if mask is None or not mask.is_dir():
+    if mask is None or not os.path.isdir(mask):
         return mask
-    root = options.input if options.input.is_dir() else options.input.parent
-    wanted = mask / picture.relative_to(root).with_suffix("")
-    found = [wanted.with_suffix(suffix) for suffix in SUFFIXES]
-    found = [path for path in found if path.is_file()]
+    root = options.input if os.path.isdir(options.input) else options.input.parent
+    folder = mask / picture.relative_to(root).parent
+    same_name = folder / picture.name
+    if os.path.isfile(same_name):
+        return same_name
+    names = [picture.stem + end for suffix in SUFFIXES for end in (suffix, suffix.upper())]
+    found = {_file_number(folder / name): folder / name for name in names}
+    found.pop(None, None)
     if not found:
         raise BIRError(
             f"Expected a mask for {picture} in the folder {mask}, but none is named "
-            f"{wanted.name}.png or alike; add it."
+            f"{picture.stem}.png or alike; add it."
         )
-    return found[0]
+    first, *others = found.values()
+    if others:
+        raise BIRError(
+            f"Expected one mask for {picture}, but {first} and {others[0].name} came; name one of "
+            "them like the picture or remove it."
+        )
+    return first

@@ -1,6 +1,7 @@
 """One picture of `bir restore`, from file to file. All engines restore through this."""
 
 import argparse
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,15 +11,15 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from ..console import one_line, printable
 from ..errors import BIRError
-from ..images import resize
+from ..images import extend_opaque, resize
 from ..memory import is_out_of_memory
 from ..methods import METHODS, Report, RestoreImage
 from ..options import choose_device
-from ..pictures.files import Picture, read_picture, require_format, write_picture
+from ..pictures.files import Picture, read_picture, require_format, require_free, write_picture
+from .failures import losses, no_room
 from .restore_jobs import Job
-
-MASK_THRESHOLD = 0.5
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Outcome:
     Attributes:
         source: the picture's path.
         text: a line for the user.
-        is_restored: False if the picture could not be read; `text` says why.
+        is_restored: False if the picture could not be restored; `text` says why.
     """
 
     source: Path
@@ -41,26 +42,35 @@ def prepare(options: argparse.Namespace) -> Callable[[Job, bool], Outcome]:
 
     Returns:
         A function that restores the picture of a job; its second argument allows to replace an
-        output that exists. It raises BIRError where going on has no sense: no memory, no space.
+        output that exists. Everything about one picture is its outcome. It raises BIRError where
+        going on has no sense: no space.
 
     Raises:
         BIRError: a device, model or setting that does not exist or does not fit.
     """
     device = choose_device(options.device)
-    restore_image = METHODS[options.method].prepare(options, device)
+    restore_image, scale = METHODS[options.method].prepare(options, device)
 
     def restore_job(job: Job, overwrite: bool) -> Outcome:
         try:
+            if job.refusal:
+                raise BIRError(job.refusal)
+            # What can be known before the work is said before it.
             picture = _read(job.source, options.bits)
-            require_format(job.target, picture)
+            require_format(job.target, picture, scale)
+            require_free(job.target, overwrite=overwrite)
             mask = None if job.mask is None else _read_mask(job.mask, picture, job.source)
+            restored = _restore(picture, mask, restore_image, device, job.source.name)
+            _make_folder(job.target.parent)
+            left_out = write_picture(
+                job.target, restored, overwrite=overwrite, quality=options.quality
+            )
         except BIRError as error:
-            return Outcome(job.source, str(error), is_restored=False)
-        restored = _restore(picture, mask, restore_image, device, job.source.name)
-        job.target.parent.mkdir(parents=True, exist_ok=True)
-        write_picture(job.target, restored, overwrite=overwrite, quality=options.quality)
-        text = f"{job.target}  {_size(picture)} -> {_size(restored)}"
-        return Outcome(job.source, text, is_restored=True)
+            if no_room(error):
+                raise
+            return Outcome(job.source, one_line(str(error)), is_restored=False)
+        text = f"{job.target}  {_size(picture)} -> {_size(restored)}{losses(left_out)}"
+        return Outcome(job.source, one_line(text), is_restored=True)
 
     return restore_job
 
@@ -83,14 +93,28 @@ def _read(path: Path, bits: int | None) -> Picture:
 
 
 def _read_mask(path: Path, picture: Picture, source: Path) -> Tensor:
-    mask = read_picture(path).image.mean(1, keepdim=True)
+    """(1, 1, H, W) in [0, 1]; what is transparent is outside the hole."""
+    read = read_picture(path)
+    mask = read.image.mean(1, keepdim=True)
+    if read.alpha is not None:
+        mask = mask * read.alpha
     if mask.shape[-2:] != picture.image.shape[-2:]:
         height, width = mask.shape[-2:]
         raise BIRError(
             f"Expected a mask of {_size(picture)} pixels for {source}, but {path} has "
             f"{width}x{height}; make it of the same size."
         )
-    return (mask >= MASK_THRESHOLD).float()
+    return mask
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BIRError(
+            f"Expected a folder for the output at {folder}, but it cannot be made "
+            f"({error.strerror or error}); choose another one."
+        ) from error
 
 
 def _restore(
@@ -100,21 +124,29 @@ def _restore(
     device: torch.device,
     name: str,
 ) -> Picture:
-    with tqdm(desc=name, unit="step", leave=False, disable=None) as bar:
+    with tqdm(desc=_bar_title(name), unit="step", leave=False, disable=None) as bar:
         try:
-            image = restore_image(picture.image.to(device), mask, _report(bar))
+            image = extend_opaque(picture.image, picture.alpha)
+            image = restore_image(image.to(device), mask, _report(bar))
         except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
+            if is_out_of_memory(error):
+                raise BIRError(
+                    f"Expected enough memory on {device} for {name}, but it ran out; "
+                    "give a smaller --strip or --tile, or --device cpu."
+                ) from error
             raise BIRError(
-                f"Expected enough memory on {device} for {name}, but it ran out; "
-                "give a smaller --strip or --tile, or --device cpu."
+                f"Expected the networks to restore {name} on {device}, but they failed "
+                f"({error}); try another --device, and report this."
             ) from error
     image = image.cpu()
     alpha = picture.alpha
     if alpha is not None:
         alpha = resize(alpha, image.shape[-2], image.shape[-1]).clamp(0, 1)
     return replace(picture, image=image, alpha=alpha)
+
+
+def _bar_title(name: str) -> str:
+    return printable(one_line(name), sys.stderr)
 
 
 def _size(picture: Picture) -> str:

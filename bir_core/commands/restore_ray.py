@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 
 from ..atomic_files import remove_leftovers
+from ..console import one_line
 from ..errors import BIRError
 from ..options import positive
 from . import restore_one
@@ -91,10 +92,10 @@ def restore_all(jobs: list[Job], options: argparse.Namespace) -> Iterator[Outcom
                         f"{MOST_ATTEMPTS} workers each their life, most likely for want of "
                         "memory; give fewer --workers or smaller tiles, and --resume."
                     )
+                source = Path(os.fsdecode(row["source"]))
                 if row["attempt"] > 1:
-                    logger.warning("a worker died at %s", row["source"])
-                restored = row["kind"] == "restored"
-                yield Outcome(Path(row["source"]), row["text"], is_restored=restored)
+                    logger.warning("a worker died at %s", one_line(_plain(str(source))))
+                yield Outcome(source, row["text"], is_restored=row["kind"] == "restored")
     finally:
         remove_leftovers(job.target for job in jobs)
 
@@ -174,9 +175,11 @@ def _dataset(jobs: list[Job], options: argparse.Namespace) -> "Dataset":
     rows = [
         {
             "index": index,
-            "source": str(job.source),
-            "target": str(job.target),
-            "mask": "" if job.mask is None else str(job.mask),
+            # Bytes, since a name need not be text that Arrow takes.
+            "source": os.fsencode(job.source),
+            "target": os.fsencode(job.target),
+            "mask": b"" if job.mask is None else os.fsencode(job.mask),
+            "refusal": _plain(job.refusal),
         }
         for index, job in enumerate(jobs)
     ]
@@ -195,6 +198,11 @@ def _dataset(jobs: list[Job], options: argparse.Namespace) -> "Dataset":
         num_cpus=cpus,
         num_gpus=gpus,
     )
+
+
+def _plain(text: str) -> str:
+    """A text that Arrow takes: what is no UTF-8 in names is spelt out."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _gpus_per_worker(options: argparse.Namespace, nodes: list[dict[str, float]]) -> float:
@@ -278,10 +286,10 @@ class Worker:
         """Restore one picture.
 
         Args:
-            row: `index`, `source`, `target` and `mask` ("" if none) of the job.
+            row: `index`, `source`, `target`, `mask` (empty if none) and `refusal` of the job.
 
         Returns:
-            `source`, `attempt`, `text` (a line for the user) and `kind`: `restored`, `unreadable`,
+            `source`, `attempt`, `text` (a line for the user) and `kind`: `restored`, `failed`,
             `deadly` (workers died at it, so it was not tried again) or `stop` (no other picture
             would do either).
         """
@@ -292,22 +300,24 @@ class Worker:
             kind, text = self._restore(row, attempt)
         except BIRError as error:
             kind, text = "stop", str(error)
-        return {"source": row["source"], "attempt": attempt, "kind": kind, "text": text}
+        return {"source": row["source"], "attempt": attempt, "kind": kind, "text": _plain(text)}
 
     def _restore(self, row: dict[str, Any], attempt: int) -> tuple[str, str]:
         self._prepare()
-        source, target = Path(row["source"]), Path(row["target"])
+        source, target, mask = (
+            Path(os.fsdecode(row[name])) for name in ("source", "target", "mask")
+        )
         again = attempt > 1 or self.options.resume
-        if again and not self.options.overwrite and target.exists():
+        if again and not self.options.overwrite and os.path.exists(target):
             return "restored", f"{target}  finished by a worker that died"
         if attempt > MOST_ATTEMPTS:
             return "deadly", (
                 f"Expected to restore {source}, but {MOST_ATTEMPTS} workers died at it, most "
                 "likely for want of memory; leave it out or give smaller tiles."
             )
-        job = Job(source, target, Path(row["mask"]) if row["mask"] else None)
+        job = Job(source, target, mask if row["mask"] else None, row["refusal"])
         outcome = self.prepared(job, again or self.options.overwrite)
-        return ("restored" if outcome.is_restored else "unreadable"), outcome.text
+        return ("restored" if outcome.is_restored else "failed"), outcome.text
 
     def _prepare(self) -> None:
         """Load the model before the first picture. Not when the worker starts: Ray would go on

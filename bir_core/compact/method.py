@@ -16,12 +16,12 @@ from .restore import restore_compact
 
 def prepare(
     options: argparse.Namespace, device: torch.device
-) -> Callable[[Tensor, Tensor | None, Callable[[str, int, int], None]], Tensor]:
+) -> tuple[Callable[[Tensor, Tensor | None, Callable[[str, int, int], None]], Tensor], int]:
     """Load the model that the options name.
 
     Returns:
         A function from a picture (1, 3, H, W) in [0, 1], a mask, which it has no use for, and a
-        progress callback to the result.
+        progress callback to the result, and the model's scale.
 
     Raises:
         BIRError: a file that is missing, unreadable or of another kind.
@@ -38,7 +38,7 @@ def prepare(
             callback=lambda done, total: report("", done, total),
         )
 
-    return restore_image
+    return restore_image, model.config.scale
 
 
 def _load(options: argparse.Namespace, device: torch.device) -> CompactRestorer:

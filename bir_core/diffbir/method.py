@@ -165,12 +165,12 @@ def _assignment(text: str) -> tuple[str, float]:
 
 def prepare(
     options: argparse.Namespace, device: torch.device
-) -> Callable[[Tensor, Tensor | None, Callback], Tensor]:
+) -> tuple[Callable[[Tensor, Tensor | None, Callback], Tensor], float]:
     """Load everything that the options name.
 
     Returns:
         A function from a picture (1, 3, H, W) in [0, 1], None in the place of a mask, and a
-        progress callback to the result.
+        progress callback to the result, and output by input side.
 
     Raises:
         BIRError: a file that is missing, unreadable or of another kind, or impossible settings.
@@ -216,17 +216,19 @@ def prepare(
     else:
         restorer = face_options.photo_restorer(pipeline, faces)
 
+    upscale_by = 4.0 if options.upscale is None else options.upscale
+
     def restore(image: Tensor, mask: Tensor | None, callback: Callback) -> Tensor:
         return restorer(
             image,
             *prompts,
-            upscale_by=4.0 if options.upscale is None else options.upscale,
+            upscale_by=upscale_by,
             settings=settings,
             seed=options.seed,
             callback=callback,
         )
 
-    return restore
+    return restore, upscale_by
 
 
 def _given(options: argparse.Namespace, names: Iterable[str]) -> dict[str, Any]:

@@ -24,19 +24,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--mask",
         metavar="FILE|FOLDER",
         type=Path,
-        help="for inpainting: a mask for all pictures, white in the hole, or a folder of masks "
-        "named like the pictures",
+        help="for inpainting: a mask for all pictures, white in the hole (from middle grey on), "
+        "black or transparent elsewhere, or a folder of masks named like the pictures",
     )
 
 
 def prepare(
     options: argparse.Namespace, device: torch.device
-) -> Callable[[Tensor, Tensor | None, Callable[[str, int, int], None]], Tensor]:
+) -> tuple[Callable[[Tensor, Tensor | None, Callable[[str, int, int], None]], Tensor], int]:
     """Load the model that the options name.
 
     Returns:
-        A function from a picture (1, 3, H, W) in [0, 1], a mask (1, 1, H, W) of 0 and 1 or None,
-        and a progress callback to the result.
+        A function from a picture (1, 3, H, W) in [0, 1], a mask (1, 1, H, W) in [0, 1] or None,
+        and a progress callback to the result; and the model's scale.
 
     Raises:
         BIRError: a file that is missing, unreadable or of another kind, or a mask that is missing
@@ -44,6 +44,7 @@ def prepare(
     """
     name = options.model
     model = load_model(name, device=device, dtype=DTYPES[options.dtype], architecture="diffir_s2")
+    assert isinstance(model, DiffIRStage2)  # the architecture that was asked for
     _require_mask_if_needed(cast(ModelInfo, model.info), name, options.mask)
 
     def restore_image(
@@ -58,7 +59,7 @@ def prepare(
             callback=lambda done, total: report("", done, total),
         )
 
-    return restore_image
+    return restore_image, model.config.scale
 
 
 def _require_mask_if_needed(info: ModelInfo, name: str, mask: Path | None) -> None:

@@ -20,6 +20,9 @@ Callback = Callable[[int, int], None]
 
 logger = logging.getLogger(__name__)
 
+# Of a mask in [0, 1], a soft one or one that was JPEG, everywhere.
+HOLE_FROM = 0.5
+
 
 def restore(
     image: Tensor,
@@ -39,7 +42,7 @@ def restore(
     Args:
         image: (B, 3, H, W) in [0, 1], any H and W from 1 on.
         model: a DiffIRStage2, as from `load_model`.
-        mask: for inpainting, (B, 1, H, W) or (1, 1, H, W); what is above 0 is the hole. What is
+        mask: for inpainting, (B, 1, H, W) or (1, 1, H, W); what is 0.5 or more is the hole. What is
             outside of it is returned unchanged.
         seed: image i draws its noise from a CPU generator seeded `seed + i`.
         noise: Z_T, (B, 256) standard normal, instead of the seed.
@@ -98,8 +101,7 @@ def _hole(mask: Tensor | None, image: Tensor, config: DiffIRConfig) -> Tensor | 
         return None
     if mask is None:
         raise BIRError(
-            "A DiffIR for inpainting expects a mask, but none came; give one that is above 0 in "
-            "the hole."
+            "A DiffIR for inpainting expects a mask, but none came; give one that is 1 in the hole."
         )
     batch, _, height, width = image.shape
     if mask.shape not in ((batch, 1, height, width), (1, 1, height, width)):
@@ -108,7 +110,7 @@ def _hole(mask: Tensor | None, image: Tensor, config: DiffIRConfig) -> Tensor | 
             f"{tuple(mask.shape)} came; resize it to the image."
         )
     require_finite(mask, "The mask")
-    return (mask.to(image.device) > 0).float().expand(batch, -1, -1, -1)
+    return (mask.to(image.device) >= HOLE_FROM).float().expand(batch, -1, -1, -1)
 
 
 def _stream(

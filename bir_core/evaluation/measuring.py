@@ -73,6 +73,8 @@ class Evaluation:
         Raises:
             BIRError: too small for a metric, or it gives no number.
         """
+        rows: list[Row] = []
+        features: dict[tuple[str, str], Tensor] = {}
         for model, image in sample.restored.items():
             restored = (image.clamp(0, 1) * 255).round().cpu() / 255
             values: dict[str, float | None] = {}
@@ -80,11 +82,15 @@ class Evaluation:
                 _require_side(metric, restored, sample.name)
                 result = measure(restored, sample.hq)
                 if metric.compares == "others":
-                    self._features.setdefault((metric.name, model), []).append(result)
+                    features[metric.name, model] = result
                     values[metric.name] = None
                 else:
                     values[metric.name] = _number(metric, float(result), sample.name)
-            self._rows.append(Row(model, sample.name, values))
+            rows.append(Row(model, sample.name, values))
+        # Only now, so that a picture counts for all models or for none.
+        self._rows += rows
+        for key, result in features.items():
+            self._features.setdefault(key, []).append(result)
         if not self._has_reference and sample.hq is not None:
             self.add_reference(sample.hq)
 

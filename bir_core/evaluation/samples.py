@@ -1,6 +1,6 @@
 """Where pictures to measure come from: a model run on pairs, or folders of results."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,9 @@ from ..methods import METHODS, RestoreSeeded
 from ..pictures.files import list_pictures, read_picture
 from ..seeds import image_generator, image_seed
 from .measuring import Sample
+
+# Told of a picture that cannot be used, and why; the others go on.
+OnFailure = Callable[[Path, BIRError], None]
 
 
 @dataclass(frozen=True)
@@ -65,41 +68,65 @@ class Pair:
 
 
 def degraded_pairs(
-    originals: Sequence[Path], preset: str, *, scale: int, multiple: int, seed: int
+    originals: Sequence[Path],
+    preset: str,
+    *,
+    scale: int,
+    multiple: int,
+    seed: int,
+    on_failure: OnFailure,
 ) -> Iterator[Pair]:
     """Degrade originals, cut to multiples of `multiple`; picture i is drawn with seed + i.
 
     Raises:
-        BIRError: an unknown preset, or as `read_picture`.
+        BIRError: an unknown preset.
     """
     parameters = get_preset(preset)
     for index, path in enumerate(originals):
         generator = image_generator(seed, index)
-        hq = _cut(read_picture(path).image, multiple)
-        degraded = degrade(hq, parameters, generator=generator, scale=scale)
+        try:
+            hq = _cut(read_picture(path).image, multiple)
+            degraded = degrade(hq, parameters, generator=generator, scale=scale)
+        except BIRError as error:
+            on_failure(path, error)
+            continue
         yield Pair(path.name, degraded.lq, degraded.hq)
 
 
 def folder_pairs(
-    originals: Sequence[Path], lq_folder: Path, *, scale: int, multiple: int
+    originals: Sequence[Path],
+    lq_folder: Path,
+    *,
+    scale: int,
+    multiple: int,
+    on_failure: OnFailure,
 ) -> Iterator[Pair]:
     """Find low-quality pictures named like the originals, which are cut to multiples of `multiple`.
+    A picture fails if it has no partner, or one of a size that does not fit.
 
     Raises:
-        BIRError: a picture without its partner, or sizes that do not fit.
+        BIRError: no low-quality pictures, or two of one name.
     """
     low = _by_stem(lq_folder)
     for path in originals:
-        lq_path = _partner(path, low, lq_folder)
-        lq = read_picture(lq_path).image
-        hq = _cut(read_picture(path).image, multiple)
-        height, width = lq.shape[-2] * scale, lq.shape[-1] * scale
-        if tuple(hq.shape[-2:]) != (height, width):
-            raise BIRError(
-                f"Expected {path} to be {width}x{height}, {scale} times {lq_path.name}, but it is "
-                f"{_size(hq)}; choose a model of another scale or cut it by --multiple."
-            )
+        try:
+            lq, hq = _read_pair(path, _partner(path, low, lq_folder), scale, multiple)
+        except BIRError as error:
+            on_failure(path, error)
+            continue
         yield Pair(path.name, lq, hq)
+
+
+def _read_pair(path: Path, lq_path: Path, scale: int, multiple: int) -> tuple[Tensor, Tensor]:
+    lq = read_picture(lq_path).image
+    hq = _cut(read_picture(path).image, multiple)
+    height, width = lq.shape[-2] * scale, lq.shape[-1] * scale
+    if tuple(hq.shape[-2:]) != (height, width):
+        raise BIRError(
+            f"Expected {path} to be {width}x{height}, {scale} times {lq_path.name}, but it is "
+            f"{_size(hq)}; choose a model of another scale or cut it by --multiple."
+        )
+    return lq, hq
 
 
 def model_samples(
@@ -118,13 +145,14 @@ def model_samples(
 
 
 def result_samples(
-    folders: Sequence[Path], hq_folder: Path | None, *, multiple: int
+    folders: Sequence[Path], hq_folder: Path | None, *, multiple: int, on_failure: OnFailure
 ) -> Iterator[Sample]:
     """Read results, from one or more folders, and the originals of the same names, cut to multiples
-    of `multiple`. All folders hold the same pictures.
+    of `multiple`. All folders hold the same pictures. A picture fails if one of them cannot be read
+    or is of another size.
 
     Raises:
-        BIRError: a picture without its partner in another folder, or of another size.
+        BIRError: a picture without its partner in another folder.
     """
     results = {folder: _by_stem(folder) for folder in folders}
     every = {**results, **({} if hq_folder is None else {hq_folder: _by_stem(hq_folder)})}
@@ -132,20 +160,31 @@ def result_samples(
         for folder, others in every.items():
             for path in pictures.values():
                 _partner(path, others, folder)
-    for stem in next(iter(results.values())):
-        hq = None
-        if hq_folder is not None:
-            hq = _cut(read_picture(every[hq_folder][stem]).image, multiple)
-        restored = {}
-        for folder, pictures in results.items():
-            image = read_picture(pictures[stem]).image
-            if hq is not None and image.shape != hq.shape:
-                raise BIRError(
-                    f"Expected {pictures[stem]} to be {_size(hq)} as its original, but it is "
-                    f"{_size(image)}; cut the original by --multiple or restore at its size."
-                )
-            restored[str(folder)] = image
-        yield Sample(next(iter(results.values()))[stem].name, restored, hq)
+    for stem, path in next(iter(results.values())).items():
+        original = None if hq_folder is None else every[hq_folder][stem]
+        own = {str(folder): pictures[stem] for folder, pictures in results.items()}
+        try:
+            sample = _read_results(path.name, own, original, multiple)
+        except BIRError as error:
+            on_failure(path, error)
+            continue
+        yield sample
+
+
+def _read_results(
+    name: str, results: dict[str, Path], original: Path | None, multiple: int
+) -> Sample:
+    hq = None if original is None else _cut(read_picture(original).image, multiple)
+    restored = {}
+    for folder, path in results.items():
+        image = read_picture(path).image
+        if hq is not None and image.shape != hq.shape:
+            raise BIRError(
+                f"Expected {path} to be {_size(hq)} as its original, but it is "
+                f"{_size(image)}; cut the original by --multiple or restore at its size."
+            )
+        restored[folder] = image
+    return Sample(name, restored, hq)
 
 
 def _by_stem(folder: Path) -> dict[str, Path]:

@@ -2,47 +2,44 @@
 
 Pillow does the 8-bit formats. It has no colour image of more than 8 bits per channel, so 16-bit PNG
 and all of TIFF go through libvips (pyvips, an extra: one light wheel for all systems), which also
-keeps their ICC profiles. libvips runs threads, which do not survive a fork, so it is not used where
-Pillow will do, and never imported before it is needed.
+keeps their ICC profiles.
 """
 
-import functools
 import io
-import os
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageCms, UnidentifiedImageError
 
 from ..errors import BIRError
+from .containers import (
+    PNG_START,
+    png_exif,
+    png_resolution,
+    png_text,
+    png_with,
+    png_xmp,
+    without_side_data,
+)
+from .libvips import decode_libvips, encode_libvips, load_libvips
+from .samples import Format, Samples, Undecodable, matching_icc, require_single, undecodable
+from .side_data import (
+    ORIENTATION,
+    OTHER_PROFILE,
+    TEXT_KEYS,
+    UPRIGHT,
+    Extras,
+    clean_exif,
+    extras_of,
+)
+from .tiff import TIFF_STARTS, decode_tiff, finished_tiff
 
-Format = Literal["png", "jpg", "webp", "tiff"]
 PILLOW_FORMATS = ("PNG", "JPEG", "WEBP")
-TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-PNG_START = b"\x89PNG\r\n\x1a\n"
-ORIENTATION = 0x0112
-EXIF_IFD = 0x8769
-PIXEL_SIZES = (0xA002, 0xA003)
-
-
-@dataclass(frozen=True)
-class Samples:
-    """What a file holds, upright.
-
-    Attributes:
-        values: (H, W, C), uint8, uint16, or floating point in [0, 1]; C is 1 grey, 2 grey and
-            alpha, 3 RGB, 4 RGB and alpha.
-        icc: ICC profile of the colours.
-        exif: EXIF block without orientation and pixel sizes, which would no longer be true.
-    """
-
-    values: NDArray[Any]
-    icc: bytes | None
-    exif: bytes | None
+# Of a segment of JPEG, less its length and the names of EXIF and XMP.
+MOST_JPEG_EXIF, MOST_JPEG_XMP, MOST_JPEG_COMMENT = 65533, 65504, 65533
 
 
 def decode(path: Path, content: bytes | None = None) -> Samples:
@@ -53,97 +50,183 @@ def decode(path: Path, content: bytes | None = None) -> Samples:
         content: the file's bytes; None reads them from `path`.
 
     Raises:
-        BIRError: it cannot be decoded, is cut off, or holds several pictures.
+        BIRError: it cannot be decoded, is cut off, or holds several pictures; no memory for it.
+        OSError: the file system refuses it.
     """
-    with open(path, "rb") if content is None else io.BytesIO(content) as file:
+    with _opened(path, content) as file:
         start = file.read(25)
+    is_tiff = start.startswith(TIFF_STARTS)
     sixteen_bit_png = start.startswith(PNG_START) and start[24:25] == b"\x10"
-    if sixteen_bit_png or start.startswith(TIFF_STARTS):
-        return _decode_libvips(path, content)
-    return _decode_pillow(path, content)
+    reader = decode_tiff if is_tiff else _decode_wide_png if sixteen_bit_png else _decode_pillow
+    try:
+        return reader(path, content)
+    except Undecodable as error:
+        # Perhaps only what stands beside the samples is damaged.
+        bare = None if is_tiff else without_side_data(_whole(path, content))
+        if bare is None:
+            raise
+        try:
+            samples = reader(path, bare)
+        except BIRError:
+            raise error from error.__cause__
+        left_out = (*samples.extras.left_out, "side data that cannot be read")
+        return replace(samples, extras=replace(samples.extras, left_out=left_out))
 
 
-def encode(path: Path, samples: Samples, file_format: Format, quality: int) -> None:
+def require_codec(file_format: Format, *, wide: bool) -> None:
+    """Raise BIRError if what writes a format, of 16 bits if `wide`, is not installed."""
+    if file_format == "tiff" or (wide and file_format == "png"):
+        load_libvips()
+
+
+def encode(path: Path, samples: Samples, file_format: Format, quality: int) -> tuple[str, ...]:
     """Write uint8 or uint16 samples to a file; uint16 to PNG and TIFF only.
 
     Args:
         quality: 1 to 100, for JPEG and WebP.
 
+    Returns:
+        What of the side data this format cannot keep, in words.
+
     Raises:
         OSError: the file system or the encoder refuses.
     """
-    grey = samples.values.shape[-1] < 3
-    samples = replace(samples, icc=_matching_icc(samples.icc, grey))
-    if file_format == "tiff" or samples.values.dtype == np.uint16:
-        _encode_libvips(path, samples, file_format)
+    samples, left_out = _fitting(samples, file_format)
+    if file_format == "tiff":
+        data = finished_tiff(encode_libvips(samples, "tiff"), samples)
+    elif samples.values.dtype == np.uint16:
+        data = encode_libvips(samples, file_format)
     else:
-        _encode_pillow(path, samples, file_format, quality)
+        data = _encode_pillow(samples, file_format, quality)
+    if file_format == "png":
+        data = _finished_png(data, samples)
+    path.write_bytes(data)
+    return left_out
 
 
-def _undecodable(path: Path, reason: object) -> BIRError:
-    return BIRError(
-        f"Expected a whole PNG, JPEG, WebP or TIFF picture in {path}, but it cannot be decoded "
-        f"({str(reason).strip().splitlines()[0] if str(reason).strip() else 'unknown content'}); "
-        "check or convert the file."
-    )
+def _opened(path: Path, content: bytes | None) -> BinaryIO:
+    return open(path, "rb") if content is None else io.BytesIO(content)  # noqa: SIM115
 
 
-def _require_single(path: Path, count: int) -> None:
-    if count > 1:
-        raise BIRError(
-            f"Expected one picture in {path}, but it holds {count} frames or pages; "
-            "split it into single pictures first."
-        )
+def _whole(path: Path, content: bytes | None) -> bytes:
+    return path.read_bytes() if content is None else content
 
 
-def _clean_exif(exif: Image.Exif) -> bytes | None:
-    """The block to write again, or None if nothing is left."""
-    exif.pop(ORIENTATION, None)
-    details = exif.get_ifd(EXIF_IFD)
-    for tag in PIXEL_SIZES:
-        details.pop(tag, None)
-    return exif.tobytes() if dict(exif) else None
+def _fitting(samples: Samples, file_format: Format) -> tuple[Samples, tuple[str, ...]]:
+    """The samples with the side data that a format can keep, and what it cannot."""
+    left_out = list(samples.extras.left_out)
+    icc = matching_icc(samples.icc, samples.values.shape[-1] < 3)
+    if samples.icc and icc is None:
+        left_out.append("the colour profile")
+    exif, xmp, texts = samples.exif, samples.extras.xmp, samples.extras.texts
+    resolution = samples.extras.resolution
+    if file_format == "jpg":
+        if exif and len(exif) > MOST_JPEG_EXIF:
+            exif = None
+            left_out.append("EXIF data too long for JPEG")
+        if xmp and len(xmp) > MOST_JPEG_XMP:
+            xmp = None
+            left_out.append("XMP data too long for JPEG")
+    elif file_format == "webp" and resolution:
+        resolution = None
+        left_out.append("the resolution")
+    if file_format != "png":
+        comments = [
+            text
+            for key, text in texts
+            if key == "Comment" and len(text.encode("utf-8", "replace")) < MOST_JPEG_COMMENT
+        ]
+        kept = comments[:1] if file_format == "jpg" else []
+        if len(texts) > len(kept):
+            left_out.append("texts" if len(texts) - len(kept) > 1 else "a text")
+        texts = tuple(("Comment", text) for text in kept)
+    extras = Extras(xmp, resolution, texts)
+    return replace(samples, icc=icc, exif=exif, extras=extras), tuple(dict.fromkeys(left_out))
 
 
-def _matching_icc(icc: bytes | None, grey: bool) -> bytes | None:
-    """The profile if it is for this kind of picture; encoders refuse any other."""
-    return icc if icc and icc[16:20] == (b"GRAY" if grey else b"RGB ") else None
+def _decode_wide_png(path: Path, content: bytes | None) -> Samples:
+    samples = decode_libvips(path, content, strict=False)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with _opened(path, content) as file, Image.open(file, formats=("PNG",)) as image:
+                _note_texts(image)
+                extras = extras_of(image, _whole(path, content))
+    except Exception:  # of side data, whose samples are read already
+        extras = Extras(left_out=("side data that cannot be read",))
+    icc = matching_icc(samples.icc, samples.values.shape[-1] < 3)
+    unfit = (OTHER_PROFILE,) if samples.icc and icc is None else ()
+    left_out = (*samples.extras.left_out, *unfit, *extras.left_out)
+    return replace(samples, icc=icc, extras=replace(extras, left_out=left_out))
 
 
 def _decode_pillow(path: Path, content: bytes | None) -> Samples:
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _opened(path, content) as file:
             # Pillow warns at half the size where it refuses; such pictures are fine here.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            file = path if content is None else io.BytesIO(content)
-            image: Image.Image = Image.open(file, formats=PILLOW_FORMATS)
-        with image:
-            if image.format != "MPO":  # a photograph with previews, of which it is the first
-                _require_single(path, getattr(image, "n_frames", 1))
-            image.load()
-            upright = ImageOps.exif_transpose(image)
-            return _samples_from_pillow(upright)
+            # Its others are about side data, of which something is said here.
+            warnings.simplefilter("ignore")
+            with Image.open(file, formats=PILLOW_FORMATS) as image:
+                if image.format != "MPO":  # a photograph with previews, of which it is the first
+                    require_single(path, getattr(image, "n_frames", 1))
+                image.load()
+                return _samples_from_pillow(image, _whole(path, content))
+    except BIRError:
+        raise
     except UnidentifiedImageError as error:
-        raise _undecodable(path, "it is of no known format") from error
+        raise undecodable(path, "it is of no known format") from error
     except Image.DecompressionBombError as error:
         raise BIRError(
             f"Expected a picture of at most {2 * (Image.MAX_IMAGE_PIXELS or 0)} pixels in {path}, "
             "but it is larger; cut it into parts first."
         ) from error
-    except (OSError, SyntaxError, ValueError, EOFError, ImageCms.PyCMSError) as error:
-        raise _undecodable(path, error) from error
+    except MemoryError as error:
+        raise BIRError(
+            f"Expected enough memory to read {path}, but it ran out; cut the picture into parts."
+        ) from error
+    except Exception as error:  # whatever a decoder raises on damaged files
+        raise undecodable(path, error) from error
 
 
-def _samples_from_pillow(image: Image.Image) -> Samples:
+def _note_texts(image: Image.Image) -> None:
+    """Note in `info` which of its entries are texts of a PNG file."""
+    image.info[TEXT_KEYS] = set(getattr(image, "text", ()))
+
+
+def _samples_from_pillow(image: Image.Image, content: bytes) -> Samples:
+    _note_texts(image)
+    extras = extras_of(image, content)
+    left_out = list(extras.left_out)
+    try:
+        exif_of_file = image.getexif()
+        orientation = exif_of_file.get(ORIENTATION)
+        unread = bool(image.info.get("exif")) and not dict(exif_of_file)
+        exif, whole = (None, False) if unread else clean_exif(exif_of_file)
+    except Exception:  # of side data
+        exif, whole, orientation = None, False, None
+    if not whole:
+        left_out.append("EXIF data that cannot be read")
+    if orientation in UPRIGHT:
+        image = image.transpose(UPRIGHT[orientation])
     icc = image.info.get("icc_profile")
-    exif = _clean_exif(image.getexif())
     if image.mode == "CMYK":
-        image, icc = _rgb_from_cmyk(image, icc)
+        try:
+            image, icc = _rgb_from_cmyk(image, icc)
+        except (ImageCms.PyCMSError, OSError, ValueError):
+            image, icc = _rgb_from_cmyk(image, None)
+            left_out.append("a colour profile that cannot be read")
     alpha = image.has_transparency_data
     grey = image.mode in ("1", "L", "LA", "La")
+    if icc and matching_icc(icc, grey) is None:
+        left_out.append(OTHER_PROFILE)
     image = image.convert(("LA" if alpha else "L") if grey else ("RGBA" if alpha else "RGB"))
     values = np.array(image)
-    return Samples(values.reshape(*values.shape[:2], -1), _matching_icc(icc, grey), exif)
+    return Samples(
+        values.reshape(*values.shape[:2], -1),
+        matching_icc(icc, grey),
+        exif,
+        replace(extras, left_out=tuple(left_out)),
+    )
 
 
 def _rgb_from_cmyk(image: Image.Image, icc: bytes | None) -> tuple[Image.Image, bytes | None]:
@@ -157,15 +240,21 @@ def _rgb_from_cmyk(image: Image.Image, icc: bytes | None) -> tuple[Image.Image, 
     return converted, srgb.tobytes()
 
 
-def _encode_pillow(path: Path, samples: Samples, file_format: Format, quality: int) -> None:
+def _encode_pillow(samples: Samples, file_format: Format, quality: int) -> bytes:
     values = samples.values[..., 0] if samples.values.shape[-1] == 1 else samples.values
     options: dict[str, Any] = {}
     if samples.icc:
         options["icc_profile"] = samples.icc
     if samples.exif:
         options["exif"] = samples.exif
+    if samples.extras.xmp and file_format != "png":
+        options["xmp"] = samples.extras.xmp
     if file_format == "jpg":
         options |= {"quality": quality, "subsampling": 0, "optimize": True}
+        if samples.extras.resolution:
+            options["dpi"] = samples.extras.resolution
+        for _, comment in samples.extras.texts:
+            options["comment"] = comment.encode("utf-8", "replace")
     elif file_format == "webp":
         options |= {"quality": quality, "method": 4, "exact": True}
     name = {"png": "PNG", "jpg": "JPEG", "webp": "WEBP"}[file_format]
@@ -175,102 +264,16 @@ def _encode_pillow(path: Path, samples: Samples, file_format: Format, quality: i
         Image.fromarray(values).save(content, name, **options)
     except ValueError as error:  # such as a side too long for the format
         raise OSError(str(error)) from error
-    path.write_bytes(content.getbuffer())
+    return content.getvalue()
 
 
-@functools.cache
-def _process_of_libvips() -> int:
-    """The process that used libvips first; a forked child inherits the answer."""
-    return os.getpid()
-
-
-def _libvips() -> Any:
-    try:
-        import pyvips
-    except (ImportError, OSError) as error:
-        raise BIRError(
-            f"16-bit PNG and TIFF need the package pyvips, but it cannot be loaded ({error}); "
-            "install it with `pip install pyvips[binary]`."
-        ) from error
-    if _process_of_libvips() != os.getpid():
-        raise BIRError(
-            "16-bit PNG and TIFF can be read in a fresh process only, but this one was forked from "
-            "a process that had read one; start the workers by 'spawn' or convert the pictures to "
-            "8-bit PNG."
-        )
-    return pyvips
-
-
-def _decode_libvips(path: Path, content: bytes | None) -> Samples:
-    pyvips = _libvips()
-    try:
-        if content is None:
-            # Not from libvips' cache, which does not notice that a file was written anew.
-            image = pyvips.Image.new_from_file(str(path), fail_on="error", revalidate=True)
-        else:
-            image = pyvips.Image.new_from_buffer(content, "", fail_on="error")
-        fields = image.get_fields()
-        pages = image.get("n-pages") if "n-pages" in fields else 1
-        _require_single(path, pages)
-        icc = image.get("icc-profile-data") if "icc-profile-data" in fields else None
-        exif = Image.Exif()
-        if "exif-data" in fields:
-            exif.load(image.get("exif-data"))
-        image = image.autorot()
-        if image.interpretation == "cmyk":
-            depth = 16 if image.format == "ushort" else 8
-            image = image.icc_transform(
-                "srgb", embedded=True, input_profile="cmyk", intent="perceptual", depth=depth
-            )
-            icc = image.get("icc-profile-data")
-        elif image.interpretation in ("lab", "labs", "xyz"):
-            image, icc = image.colourspace("srgb"), None
-        values = image.numpy().reshape(image.height, image.width, image.bands)
-    except (pyvips.Error, SyntaxError, ValueError) as error:
-        raise _undecodable(path, error) from error
-    if values.shape[-1] > 4:
-        raise _undecodable(path, f"it has {values.shape[-1]} channels, more than RGB and alpha")
-    if values.dtype == np.uint32:
-        values = (values >> 16).astype(np.uint16)
-    elif values.dtype.kind == "f":
-        _require_unit_range(path, values)
-    elif values.dtype not in (np.uint8, np.uint16):
-        raise _undecodable(path, f"its samples are {values.dtype}")
-    return Samples(values, _matching_icc(icc, values.shape[-1] < 3), _clean_exif(exif))
-
-
-def _require_unit_range(path: Path, values: NDArray[Any]) -> None:
-    if not np.isfinite(values).all():
-        raise BIRError(
-            f"Expected finite numbers in the picture {path}, but NaN or infinity came; "
-            "check the program that wrote it."
-        )
-    low, high = float(values.min()), float(values.max())
-    if low < 0 or high > 1:
-        raise BIRError(
-            f"Expected floating-point samples in [0, 1] in {path}, but they reach from {low:g} to "
-            f"{high:g}; scale them, or save the picture with 16 bits."
-        )
-
-
-def _encode_libvips(path: Path, samples: Samples, file_format: Format) -> None:
-    pyvips = _libvips()
-    values = np.ascontiguousarray(samples.values)
-    wide, grey = values.dtype == np.uint16, values.shape[-1] < 3
-    kind = ("grey16" if wide else "b-w") if grey else ("rgb16" if wide else "srgb")
-    image = pyvips.Image.new_from_array(values).copy(interpretation=kind)
-    keep = []
-    for name, data in (("icc", samples.icc), ("exif", samples.exif)):
-        if data:
-            field = "icc-profile-data" if name == "icc" else "exif-data"
-            image.set_type(pyvips.GValue.blob_type, field, data)
-            keep.append(name)
-    options: dict[str, Any] = {"keep": ",".join(keep) or "none"}
-    if file_format == "tiff":
-        options |= {"compression": "deflate", "predictor": "horizontal"}
-    try:
-        # To memory first: libvips reports a full disk late and in its own words.
-        data = image.write_to_buffer(".tif" if file_format == "tiff" else ".png", **options)
-    except pyvips.Error as error:
-        raise OSError(str(error).strip()) from error
-    path.write_bytes(data)
+def _finished_png(content: bytes, samples: Samples) -> bytes:
+    """With resolution, XMP, texts, and what else libvips does not write or makes up."""
+    extras = samples.extras
+    chunks = [] if extras.resolution is None else [png_resolution(extras.resolution)]
+    if samples.exif and samples.values.dtype == np.uint16:
+        chunks.append(png_exif(samples.exif))
+    if extras.xmp:
+        chunks.append(png_xmp(extras.xmp))
+    chunks += [png_text(key, text) for key, text in extras.texts]
+    return png_with(content, chunks)

@@ -1,5 +1,7 @@
 """Picture files to tensors and back, with everything that belongs to the picture kept."""
 
+import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +14,9 @@ from torch import Tensor
 from ..atomic_files import complete_file
 from ..errors import BIRError
 from ..images import from_channels_last, require_finite, to_channels_last
-from .codecs import Format, Samples, decode, encode
+from .codecs import decode, encode
+from .samples import Format, Samples
+from .side_data import Extras
 
 SUFFIXES: dict[str, Format] = {
     ".png": "png",
@@ -21,8 +25,22 @@ SUFFIXES: dict[str, Format] = {
     ".webp": "webp",
     ".tif": "tiff",
     ".tiff": "tiff",
+    # JPEG's rarer endings, last, so that the usual one counts where both are there.
+    ".jfif": "jpg",
+    ".jpe": "jpg",
+    ".jif": "jpg",
+    ".jfi": "jpg",
 }
+# Pictures that people keep in the same folders and that are not read.
+_OTHER_ENDINGS = (
+    "3fr apng arw avif bmp cr2 cr3 dcm dds dib djvu dng eps exr gif hdr heic heif hif icns ico j2c "
+    "j2k jp2 jpf jps jpx jxl jxr mpo nef nrw orf pbm pcx pef pfm pgm pnm ppm psb psd qoi raf ras "
+    "raw rw2 sgi sr2 srw svg tga wdp x3f xcf"
+)
+OTHER_SUFFIXES = frozenset(f".{ending}" for ending in _OTHER_ENDINGS.split())
 SIXTEEN_BIT_FORMATS = ("png", "tiff")
+# Of a side: 14 bits in WebP's headers; what the usual library for JPEG takes.
+MOST_PIXELS: dict[Format, int] = {"webp": 16383, "jpg": 65500}
 # Rec. 601, as JPEG and Pillow have it.
 LUMA = (0.299, 0.587, 0.114)
 
@@ -38,6 +56,7 @@ class Picture:
         bits: of a sample, 8 or 16.
         icc: ICC profile of the colours.
         exif: EXIF block without orientation and sizes.
+        extras: the rest of what stood beside the samples.
     """
 
     image: Tensor
@@ -46,6 +65,7 @@ class Picture:
     bits: Literal[8, 16] = 8
     icc: bytes | None = None
     exif: bytes | None = None
+    extras: Extras = Extras()
 
 
 def read_picture(path: str | Path) -> Picture:
@@ -58,16 +78,26 @@ def read_picture(path: str | Path) -> Picture:
         BIRError: no file, an empty, damaged or unknown one, several pictures in it, NaN in it.
     """
     path = Path(path)
-    if not path.is_file():
-        what = "a folder" if path.is_dir() else "nothing"
-        raise BIRError(f"Expected a picture at {path}, but found {what}; check the path.")
     try:
-        if path.stat().st_size == 0:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            what = "a folder" if stat.S_ISDIR(status.st_mode) else "no file"
+            raise BIRError(f"Expected a picture at {path}, but found {what}; check the path.")
+        if status.st_size == 0:
             raise BIRError(f"Expected a picture in {path}, but it is empty; get it again.")
         samples = decode(path)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise BIRError(
+            f"Expected a picture at {path}, but found nothing; check the path."
+        ) from error
     except PermissionError as error:
         raise BIRError(
             f"Expected a readable picture at {path}, but access is denied; change its permissions."
+        ) from error
+    except OSError as error:
+        raise BIRError(
+            f"Expected a readable picture at {path}, but the system refuses it "
+            f"({error.strerror or error}); check the path and the disk."
         ) from error
     values = samples.values
     maximum = 1.0 if values.dtype.kind == "f" else float(np.iinfo(values.dtype).max)
@@ -83,12 +113,13 @@ def read_picture(path: str | Path) -> Picture:
         bits=8 if values.dtype == np.uint8 else 16,
         icc=samples.icc,
         exif=samples.exif,
+        extras=samples.extras,
     )
 
 
 def write_picture(
     path: str | Path, picture: Picture, *, overwrite: bool = False, quality: int = 95
-) -> None:
+) -> tuple[str, ...]:
     """Write a picture in the format of the path's suffix; the file appears only when complete.
 
     A 16-bit picture becomes 8 bits in JPEG and WebP. Grey becomes RGB in WebP, which
@@ -98,6 +129,9 @@ def write_picture(
         overwrite: replace a file that exists.
         quality: 1 to 100, for JPEG and WebP.
 
+    Returns:
+        What of the picture's side data was lost since its file was read, in words.
+
     Raises:
         BIRError: the format does not exist or cannot hold the picture, a file stands there already,
             or it cannot be written (folder missing or protected, disk full).
@@ -106,22 +140,28 @@ def write_picture(
     file_format = require_format(path, picture)
     require_free(path, overwrite=overwrite)
     require_finite(picture.image, f"The picture for {path}")
-    samples = Samples(_integer_samples(picture, file_format), picture.icc, picture.exif)
+    values = _integer_samples(picture, file_format)
+    samples = Samples(values, picture.icc, picture.exif, picture.extras)
     try:
         with complete_file(path) as temporary:
-            encode(temporary, samples, file_format, quality)
+            left_out = encode(temporary, samples, file_format, quality)
+            require_free(path, overwrite=overwrite)  # one may have appeared meanwhile
     except OSError as error:
         raise BIRError(
             f"Expected to write the picture {path}, but it failed ({error.strerror or error}); "
             "check the folder and the free space."
         ) from error
+    return left_out
 
 
-def require_format(path: Path, picture: Picture) -> Format:
+def require_format(path: Path, picture: Picture, scale: float = 1) -> Format:
     """The format of a path's suffix.
 
+    Args:
+        scale: sides of what is written there by those of `picture`.
+
     Raises:
-        BIRError: none, or JPEG for a picture with alpha.
+        BIRError: none, JPEG for a picture with alpha, or one that has no room for so many pixels.
     """
     file_format = SUFFIXES.get(path.suffix.lower())
     if file_format is None:
@@ -134,11 +174,20 @@ def require_format(path: Path, picture: Picture) -> Format:
             f"Expected a format with transparency for this picture, but {path} is JPEG, which has "
             "none; choose PNG, WebP or TIFF."
         )
+    height, width = (int(side * scale) for side in picture.image.shape[-2:])
+    most = MOST_PIXELS.get(file_format)
+    if most is not None and max(height, width) > most:
+        raise BIRError(
+            f"Expected sides of at most {most} pixels for {path}, which its format can hold, but "
+            f"the picture will have {width}x{height}; choose PNG or TIFF."
+        )
     return file_format
 
 
 def require_free(path: Path, *, overwrite: bool) -> None:
-    """Raise BIRError if `path` is a folder, or a file that may not be replaced."""
+    """Raise BIRError if `path` is a folder, a file that may not be replaced, or no name that its
+    folder can hold."""
+    require_name(path)
     if path.is_dir():
         raise BIRError(f"Expected a file name for the picture, but {path} is a folder; add a name.")
     if path.exists() and not overwrite:
@@ -146,6 +195,23 @@ def require_free(path: Path, *, overwrite: bool) -> None:
             f"Expected a free name for the picture, but {path} exists and is kept; "
             "choose another name or allow it with --overwrite."
         )
+
+
+def require_name(path: Path) -> None:
+    """Raise BIRError if no file can have this name, there or in a folder that is there already."""
+    folder = path.parent
+    while not os.path.isdir(folder) and folder != folder.parent:
+        folder = folder.parent
+    try:
+        (folder / path.name).stat()
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except (OSError, ValueError) as error:
+        raise BIRError(
+            f"Expected a name that a picture can have, but the system refuses {path} "
+            f"({getattr(error, 'strerror', None) or error}); choose a shorter or another name."
+        ) from error
 
 
 def _integer_samples(picture: Picture, file_format: Format) -> NDArray[np.integer[Any]]:
@@ -165,18 +231,43 @@ def list_pictures(folder: str | Path, *, recursive: bool = False) -> list[Path]:
     Raises:
         BIRError: no folder, or no picture in it.
     """
-    folder = Path(folder)
-    if not folder.is_dir():
-        what = "a file" if folder.is_file() else "nothing"
-        raise BIRError(f"Expected a folder at {folder}, but found {what}; check the path.")
-    found = sorted(
-        path
-        for path in folder.glob("**/*" if recursive else "*")
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
-    )
-    if not found:
+    pictures, others = find_pictures(folder, recursive=recursive)
+    if not pictures:
         raise BIRError(
-            f"Expected pictures ({', '.join(SUFFIXES)}) in the folder {folder}, but it has none; "
-            "choose another folder" + ("." if recursive else " or look into subfolders as well.")
+            f"Expected pictures ({', '.join(SUFFIXES)}) in the folder {folder}, but it has none"
+            + (f", only {others[0].name} and the like" if others else "")
+            + "; choose another folder"
+            + ("." if recursive else " or look into subfolders as well.")
         )
-    return found
+    return pictures
+
+
+def find_pictures(folder: str | Path, *, recursive: bool = False) -> tuple[list[Path], list[Path]]:
+    """The pictures of a folder, and what looks like pictures but is none that can be read: other
+    formats, and subfolders without access. Both are sorted; hidden files are in neither.
+
+    Raises:
+        BIRError: no folder, or no access to it.
+    """
+    folder = Path(folder)
+    if not os.path.isdir(folder):
+        what = "a file" if os.path.isfile(folder) else "nothing"
+        raise BIRError(f"Expected a folder at {folder}, but found {what}; check the path.")
+    pictures: list[Path] = []
+    others: list[Path] = []
+
+    def refused(error: OSError) -> None:
+        if Path(error.filename) == folder:
+            raise BIRError(
+                f"Expected a readable folder at {folder}, but the system refuses it "
+                f"({error.strerror}); change its permissions."
+            ) from error
+        others.append(Path(error.filename))
+
+    for place, folders, names in os.walk(folder, onerror=refused):
+        if not recursive:
+            folders.clear()
+        visible = [Path(place, name) for name in names if not name.startswith(".")]
+        pictures += [path for path in visible if path.suffix.lower() in SUFFIXES]
+        others += [path for path in visible if path.suffix.lower() in OTHER_SUFFIXES]
+    return sorted(pictures), sorted(others)

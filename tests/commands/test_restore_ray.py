@@ -242,7 +242,8 @@ def a_worker(folder, attempt, monkeypatch, *more):
 
 
 def row(source, target, mask=""):
-    return {"index": 0, "source": str(source), "target": str(target), "mask": str(mask)}
+    paths = {"source": str(source), "target": str(target), "mask": str(mask)}
+    return {"index": 0, **paths, "refusal": ""}
 
 
 def test_a_worker_reads_masks(tmp_path, monkeypatch):
@@ -277,7 +278,7 @@ def test_what_a_dead_worker_finished_is_not_done_again(collection, tmp_path, mon
     source, target = collection / "in" / "0" / "00.png", tmp_path / "00.png"
     monkeypatch.chdir(tmp_path)
     target.write_text("whole")
-    assert a_worker(collection, 1, monkeypatch)(row(source, target))["kind"] == "stop"
+    assert a_worker(collection, 1, monkeypatch)(row(source, target))["kind"] == "failed"
     assert a_worker(collection, 2, monkeypatch)(row(source, target))["kind"] == "restored"
     assert target.read_text() == "whole"
     assert a_worker(collection, 2, monkeypatch, "--overwrite")(row(source, target))

@@ -108,10 +108,11 @@ def test_global_random_state_is_left_alone():
 def test_outside_of_the_hole_nothing_changes():
     image = torch.rand(2, 3, 20, 28)
     mask = torch.zeros(2, 1, 20, 28)
-    mask[:, :, 5:12, 3:20] = 0.2  # anything above 0 is the hole
+    mask[:, :, 5:12, 3:20] = 0.5  # where the hole of a soft mask begins
+    mask[:, :, 12:14, 3:20] = 0.49
     network = small_network("inpainting")
     restored = restore(image, network, mask=mask)
-    outside = (mask == 0).expand_as(image)
+    outside = (mask < 0.5).expand_as(image)
     assert torch.equal(restored[outside], image[outside])
     assert not torch.equal(restored[~outside], image[~outside])
     hidden = torch.where(outside, image, torch.rand_like(image))

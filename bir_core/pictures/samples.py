@@ -1,0 +1,64 @@
+"""What a picture file holds, and the sentence for one that cannot be decoded."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from numpy.typing import NDArray
+
+from ..errors import BIRError
+from .side_data import Extras
+
+Format = Literal["png", "jpg", "webp", "tiff"]
+_MOST_REASON = 200  # characters
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What a file holds, upright.
+
+    Attributes:
+        values: (H, W, C), uint8, uint16, or floating point in [0, 1]; C is 1 grey, 2 grey and
+            alpha, 3 RGB, 4 RGB and alpha. The colours are not multiplied by alpha.
+        icc: ICC profile of the colours.
+        exif: EXIF block without orientation and pixel sizes, which would no longer be true.
+        extras: the rest of the side data.
+    """
+
+    values: NDArray[Any]
+    icc: bytes | None
+    exif: bytes | None
+    extras: Extras = Extras()
+
+
+class Undecodable(BIRError):
+    """A file is no picture, or a damaged one."""
+
+
+def undecodable(path: Path, reason: object) -> Undecodable:
+    """The error for a file that is no picture, or a damaged one.
+
+    Args:
+        reason: what a decoder said; of an exception without words its name is taken.
+    """
+    words = " ".join(str(reason).split())
+    if not words:
+        words = "no reason is given" if isinstance(reason, str) else type(reason).__name__
+    return Undecodable(
+        f"Expected a whole PNG, JPEG, WebP or TIFF picture in {path}, but it cannot be decoded "
+        f"({words[:_MOST_REASON]}); check or convert the file."
+    )
+
+
+def require_single(path: Path, count: int) -> None:
+    """Raise BIRError if a file holds several pictures."""
+    if count > 1:
+        raise BIRError(
+            f"Expected one picture in {path}, but it holds {count} frames or pages; "
+            "split it into single pictures first."
+        )
+
+
+def matching_icc(icc: bytes | None, grey: bool) -> bytes | None:
+    """The profile if it is for this kind of picture; encoders refuse any other."""
+    return icc if icc and icc[16:20] == (b"GRAY" if grey else b"RGB ") else None
