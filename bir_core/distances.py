@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from .checkpoints import read_checkpoint
+from .checkpoints.completeness import require_sound
+from .checkpoints.keys import unwrap
 from .errors import BIRError
 from .networks.perceptual import VGG16, AlexNet, ImageNetNormalisation, L2Pooling
 
@@ -174,7 +176,7 @@ def _with_weights(distance: Distance, files: tuple[str, ...], folder: Path | Non
                 f"Expected the weights of a distance at {path}, but there are none; run "
                 "`bir weights measures`, which fetches them."
             )
-        weights |= read_checkpoint(path)
+        weights |= unwrap(read_checkpoint(path))
     state = distance.state_dict()
     for name, value in state.items():
         if name not in weights or weights[name].shape != value.shape:
@@ -182,5 +184,6 @@ def _with_weights(distance: Distance, files: tuple[str, ...], folder: Path | Non
                 f"Expected the weights of a distance in {', '.join(files)} of {folder}, but they "
                 f"are others (see {name}); run `bir weights measures`, which writes them anew."
             )
+    require_sound(state, weights, f"{', '.join(files)} of {folder}")
     distance.load_state_dict({name: weights[name] for name in state})
     return distance.eval().requires_grad_(False)

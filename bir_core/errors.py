@@ -4,3 +4,18 @@
 class BIRError(Exception):
     """A problem in what the user gave: the message is one sentence that says what was expected,
     what came and what to do. The command line prints it and exits with code 2; a node shows it."""
+
+
+def shown(text: object, most: int = 100) -> str:
+    """A text from outside, such as a name in a file, fit for a sentence: without line breaks and
+    other characters that cannot be printed, and cut after `most` characters."""
+    printable = "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
+        for letter in str(text)[: most + 1]
+    )
+    return printable if len(printable) <= most else f"{printable[:most]}..."
+
+
+def shown_path(path: object) -> str:
+    """A path, fit for a sentence."""
+    return shown(path, 4096)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from .checkpoints.architectures import find_architecture
+from .checkpoints.loading import find_architecture
 from .compact import method as compact
 from .diffbir import method as diffbir
 from .diffir import method as diffir

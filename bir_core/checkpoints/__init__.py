@@ -1,6 +1,7 @@
 """From a checkpoint file to a network."""
 
-from .architectures import ModelInfo, inspect, load_model
+from .architectures import ModelInfo
 from .files import read_checkpoint, save_checkpoint
+from .loading import inspect, load_model
 
 __all__ = ["ModelInfo", "inspect", "load_model", "read_checkpoint", "save_checkpoint"]

@@ -1,18 +1,15 @@
-"""Which network a checkpoint holds: one table, and the way from a file to a model.
+"""Which network a checkpoint holds: one table.
 
 Sizes come from tensor shapes, so no configuration file is needed beside the weights.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import nn
 
-from ..errors import BIRError
-from ..images import is_finite
 from ..networks.autoencoder import SDVAE, VAEConfig
 from ..networks.compact import CompactRestorer
 from ..networks.diffir import DiffIRStage1, DiffIRStage2
@@ -22,9 +19,7 @@ from ..networks.swinir import SwinIR, SwinIRConfig
 from ..networks.text_encoder import TextEncoder, TextEncoderConfig
 from ..networks.unet import SDUNet, UNetConfig
 from . import compact, diffbir, diffir
-from .completeness import WeightDifferences, weight_differences
-from .files import model_file, read_checkpoint
-from .keys import StateDict, unwrap, without_diffir_duplicates
+from .keys import StateDict, without_diffir_duplicates
 
 
 class NetworkConfig(Protocol):
@@ -244,161 +239,3 @@ def foreign_kind(tensors: StateDict) -> str | None:
     return next(
         (row.sentence for row in FOREIGN_FILES if any(row.key_part in key for key in tensors)), None
     )
-
-
-def _detect(
-    source: str | Path | Mapping[str, Any], wanted: Sequence[str]
-) -> tuple[Architecture, StateDict]:
-    """The row of the network in `source`, among the `wanted` ones if there are any, and its tensors
-    in canonical form."""
-    rows = [row for row in ARCHITECTURES if not wanted or row.name in wanted]
-    if not rows:
-        names = ", ".join(row.name for row in ARCHITECTURES)
-        raise BIRError(
-            f"Expected one of the architectures {names}, but {wanted[0]!r} came; choose one of "
-            "these."
-        )
-    if isinstance(source, str | Path):
-        one = wanted[0] if len(wanted) == 1 else None
-        content: Mapping[str, Any] = read_checkpoint(model_file(source, one))
-    else:
-        content = source
-    unwrapped = unwrap(content)
-    name = source if isinstance(source, str | Path) else "the state dict"
-    for row in rows:
-        tensors = row.canonical(unwrapped)
-        if row.holds(tensors):
-            return row, tensors
-    other = next((row for row in ARCHITECTURES if row.holds(row.canonical(unwrapped))), None)
-    expected = " or ".join(row.description for row in rows)
-    if other is not None:
-        raise BIRError(
-            f"Expected a {expected} file, but {name} is a {other.description} file, "
-            f"{other.belongs}; choose a {expected} file."
-        )
-    first = f"its first keys are {list(unwrapped)[:5]}" if unwrapped else "it holds no tensors"
-    guess = foreign_kind(unwrapped) or first
-    raise BIRError(f"Expected a {expected} file, but {name} is none: {guess}; choose another file.")
-
-
-def _info(row: Architecture, tensors: StateDict) -> ModelInfo:
-    try:
-        config = row.config(tensors)
-    except KeyError as error:
-        raise BIRError(
-            f"Expected a {row.description} file, but its layer {error} is of an unknown "
-            "size or absent; the file is damaged or of another network."
-        ) from error
-    variant = next((name for name, known in row.variants.items() if known == config), "custom")
-    return ModelInfo(
-        architecture=row.name,
-        variant=variant,
-        task=row.task or getattr(config, "task", ""),
-        scale=getattr(config, "scale", 1),
-        config=config,
-        parameters=sum(
-            value.numel() for name, value in tensors.items() if name not in row.optional
-        ),
-        dtype=tensors[row.required[0]].dtype,
-        size_multiple=config.size_multiple,
-        may_be_tiled=row.may_be_tiled,
-        half_precision=row.half_precision,
-    )
-
-
-def inspect(
-    source: str | Path | Mapping[str, Any], *, architecture: str | None = None
-) -> ModelInfo:
-    """Say what a checkpoint is.
-
-    Args:
-        source: as in `load_model`.
-        architecture: the network to look for in a file that holds several, such as a Stable
-            Diffusion checkpoint (`sd_unet`, `sd_vae`); None takes the first of `ARCHITECTURES`.
-
-    Raises:
-        BIRError: unreadable (see `read_checkpoint`) or of no known, or of another, architecture.
-    """
-    return _info(*_detect(source, _wanted(architecture)))
-
-
-def find_architecture(source: str | Path | Mapping[str, Any], names: Sequence[str]) -> str:
-    """Which of several architectures a checkpoint holds: the first one in the order of
-    `ARCHITECTURES`.
-
-    Raises:
-        BIRError: unreadable, or of none of them.
-    """
-    return _detect(source, names)[0].name
-
-
-def _wanted(architecture: str | None) -> tuple[str, ...]:
-    return () if architecture is None else (architecture,)
-
-
-def describe(row: Architecture, tensors: StateDict) -> tuple[ModelInfo, WeightDifferences]:
-    """What the network of a row is in a file that holds it, and how its weights differ from those
-    that a network of these sizes has.
-
-    Args:
-        tensors: as from `keys.unwrap`.
-
-    Raises:
-        BIRError: sizes that cannot be read, or of a network that is not known here.
-    """
-    own = row.canonical(tensors)
-    info = _info(row, own)
-    with torch.device("meta"):
-        network = row.build(info.config)
-    return info, weight_differences(network.state_dict(), own, row.optional)
-
-
-def load_model(
-    source: str | Path | Mapping[str, Any],
-    *,
-    device: torch.device | str = "cpu",
-    dtype: torch.dtype | None = None,
-    architecture: str | None = None,
-    operations: Any = nn,
-) -> nn.Module:
-    """Build the network that a checkpoint holds, ready to run.
-
-    Args:
-        source: a file, a folder in the layout of diffusers, the name of a built-in model
-            (`weights.BUILTIN_NAMES`), or the dictionary read from a file; in any known wrapper.
-        device: where the weights go.
-        dtype: what the weights become; None is float32, also from a file stored in half precision.
-        architecture: refuse every other one (`diffir_s2`, ...), and take this one's part of a file
-            that holds several: `sd_unet`, `sd_vae` or `text_encoder` of a Stable Diffusion
-            checkpoint; these, `ir_controlnet` or `swinir` of a full file of DiffBIR v1. None takes
-            the first of `ARCHITECTURES` that the file holds.
-        operations: the namespace of the layer classes, `torch.nn` or one that a host brings.
-
-    Returns:
-        The network in eval mode, without gradients; its attribute `info` is the `ModelInfo`.
-
-    Raises:
-        BIRError: as `inspect`, or NaN in the weights.
-    """
-    row, tensors = _detect(source, _wanted(architecture))
-    name = source if isinstance(source, str | Path) else "the state dict"
-    info = _info(row, tensors)
-    for key, value in tensors.items():
-        if not is_finite(value):
-            raise BIRError(
-                f"Expected finite weights in {name}, but {key} holds NaN or infinity; "
-                "the training that made it diverged or the file is damaged: choose another file."
-            )
-    with torch.device("meta"):
-        model = row.build(info.config, operations=operations)
-    own = model.state_dict()
-    differences = weight_differences(own, tensors, row.optional)
-    differences.require_none(f"{name} ({row.description})")
-    weights = {
-        key: tensors.get(key, value).to(device, dtype or torch.float32)
-        for key, value in own.items()
-    }
-    model.load_state_dict(weights, strict=True, assign=True)
-    model.eval().requires_grad_(False)
-    model.info = info  # type: ignore[assignment]  # torch types attributes as tensors or modules
-    return model

@@ -5,7 +5,7 @@ from math import isqrt
 
 from ..errors import BIRError
 from ..networks.compact import CompactConfig
-from .keys import StateDict
+from .keys import StateDict, count_modules
 
 _LAYER = re.compile(r"body\.\d+\.(weight|bias)")
 COMPACT_REQUIRED = ("body.0.weight", "body.1.weight", "body.2.weight")
@@ -18,7 +18,7 @@ def compact_tensors(tensors: StateDict) -> StateDict:
 
 def compact_config(tensors: StateDict) -> CompactConfig:
     """The configuration. Raises KeyError or BIRError for a damaged file."""
-    last = max(int(name.split(".")[1]) for name in tensors)
+    last = count_modules(tensors, "body.{}.weight") - 1
     channels = tensors[f"body.{last}.weight"].shape[0]
     scale = isqrt(channels // 3)
     if channels != 3 * scale**2:

@@ -3,11 +3,61 @@
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
-from ..errors import BIRError
+from ..errors import BIRError, shown
+from ..images import is_finite
 
 MOST_NAMES = 3
+# What weights may be stored as.
+WEIGHT_TYPES = (
+    *(torch.float64, torch.float32, torch.float16, torch.bfloat16),
+    *(torch.float8_e4m3fn, torch.float8_e5m2),
+)
+
+
+def require_weights(tensors: Mapping[str, Tensor], what: str) -> None:
+    """Raise BIRError for tensors that can be the weights of no network: of integers, booleans or
+    complex numbers, empty, single numbers, or sparse. Sizes may be read from the others.
+
+    Args:
+        what: the network, for the sentence.
+    """
+    for name, tensor in tensors.items():
+        shape = tuple(tensor.shape)
+        found = None
+        if tensor.dtype not in WEIGHT_TYPES or tensor.layout != torch.strided:
+            found = f"is of the type {str(tensor.dtype).removeprefix('torch.')}"
+            found += "" if tensor.layout == torch.strided else f" and {tensor.layout}"
+        elif not shape or 0 in shape:
+            found = f"has the shape {shape}"
+        if found:
+            raise BIRError(
+                f"Expected weights of {what}, in float numbers, but {shown(name)} {found}; the "
+                "file is damaged, quantised or of another network: choose another file."
+            )
+
+
+def require_sound(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], what: str) -> None:
+    """Raise BIRError where a network has float numbers and the tensors of a file, under the same
+    names, have others, NaN or infinity.
+
+    Args:
+        own: the network's state dict.
+        what: file and network, for the sentence.
+    """
+    for name, value in own.items():
+        if not value.is_floating_point() or name not in tensors:
+            continue
+        tensor = tensors[name]
+        if tensor.dtype not in WEIGHT_TYPES or not is_finite(tensor):
+            kind = str(tensor.dtype).removeprefix("torch.")
+            found = "NaN or infinity" if tensor.dtype in WEIGHT_TYPES else f"numbers of {kind}"
+            raise BIRError(
+                f"Expected finite weights in {what}, but {shown(name)} holds {found}; the file is "
+                "damaged: get it again."
+            )
 
 
 @dataclass(frozen=True)
@@ -32,7 +82,7 @@ class WeightDifferences:
                 more = " and more" if len(keys) > MOST_NAMES else ""
                 raise BIRError(
                     f"Expected the weights of one network in {what}, but it {problem} "
-                    f"{', '.join(keys[:MOST_NAMES])}{more}; "
+                    f"{', '.join(shown(key, 160) for key in keys[:MOST_NAMES])}{more}; "
                     "the file is damaged or of a changed network."
                 )
 

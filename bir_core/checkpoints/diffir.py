@@ -8,6 +8,7 @@ from ..errors import BIRError
 from ..networks.diffir_config import DiffIRConfig
 from .keys import StateDict, count_modules
 
+MOST_TIMESTEPS = 1000
 _LEVELS = ("encoder_level1", "encoder_level2", "encoder_level3", "latent")
 
 
@@ -43,6 +44,16 @@ def diffir_config(tensors: StateDict) -> DiffIRConfig:
     betas = tensors.get("diffusion.betas")
     if betas is None:
         return config
+    if betas.ndim != 1 or betas.numel() > MOST_TIMESTEPS:
+        raise BIRError(
+            f"Expected up to {MOST_TIMESTEPS} betas of a DiffIR's schedule in diffusion.betas, but "
+            f"the shape {tuple(betas.shape)} came; the file is damaged or of another network."
+        )
+    if not all(0 < float(beta) < 1 for beta in (betas[0], betas[-1])):
+        raise BIRError(
+            "Expected the schedule of a DiffIR in diffusion.betas, from 0 to 1, but "
+            f"{float(betas[0]):g} and {float(betas[-1]):g} came; the file is damaged."
+        )
     return replace(
         config,
         timesteps=betas.numel(),

@@ -4,13 +4,14 @@ A diffusers folder holds Stable Diffusion in one file for each network. The tabl
 structure of both layouts: theirs counts levels and blocks, ours counts blocks alone.
 """
 
+import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from torch import Tensor, cat
 
-from ..errors import BIRError
+from ..errors import BIRError, shown
 from .keys import StateDict, count_modules
 
 # Subfolder of each network, and what its file is called, the preferred first.
@@ -81,7 +82,7 @@ def network_file(folder: Path, network: str) -> Path:
     stems = _STEMS.get(network, _DEFAULT_STEMS)
     names = [stem + ending for stem in stems for ending in _ENDINGS]
     for name in names:
-        if (inside / name).is_file():
+        if os.path.isfile(inside / name):
             return inside / name
     raise BIRError(
         f"Expected a diffusers folder with {names[0]} in {inside}, but found none; give the folder "
@@ -193,11 +194,18 @@ def text_encoder_tensors(tensors: StateDict) -> StateDict:
     return renamed
 
 
-def _joined(tensors: StateDict, names: Iterable[str]) -> Tensor:
+def _joined(tensors: StateDict, names: Sequence[str]) -> Tensor:
     absent = [name for name in names if name not in tensors]
     if absent:
         raise BIRError(
-            f"Expected q, k and v in each block of a text encoder, but {absent[0]} is absent; the "
+            "Expected q, k and v in each block of a text encoder, but "
+            f"{shown(absent[0])} is absent; the file is damaged or of another network."
+        )
+    parts = [tensors[name] for name in names]
+    if len({part.shape for part in parts}) > 1 or parts[0].ndim == 0:
+        raise BIRError(
+            "Expected q, k and v of one shape in each block of a text encoder, but "
+            f"{shown(names[0])} and its like have {[tuple(part.shape) for part in parts]}; the "
             "file is damaged or of another network."
         )
-    return cat([tensors[name] for name in names])
+    return cat(parts)

@@ -1,35 +1,24 @@
-"""A checkpoint file to a dictionary of its values, without executing anything that it holds."""
+"""Checkpoint files: from a path to what it holds, without executing anything, and back."""
 
-import pickle
-import zipfile
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..atomic_files import complete_file
-from ..errors import BIRError
+from ..errors import BIRError, shown_path
 from ..networks.swinir import SwinIR
 from ..weights import builtin_model_path
 from .diffusers import FOLDERS, network_file
-
-# Objects that training frameworks leave beside the weights. They are read as empty placeholders;
-# a pickle that names anything else is refused.
-_IGNORED_MODULES = ("pytorch_lightning.", "lightning.", "lightning_fabric.", "omegaconf.", "numpy.")
-
-
-class _Ignored:
-    """Stands for an object of a training framework, whatever it was made of."""
-
-    def __init__(self, *args: Any) -> None:
-        pass
-
-    def __setstate__(self, state: Any) -> None:
-        pass
+from .pytorch_files import PICKLE_START, ZIP_START, read_pytorch, require_checksums
+from .safetensors_header import looks_like_safetensors, read_header
+from .stored import DOWNLOAD, Checkpoint, reading, require_file
 
 
 def model_file(source: str | Path, architecture: str | None = None) -> Path:
@@ -43,7 +32,7 @@ def model_file(source: str | Path, architecture: str | None = None) -> Path:
         BIRError: a folder without a file for that network.
     """
     path = builtin_model_path(str(source)) or Path(source)
-    if not path.is_dir() or architecture is None:
+    if not os.path.isdir(path) or architecture is None:
         return path
     if architecture not in FOLDERS:
         raise BIRError(
@@ -53,79 +42,68 @@ def model_file(source: str | Path, architecture: str | None = None) -> Path:
     return network_file(path, architecture)
 
 
-def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Read a safetensors or PyTorch file. The content decides the format, not the name.
+@contextmanager
+def open_checkpoint(path: str | Path, advice: str = DOWNLOAD) -> Iterator[Checkpoint]:
+    """Open a safetensors or PyTorch file. The content decides the format, not the name.
 
-    Tensors are memory-mapped where the format allows it. Pickled code is never executed: what is
-    neither a tensor nor a plain container is refused, but for the objects that PyTorch Lightning
-    leaves in its checkpoints, which are ignored.
+    Pickled code is never executed: what is neither a tensor nor a plain container is refused, but
+    for the objects that training frameworks leave in their checkpoints, which are ignored. Numbers
+    are read when they are asked for, with `Checkpoint.read`; nothing stays connected to the file.
+
+    Args:
+        advice: what to do about a damaged file.
+
+    Raises:
+        BIRError: no file, an empty or damaged one, one that cannot be read, one that holds code,
+            or no dictionary.
+    """
+    path = Path(path)
+    size = require_file(path, advice)
+    with reading(path):
+        file = open(path, "rb")  # noqa: SIM115  # closed below, after the caller's work
+    with file:
+        checkpoint = Checkpoint(file, path, size, advice)
+        with reading(path):
+            start = file.read(9)
+        if looks_like_safetensors(start):
+            with reading(path, "safetensors", size, advice):
+                read_header(file, size, checkpoint)
+        elif start.startswith((ZIP_START, PICKLE_START)):
+            with reading(path, "PyTorch", size, advice):
+                read_pytorch(file, start, size, checkpoint)
+        else:
+            raise BIRError(
+                f"Expected a safetensors or PyTorch checkpoint, but {shown_path(path)} is neither; "
+                "check that the download is the file itself and not a web page."
+            )
+        yield checkpoint
+
+
+def read_checkpoint(path: str | Path, advice: str = DOWNLOAD) -> dict[str, Any]:
+    """Read all of a safetensors or PyTorch file; arguments as of `open_checkpoint`.
 
     Returns:
         The file's top-level dictionary: tensors by name, or wrappers around them (`keys.unwrap`).
 
     Raises:
-        BIRError: no file, an empty or damaged one, one that holds code, or no dictionary.
+        BIRError: as `open_checkpoint`.
+    """
+    with open_checkpoint(path, advice) as checkpoint:
+        return checkpoint.everything()
+
+
+def require_whole(path: str | Path) -> None:
+    """Compare the parts of a PyTorch file with their checksums; safetensors and files before
+    PyTorch 1.6 have none. It reads the whole file.
+
+    Raises:
+        BIRError: one differs, or the file cannot be read.
     """
     path = Path(path)
-    if not path.is_file():
-        what = "a folder" if path.is_dir() else "nothing"
-        raise BIRError(f"Expected a checkpoint file at {path}, but found {what}; check the path.")
-    size = path.stat().st_size
-    if size == 0:
-        raise BIRError(f"Expected a checkpoint in {path}, but it is empty; download it again.")
-    with open(path, "rb") as file:
-        start = file.read(9)
-    if start[:4] == b"PK\x03\x04" or start[:1] == b"\x80":
-        return _read_pytorch(path)
-    header = int.from_bytes(start[:8], "little")
-    if start[8:9] != b"{" or header > 100_000_000:
-        raise BIRError(
-            f"Expected a safetensors or PyTorch checkpoint, but {path} is neither; "
-            "check that the download is the file itself and not a web page."
-        )
-    try:
-        return dict(load_file(path))
-    except SafetensorError as error:
-        raise BIRError(
-            f"Expected a complete safetensors file, but {path} is damaged or cut off at {size} "
-            f"bytes ({error}); download it again."
-        ) from error
-
-
-def _read_pytorch(path: Path) -> dict[str, Any]:
-    zipped = zipfile.is_zipfile(path)
-    if not zipped:
-        with open(path, "rb") as file:
-            if file.read(2) == b"PK":
-                raise BIRError(
-                    f"Expected a complete PyTorch file, but {path} is cut off; download it again."
-                )
-    try:
-        placeholders = _ignored_globals(path) if zipped else []
-        with torch.serialization.safe_globals(placeholders):
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
-    except pickle.UnpicklingError as error:
-        raise BIRError(
-            f"Expected plain tensors in {path}, but it holds pickled code that would be executed; "
-            "it was not read: use a safetensors version of the file, or one from its authors."
-        ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
-        raise BIRError(
-            f"Expected a complete PyTorch file, but {path} cannot be read "
-            f"({str(error).splitlines()[0] if str(error) else type(error).__name__}); "
-            "download it again."
-        ) from error
-    if not isinstance(content, Mapping):
-        raise BIRError(
-            f"Expected a dictionary of tensors in {path}, but found {type(content).__name__}; "
-            "save the network's state dict instead."
-        )
-    return dict(content)
-
-
-def _ignored_globals(path: Path) -> list[Any]:
-    names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-    return [(_Ignored, name) for name in names if name.startswith(_IGNORED_MODULES)]
+    size = require_file(path)
+    with reading(path, "PyTorch", size), open(path, "rb") as file:
+        if file.read(len(ZIP_START)) == ZIP_START:
+            require_checksums(file, size)
 
 
 def save_checkpoint(

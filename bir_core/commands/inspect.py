@@ -1,4 +1,5 @@
-"""Say what a checkpoint file is, without building the network."""
+"""Say what a checkpoint file is, without building the network, and whether its checksums, if it has
+any, are right."""
 
 import argparse
 import dataclasses
@@ -6,6 +7,7 @@ import json
 from typing import Any
 
 from ..checkpoints import ModelInfo, inspect
+from ..checkpoints.files import model_file, require_whole
 from ..options import write_line
 from ..weights import BUILTIN_NAMES
 
@@ -23,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Write the facts of a checkpoint to stdout."""
     facts = _facts(inspect(options.file))
+    require_whole(model_file(options.file))
     if options.json:
         write_line(json.dumps(facts, indent=2))
         return 0

@@ -100,10 +100,10 @@ def load_embedding(path: str | Path) -> Tensor:
         BIRError: no such file or tensor, or numbers that are not finite.
     """
     embedding = read_checkpoint(path).get(EMBEDDING)
-    if not isinstance(embedding, Tensor):
+    if not isinstance(embedding, Tensor) or not embedding.is_floating_point():
         raise BIRError(
-            f"Expected the embedding of a prompt in {path}, but it has no tensor {EMBEDDING!r}; "
-            "make the file with bir embed."
+            f"Expected the embedding of a prompt in {path}, but it has no tensor {EMBEDDING!r} of "
+            "float numbers; make the file with bir embed."
         )
     _require_shape(embedding, str(path))
     require_finite(embedding, f"The embedding in {path}")

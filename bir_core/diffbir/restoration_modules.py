@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..checkpoints import load_model
 from ..checkpoints.architectures import networks_in
-from ..checkpoints.files import model_file, read_checkpoint
+from ..checkpoints.files import model_file, open_checkpoint
 from ..checkpoints.keys import unwrap
 from ..compact import memory_plan as compact_memory
 from ..diffir import memory_plan as diffir_memory
@@ -105,11 +105,12 @@ def load_restoration_module(
     Raises:
         BIRError: unreadable, of another kind, or spandrel is needed and not installed.
     """
-    tensors = unwrap(read_checkpoint(model_file(path)))
-    held = networks_in(tensors)
+    with open_checkpoint(model_file(path)) as checkpoint:
+        held = networks_in(unwrap(checkpoint.content))
+        tensors = {} if held else unwrap(checkpoint.everything())
     ours = next((row for row in held if row.name in IMAGE_TO_IMAGE), None)
     if ours is not None:
-        model = load_model(tensors, architecture=ours.name, device=device)
+        model = load_model(path, architecture=ours.name, device=device)
         if isinstance(model, SwinIR):
             return RestorationModule(model, model.config.scale, ours.name, model)
         return in_strips(model)

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..checkpoints import read_checkpoint
+from ..checkpoints.completeness import require_sound
+from ..checkpoints.keys import unwrap
 from ..errors import BIRError
 from .weight_files import first_line, local_files_only, optional_package
 
@@ -87,8 +89,10 @@ def face_embedding(folder: Path, device: torch.device) -> Callable[[Tensor], Ten
     backbone = optional_package("facexlib.recognition.arcface_arch").Backbone
     network = backbone(num_layers=50, drop_ratio=0.6, mode="ir_se")
     file = folder / ARCFACE_PATH
+    weights = unwrap(read_checkpoint(file))
+    require_sound(network.state_dict(), weights, f"{file} (ArcFace)")
     try:
-        network.load_state_dict(read_checkpoint(file))
+        network.load_state_dict(weights)
     except RuntimeError as error:
         raise BIRError(
             f"Expected facexlib's ArcFace in {file}, but its tensors are others; download it again."

@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..checkpoints import load_model, read_checkpoint
-from ..checkpoints.architectures import ARCHITECTURES
-from ..checkpoints.files import model_file
+from ..checkpoints import load_model
+from ..checkpoints.architectures import networks_in
+from ..checkpoints.files import model_file, open_checkpoint
 from ..checkpoints.keys import unwrap
 from ..degradations import degrade, get_preset
 from ..diffbir.restoration_modules import load_restoration_module
@@ -43,11 +43,11 @@ def load(source: str | Path, device: torch.device, dtype: torch.dtype) -> Model:
         BIRError: unreadable, of another kind, for inpainting, or another format than float32 for a
             network that no method has.
     """
-    tensors = unwrap(read_checkpoint(model_file(source)))
-    held = {row.name for row in ARCHITECTURES if row.holds(row.canonical(tensors))}
+    with open_checkpoint(model_file(source)) as checkpoint:
+        held = {row.name for row in networks_in(unwrap(checkpoint.content))}
     for method in METHODS.values():
         for name in method.networks.keys() & held:
-            network = load_model(tensors, architecture=name, device=device, dtype=dtype)
+            network = load_model(source, architecture=name, device=device, dtype=dtype)
             return Model(*method.networks[name](network, str(source)))
     if dtype != torch.float32:
         raise BIRError(

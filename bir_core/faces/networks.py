@@ -10,6 +10,7 @@ import torch
 from kornia.geometry.bbox import nms
 from torch import Tensor, nn
 
+from ..checkpoints.completeness import require_sound
 from ..checkpoints.files import read_checkpoint
 from ..checkpoints.keys import unwrap
 from ..errors import BIRError
@@ -132,8 +133,10 @@ def _no_facexlib(error: Exception) -> BIRError:
 
 
 def _loaded(network: nn.Module, file: Path) -> nn.Module:
+    weights = unwrap(read_checkpoint(file))
+    require_sound(network.state_dict(), weights, f"{file} ({type(network).__name__})")
     try:
-        network.load_state_dict(unwrap(read_checkpoint(file)))
+        network.load_state_dict(weights)
     except RuntimeError as error:
         raise BIRError(
             f"Expected the weights of {type(network).__name__} in {file}, but they do not fit "

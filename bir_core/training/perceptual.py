@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..checkpoints import read_checkpoint
+from ..checkpoints.completeness import require_sound
 from ..checkpoints.keys import unwrap
 from ..errors import BIRError
 from ..networks.perceptual import VGG19, DilatedResNet50, ImageNetNormalisation
@@ -122,6 +123,7 @@ def _read_into(network: Network, path: Path, what: str, needless: str) -> Networ
             f"Expected the {what} in {path}, but it is another network (see its key "
             f"{(missing or others)[0]}); give the file that belongs to the recipe."
         )
+    require_sound(wanted, weights, f"{path} ({what})")
     network.load_state_dict({name: weights[name].float() for name in wanted}, strict=False)
     return network
 

@@ -5,9 +5,10 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from ..checkpoints import inspect, load_model, read_checkpoint
+from ..checkpoints import inspect, load_model
 from ..checkpoints.architectures import Architecture, foreign_kind, networks_in
 from ..checkpoints.diffusers import network_file
+from ..checkpoints.files import open_checkpoint, require_whole
 from ..checkpoints.keys import StateDict, unwrap
 from ..diffbir.restoration_modules import (
     RestorationModule,
@@ -150,14 +151,13 @@ def check_file(part: Part, conditions: Conditions) -> FileCheck:
             path = network_file(path.parent, part.architecture)
         if path.is_file():
             mark = fingerprint(path)
-        values = read_checkpoint(path)
-        tensors = unwrap(values)
-        rows = [row for row in networks_in(tensors) if part.architecture in (None, row.name)]
-        content = content_facts(values, rows)
-        facts = [(row, _facts(row, tensors, part.name)) for row in rows]
-        kind, nearly = foreign_kind(tensors), nearly_known(tensors)
-        # A network is loaded from the path: of a large file there should not be two copies.
-        del values, tensors
+        with open_checkpoint(path) as checkpoint:
+            tensors = unwrap(checkpoint.content)
+            rows = [row for row in networks_in(tensors) if part.architecture in (None, row.name)]
+            content = content_facts(checkpoint.content, rows)
+            facts = [(row, _facts(row, tensors, part.name)) for row in rows]
+            kind, nearly = foreign_kind(tensors), nearly_known(tensors)
+        require_whole(path)
         if facts:
             networks = tuple(_check_network(*each, part, conditions) for each in facts)
         elif part.architecture is not None or not content.tensors:

@@ -10,9 +10,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..checkpoints.architectures import ARCHITECTURES, Architecture, describe
+from ..checkpoints.architectures import ARCHITECTURES, Architecture
 from ..checkpoints.diffusers import FOLDERS, network_file
 from ..checkpoints.keys import StateDict, unwrap, wrapping
+from ..checkpoints.loading import describe
 from ..diffbir.versions import version_name_of_file
 from ..errors import BIRError
 from ..weights import builtin_model_path

@@ -1,0 +1,227 @@
+"""From a file, a folder, a built-in name or a state dict to a network."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import BIRError, shown, shown_path
+from ..images import is_finite
+from .architectures import ARCHITECTURES, Architecture, ModelInfo, foreign_kind
+from .completeness import WeightDifferences, require_weights, weight_differences
+from .files import model_file, open_checkpoint
+from .keys import StateDict, unwrap
+from .stored import enough_memory
+
+Source = str | Path | Mapping[str, Any]
+# What sizes that do not belong together lead to, where a configuration is read or a network built.
+_ODD_SIZES = (ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError, ValueError)
+
+
+@contextmanager
+def _opened(
+    source: Source, wanted: Sequence[str]
+) -> Iterator[tuple[StateDict, Callable[[Tensor], Tensor]]]:
+    """The unwrapped tensors of a source, and a function that gives one with its numbers."""
+    if not isinstance(source, str | Path):
+        yield unwrap(source), lambda tensor: tensor
+        return
+    file = model_file(source, wanted[0] if len(wanted) == 1 else None)
+    with open_checkpoint(file) as checkpoint:
+        yield unwrap(checkpoint.content), checkpoint.read
+
+
+def _name(source: Source) -> str:
+    return shown_path(source) if isinstance(source, str | Path) else "the state dict"
+
+
+def _row(tensors: StateDict, wanted: Sequence[str], name: str) -> Architecture:
+    """The row of the network that tensors hold, among the `wanted` ones if there are any."""
+    rows = [row for row in ARCHITECTURES if not wanted or row.name in wanted]
+    if not rows:
+        names = ", ".join(row.name for row in ARCHITECTURES)
+        raise BIRError(
+            f"Expected one of the architectures {names}, but {wanted[0]!r} came; choose one of "
+            "these."
+        )
+    for row in rows:
+        if row.holds(row.canonical(tensors)):
+            return row
+    other = next((row for row in ARCHITECTURES if row.holds(row.canonical(tensors))), None)
+    expected = " or ".join(row.description for row in rows)
+    if other is not None:
+        raise BIRError(
+            f"Expected a {expected} file, but {name} is a {other.description} file, "
+            f"{other.belongs}; choose a {expected} file."
+        )
+    keys = ", ".join(shown(key) for key in list(tensors)[:5])
+    guess = foreign_kind(tensors) or (
+        f"its first keys are {keys}" if keys else "it holds no tensors"
+    )
+    raise BIRError(f"Expected a {expected} file, but {name} is none: {guess}; choose another file.")
+
+
+def _info(row: Architecture, tensors: StateDict) -> ModelInfo:
+    """Of tensors in canonical form."""
+    require_weights(tensors, f"a {row.description}")
+    try:
+        config = row.config(tensors)
+    except KeyError as error:
+        raise BIRError(
+            f"Expected a {row.description} file, but its layer {shown(error)} is of an unknown "
+            "size or absent; the file is damaged or of another network."
+        ) from error
+    except _ODD_SIZES as error:
+        raise _odd_sizes(row, error) from error
+    variant = next((name for name, known in row.variants.items() if known == config), "custom")
+    return ModelInfo(
+        architecture=row.name,
+        variant=variant,
+        task=row.task or getattr(config, "task", ""),
+        scale=getattr(config, "scale", 1),
+        config=config,
+        parameters=sum(
+            value.numel() for name, value in tensors.items() if name not in row.optional
+        ),
+        dtype=tensors[row.required[0]].dtype,
+        size_multiple=config.size_multiple,
+        may_be_tiled=row.may_be_tiled,
+        half_precision=row.half_precision,
+    )
+
+
+def _odd_sizes(row: Architecture, error: Exception) -> BIRError:
+    return BIRError(
+        f"Expected a {row.description} file, but the shapes of its layers do not belong together "
+        f"({type(error).__name__}: {shown(error)}); the file is damaged or of another network."
+    )
+
+
+def _built(row: Architecture, info: ModelInfo, **arguments: Any) -> nn.Module:
+    """The network without numbers."""
+    try:
+        with torch.device("meta"):
+            return row.build(info.config, **arguments)
+    except _ODD_SIZES as error:
+        raise _odd_sizes(row, error) from error
+
+
+def _wanted(architecture: str | None) -> tuple[str, ...]:
+    return () if architecture is None else (architecture,)
+
+
+def inspect(source: Source, *, architecture: str | None = None) -> ModelInfo:
+    """Say what a checkpoint is. Of a file, only the names, types and shapes are read.
+
+    Args:
+        source: as in `load_model`.
+        architecture: the network to look for in a file that holds several, such as a Stable
+            Diffusion checkpoint (`sd_unet`, `sd_vae`); None takes the first of `ARCHITECTURES`.
+
+    Raises:
+        BIRError: unreadable (see `open_checkpoint`) or of no known, or of another, architecture.
+    """
+    with _opened(source, _wanted(architecture)) as (tensors, _):
+        row = _row(tensors, _wanted(architecture), _name(source))
+        return _info(row, row.canonical(tensors))
+
+
+def find_architecture(source: Source, names: Sequence[str]) -> str:
+    """Which of several architectures a checkpoint holds: the first one in the order of
+    `ARCHITECTURES`.
+
+    Raises:
+        BIRError: unreadable, or of none of them.
+    """
+    with _opened(source, names) as (tensors, _):
+        return _row(tensors, names, _name(source)).name
+
+
+def describe(row: Architecture, tensors: StateDict) -> tuple[ModelInfo, WeightDifferences]:
+    """What the network of a row is in a file that holds it, and how its weights differ from those
+    that a network of these sizes has.
+
+    Args:
+        tensors: as from `keys.unwrap`.
+
+    Raises:
+        BIRError: sizes that cannot be read, or of a network that is not known here.
+    """
+    own = row.canonical(tensors)
+    info = _info(row, own)
+    return info, weight_differences(_built(row, info).state_dict(), own, row.optional)
+
+
+def load_model(
+    source: Source,
+    *,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype | None = None,
+    architecture: str | None = None,
+    operations: Any = nn,
+) -> nn.Module:
+    """Build the network that a checkpoint holds, ready to run.
+
+    Of a file only this network's weights are read, one after the other, into memory of their own:
+    what happens to the file afterwards does not matter.
+
+    Args:
+        source: a file, a folder in the layout of diffusers, the name of a built-in model
+            (`weights.BUILTIN_NAMES`), or the dictionary read from a file; in any known wrapper.
+        device: where the weights go.
+        dtype: what the weights become; None is float32, also from a file stored in half precision.
+        architecture: refuse every other one (`diffir_s2`, ...), and take this one's part of a file
+            that holds several: `sd_unet`, `sd_vae` or `text_encoder` of a Stable Diffusion
+            checkpoint; these, `ir_controlnet` or `swinir` of a full file of DiffBIR v1. None takes
+            the first of `ARCHITECTURES` that the file holds.
+        operations: the namespace of the layer classes, `torch.nn` or one that a host brings.
+
+    Returns:
+        The network in eval mode, without gradients; its attribute `info` is the `ModelInfo`.
+
+    Raises:
+        BIRError: as `inspect`; weights that are absent, too many, of another shape, NaN or
+            infinite; or too little memory for them.
+    """
+    wanted, name = _wanted(architecture), _name(source)
+    with _opened(source, wanted) as (tensors, read):
+        row = _row(tensors, wanted, name)
+        canonical = row.canonical(tensors)
+        info = _info(row, canonical)
+        model = _built(row, info, operations=operations)
+        own = model.state_dict()
+        differences = weight_differences(own, canonical, row.optional)
+        differences.require_none(f"{name} ({row.description})")
+
+        def converted(key: str, tensor: Tensor) -> Tensor:
+            with enough_memory(name):
+                value = read(tensor)
+                if not is_finite(value):
+                    raise BIRError(
+                        f"Expected finite weights in {name}, but {shown(key)} holds NaN or "
+                        "infinity; the training that made it diverged or the file is damaged: "
+                        "choose another file."
+                    )
+                return value.to(device, dtype or torch.float32)
+
+        used = {id(value) for value in canonical.values()}
+        # Where a layout joins or reshapes tensors on the way, all of the file are this network's.
+        every = not used <= {id(value) for value in tensors.values()}
+        weights = row.canonical(
+            {
+                key: converted(key, value) if every or id(value) in used else value
+                for key, value in tensors.items()
+            }
+        )
+    # What a file may lack follows from the configuration.
+    own = {
+        key: weights[key] if key in weights else value.to(device, dtype or torch.float32)
+        for key, value in own.items()
+    }
+    model.load_state_dict(own, strict=True, assign=True)
+    model.eval().requires_grad_(False)
+    model.info = info  # type: ignore[assignment]  # torch types attributes as tensors or modules
+    return model
