@@ -81,6 +81,7 @@ def _write(text: str, stream: TextIO) -> None:
 def _silence(stream: TextIO) -> None:
     """Connect the stream to nowhere, together with what it still holds."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
+        number = stream.fileno()
         nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, stream.fileno())
+        os.dup2(nowhere, number)
         os.close(nowhere)

@@ -68,8 +68,6 @@ def plan_jobs(options: argparse.Namespace) -> list[Job]:
         else:
             targets = [_checked_format(output, options)]
     _require_writable(output, make=os.path.isdir(source))
-    for file_format in {SUFFIXES[target.suffix.lower()] for target in targets}:
-        require_codec(file_format, wide=options.bits == 16)
     jobs = [_job(path, target, options) for path, target in zip(pictures, targets, strict=True)]
     _require_targets(jobs, may_exist=options.overwrite or options.resume)
     return jobs
@@ -83,6 +81,7 @@ def _real(path: Path) -> Path:
 def _job(source: Path, target: Path, options: argparse.Namespace) -> Job:
     try:
         require_name(target)
+        require_codec(SUFFIXES[target.suffix.lower()], wide=options.bits == 16)
         return Job(source, target, _mask_path(source, options))
     except BIRError as error:
         return Job(source, target, None, refusal=str(error))

@@ -24,6 +24,11 @@ from .measuring import Sample
 OnFailure = Callable[[Path, BIRError], None]
 
 
+def raise_failure(path: Path, error: BIRError) -> None:
+    """An `OnFailure` that lets no picture fail."""
+    raise error
+
+
 @dataclass(frozen=True)
 class Model:
     """A network to measure.
@@ -74,7 +79,7 @@ def degraded_pairs(
     scale: int,
     multiple: int,
     seed: int,
-    on_failure: OnFailure,
+    on_failure: OnFailure = raise_failure,
 ) -> Iterator[Pair]:
     """Degrade originals, cut to multiples of `multiple`; picture i is drawn with seed + i.
 
@@ -99,7 +104,7 @@ def folder_pairs(
     *,
     scale: int,
     multiple: int,
-    on_failure: OnFailure,
+    on_failure: OnFailure = raise_failure,
 ) -> Iterator[Pair]:
     """Find low-quality pictures named like the originals, which are cut to multiples of `multiple`.
     A picture fails if it has no partner, or one of a size that does not fit.
@@ -145,7 +150,11 @@ def model_samples(
 
 
 def result_samples(
-    folders: Sequence[Path], hq_folder: Path | None, *, multiple: int, on_failure: OnFailure
+    folders: Sequence[Path],
+    hq_folder: Path | None,
+    *,
+    multiple: int,
+    on_failure: OnFailure = raise_failure,
 ) -> Iterator[Sample]:
     """Read results, from one or more folders, and the originals of the same names, cut to multiples
     of `multiple`. All folders hold the same pictures. A picture fails if one of them cannot be read

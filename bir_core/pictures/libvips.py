@@ -6,10 +6,10 @@ import logging
 import os
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ from .samples import Format, Samples, undecodable
 from .side_data import Extras, clean_exif
 
 # What libvips says above the reason itself.
-_EMPTY_PHRASES = ("unable to write to memory", "unable to call", "load error", "read error")
+_EMPTY_PHRASES = ("unable to write", "unable to load", "unable to call", "load error", "read error")
 # What its decoders say of samples that they replaced, and go on.
 _DAMAGE = ("mismatch", "premature", "discarding", "bad code", "not enough data", "error in tile")
 _BIGTIFF_FROM = 3 * 2**30  # bytes of samples; TIFF ends at 4 GB
@@ -68,11 +68,15 @@ def decode_libvips(path: Path, content: bytes | None, *, strict: bool) -> Sample
     pyvips = load_libvips()
     pyvips.Error("")  # takes what was left of other errors
     left_out = []
-    with _warnings() as said:
+    opened: AbstractContextManager[BinaryIO | None] = nullcontext()
+    if content is None:
+        opened = open(path, "rb")  # noqa: SIM115
+    with _warnings() as said, opened as file:
         try:
-            if content is None:
-                # Not from libvips' cache, which does not notice that a file was written anew.
-                image = pyvips.Image.new_from_file(str(path), fail_on="error", revalidate=True)
+            # By number: libvips takes a name for UTF-8, and what stands in [ ] for options.
+            if file is not None:
+                source = pyvips.Source.new_from_descriptor(file.fileno())
+                image = pyvips.Image.new_from_source(source, "", fail_on="error")
             else:
                 image = pyvips.Image.new_from_buffer(content, "", fail_on="error")
             fields = image.get_fields()

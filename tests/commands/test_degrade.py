@@ -239,3 +239,22 @@ def test_holes_can_be_filled_and_measured(tmp_path, folder):
         known = read_picture(masks / name).image == 0
         assert torch.equal(before[known], after[known])
         assert not torch.equal(before, after)
+
+
+def test_a_bad_picture_does_not_stop_the_folder(folder, tmp_path):
+    (folder / "b.webp").write_text("no picture")
+    (folder / "d.gif").write_text("another format")
+    draws = tmp_path / "draws.json"
+    done = run_here("degrade", folder, tmp_path / "out", "--draws", draws)
+    assert done.returncode == 2
+    left_out, failed, last = done.stderr.splitlines()
+    assert "(.gif 1)" in left_out and "b.webp, but it cannot be decoded" in failed
+    assert "Expected 3 usable pictures, but 1 could not be degraded" in last
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.png", "c.png"]
+    # The others are drawn as if nothing had failed.
+    assert json.loads(draws.read_text())["pictures"]["c.jpg"]["seed"] == 2
+    make_picture(folder / "b.webp", seed=2, height=17)
+    (folder / "d.gif").unlink()
+    assert call(folder, tmp_path / "whole") == 0
+    for name in ("a.png", "c.png"):
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "out" / name).read_bytes()

@@ -240,3 +240,23 @@ def test_bad_input(pictures, model, tmp_path, arguments, said):
     finished = run_here("evaluate", tmp_path / "hq", "--device", "cpu", *line)
     assert finished.returncode == 2
     assert said in finished.stderr
+
+
+@pytest.mark.parametrize("results", [False, True])
+def test_a_bad_picture_does_not_stop_the_folder(pictures, model, tmp_path, results):
+    what = ("--model", model)
+    if results:
+        what = ("--results", save_results(tmp_path / "results", pictures, amount=60))
+    options = (tmp_path / "hq", *what, "--metric", "psnr_y")
+    whole, _ = evaluated(tmp_path, *options)
+    pictures[1].write_text("no picture")
+    table = tmp_path / "table.json"
+    done = run_here("evaluate", *options, "--device", "cpu", "--output", table, "--overwrite")
+    assert done.returncode == 2
+    failed, last = done.stderr.splitlines()
+    assert f"{pictures[1]}, but it cannot be decoded" in failed
+    assert "Expected 2 usable pictures, but 1 could not be measured" in last
+    rows = json.loads(table.read_text(encoding="utf-8"))
+    assert {row["picture"] for row in rows} == {pictures[0].name, "mean"}
+    for row in rows:
+        assert row["psnr_y"] == whole[pictures[0].name, row["model"]]["psnr_y"]

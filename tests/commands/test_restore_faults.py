@@ -305,17 +305,17 @@ class Corpus:
         folder.mkdir()
 
     def _names(self):
-        letters = "abcxyz.-_ \u00e9\u0416\u4e2d'\"&;$%"
+        letters = "abcxyz.-_ \u00e9\u0416\u4e2d'\"&;$%[]"
         if sys.platform == "linux":
             letters += "\n\t\x1b\\:*?<>|\udcff"
         count = 0
         while True:
             count += 1
-            length = self.random.choice([1, 2, 8, 30, 120, 200, 236, 240, 245, 250, 251])
-            name = f"{count}"[:length]
+            length = self.random.choice([1, 2, 8, 30, 120, 200, 236, 240, 245, 249, 250])
+            name = str(count)
             while len(os.fsencode(name)) < length:
                 name += self.random.choice(letters)
-            while len(os.fsencode(name)) > 251:
+            while len(os.fsencode(name)) > 250:
                 name = name[:-1]
             yield name
 

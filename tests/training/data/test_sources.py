@@ -2,14 +2,17 @@
 
 import json
 import pickle
+import struct
 
 import pytest
 import torch
 from training_pictures import write_pictures
 
 from bir_core.errors import BIRError
+from bir_core.pictures.containers import png_chunk, png_with
 from bir_core.training.data import ExampleDataset, open_source, open_split
 from bir_core.training.data.captions import Captions
+from bir_core.training.data.pictures import read_training_picture
 from bir_core.training.recipe import CaptionRecipe, DataRecipe, ValidationRecipe
 
 
@@ -250,3 +253,15 @@ def test_data_sets_go_to_spawned_reading_processes(folder, tmp_path):
         dataset = examples(place, recipe())
         example = dataset[3]
         assert torch.equal(pickle.loads(pickle.dumps(dataset))[3].hq, example.hq)
+
+
+def test_odd_exif_and_empty_members_end_no_training(tmp_path):
+    """The samples are read; what is no picture is an error that training skips."""
+    path = write_pictures(tmp_path, count=1, size=(40, 40))[0]
+    content = path.read_bytes()
+    entry = struct.pack("<HHHII", 1, 0x010F, 12, 1, 38)  # Make as a DOUBLE
+    odd = png_with(content, [png_chunk(b"eXIf", b"II*\0\x08\0\0\0" + entry + bytes(40))])
+    expected = read_training_picture(path)
+    assert torch.equal(read_training_picture(tmp_path / "absent.png", odd), expected)
+    with pytest.raises(BIRError, match="cannot be decoded"):
+        read_training_picture(tmp_path / "absent.png", b"")
