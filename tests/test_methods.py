@@ -22,7 +22,7 @@ def prepare(options, device):
         report("inverting", 1, 1)
         return (options.level or 1.0) - image
 
-    return restore
+    return restore, 1.0
 
 
 def add_plan_arguments(parser):

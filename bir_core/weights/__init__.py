@@ -5,13 +5,15 @@ from pathlib import Path
 FOLDER = Path(__file__).parent
 # What they are called on the command line and in Python.
 _FILES = {
+    "builtin-x4-sharp": "bir_x4_sharp.safetensors",
     "builtin-x4": "bir_x4.safetensors",
+    "builtin-x2": "bir_x2.safetensors",
     "builtin-x1": "bir_x1.safetensors",
     "builtin-diffir-x4": "diffir_x4.safetensors",
     "builtin-diffir-x1": "diffir_x1.safetensors",
 }
 BUILTIN_NAMES = tuple(_FILES)
-DEFAULT_MODEL = "builtin-x4"
+DEFAULT_MODEL = "builtin-x4-sharp"
 DEFAULT_DIFFIR = "builtin-diffir-x4"
 # The DiffIRs in lists that also hold file names; saved graphs know these names.
 BUILT_IN = {

@@ -21,7 +21,7 @@ def stages(text):
 
 def test_every_method_on_a_card(capsys):
     text = plan(capsys, "512x384", "--memory", "6GB", "--dtype", "float16")
-    assert "Compact module builtin-x4, 512x384 -> 2048x1536, float16" in text
+    assert "Compact module builtin-x4-sharp, 512x384 -> 2048x1536, float16" in text
     assert "DiffIR builtin-diffir-x4, 512x384 -> 2048x1536, float16" in text
     assert "DiffBIR v2.1 sr, 512x384 -> 2048x1536, float16" in text
     found = stages(text)
