@@ -94,7 +94,8 @@ def test_the_extra_channel_is_what_its_tag_says(tmp_path):
     # Multiplied by alpha in the file.
     assert torch.equal(found[1].alpha, found[2].alpha)
     expected = (gradient() * 255.0 / 128).round().clip(0, 255)
-    assert np.abs(samples(found[1]) - expected).max() < 0.01
+    # Some versions of libvips cut the quotient off.
+    assert np.abs(samples(found[1]) - expected).max() <= 1
 
 
 def test_alpha_among_other_channels(tmp_path):
