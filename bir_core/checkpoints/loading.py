@@ -18,7 +18,10 @@ from .stored import enough_memory
 
 Source = str | Path | Mapping[str, Any]
 # What sizes that do not belong together lead to, where a configuration is read or a network built.
-_ODD_SIZES = (ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError, ValueError)
+ODD_SIZES = (
+    *(ArithmeticError, AssertionError, AttributeError, LookupError),
+    *(RuntimeError, TypeError, ValueError),
+)
 
 
 @contextmanager
@@ -74,7 +77,7 @@ def _info(row: Architecture, tensors: StateDict) -> ModelInfo:
             f"Expected a {row.description} file, but its layer {shown(error)} is of an unknown "
             "size or absent; the file is damaged or of another network."
         ) from error
-    except _ODD_SIZES as error:
+    except ODD_SIZES as error:
         raise _odd_sizes(row, error) from error
     variant = next((name for name, known in row.variants.items() if known == config), "custom")
     return ModelInfo(
@@ -105,7 +108,7 @@ def _built(row: Architecture, info: ModelInfo, **arguments: Any) -> nn.Module:
     try:
         with torch.device("meta"):
             return row.build(info.config, **arguments)
-    except _ODD_SIZES as error:
+    except ODD_SIZES as error:
         raise _odd_sizes(row, error) from error
 
 

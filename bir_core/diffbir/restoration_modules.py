@@ -9,11 +9,14 @@ from torch import Tensor, nn
 
 from ..checkpoints import load_model
 from ..checkpoints.architectures import networks_in
+from ..checkpoints.completeness import require_sound
 from ..checkpoints.files import model_file, open_checkpoint
 from ..checkpoints.keys import unwrap
+from ..checkpoints.loading import ODD_SIZES
+from ..checkpoints.stored import enough_memory
 from ..compact import memory_plan as compact_memory
 from ..diffir import memory_plan as diffir_memory
-from ..errors import BIRError
+from ..errors import BIRError, shown, shown_path
 from ..networks.compact import CompactRestorer
 from ..networks.diffir import DiffIRStage2
 from ..networks.swinir import SwinIR
@@ -128,11 +131,13 @@ def load_restoration_module(
     import spandrel
 
     try:
-        descriptor = spandrel.ModelLoader(device=device).load_from_state_dict(tensors)
-    except (spandrel.UnsupportedModelError, RuntimeError, KeyError, ValueError) as error:
+        with enough_memory(shown_path(path)):
+            descriptor = spandrel.ModelLoader(device=device).load_from_state_dict(dict(tensors))
+    except (spandrel.UnsupportedModelError, *ODD_SIZES) as error:
         raise BIRError(
             f"Expected a network that restores pictures for stage 1, but spandrel does not know "
-            f"the one in {path}; its first keys are {list(tensors)[:5]}: choose another file."
+            f"the one in {path}; its first keys are {', '.join(map(shown, list(tensors)[:5]))}: "
+            "choose another file."
         ) from error
     rgb = isinstance(descriptor, spandrel.ImageModelDescriptor) and (
         descriptor.input_channels == descriptor.output_channels == 3
@@ -142,6 +147,7 @@ def load_restoration_module(
             f"Expected a network for RGB pictures for stage 1, but {path} is a "
             f"{descriptor.architecture.name} with other channels; choose another file."
         )
+    require_sound(descriptor.model.state_dict(), tensors, str(path))
     descriptor.eval()
     descriptor.model.requires_grad_(False)
     name = descriptor.architecture.name
