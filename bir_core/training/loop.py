@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from ..checkpoints import save_checkpoint
+from ..checkpoints import read_checkpoint, save_checkpoint
 from ..errors import BIRError
 from .data import Batch, BatchSource
 from .ema import ExponentialAverage
@@ -25,6 +24,7 @@ from .reports import require_finite, summary_writer
 from .resuming import best_so_far, require_resumable
 from .speed import compile_in_place, has_bf16_units, tf32, to_channels_last
 from .state import (
+    START_AGAIN,
     STATE_FILE,
     TrainingState,
     as_device,
@@ -37,6 +37,7 @@ from .state import (
     with_prefix,
     write_tensors,
 )
+from .state_tensors import OPTIMIZERS, require_state_of
 from .toml_tables import to_table
 from .validation import ValidationSet, side_by_side
 
@@ -194,17 +195,18 @@ class Run:
                 f"{self.accelerator.num_processes} run; launch as many as before."
             )
         self.best = best_so_far(state, self.recipe)
+        phase = self.training.phase_at(state.iteration)
+        networks = self.training.kept_networks(self.average)
+        require_state_of(state, networks, self.training.phases[phase].updates, self.state_file)
         device = self.accelerator.device
-        self.training.model.load_state_dict(as_device(state.part("model"), device))
-        if self.average is not None:
-            self.average.average.load_state_dict(as_device(state.part("average"), device))
-        for name, network in self.training.others.items():
-            network.load_state_dict(as_device(state.part(f"other.{name}"), device))
-        self._enter_phase(self.training.phase_at(state.iteration))
+        for name, network in networks.items():
+            network.load_state_dict(as_device(state.part(name), device))
+        self._enter_phase(phase)
         for update, optimizer in zip(self._updates(), self.optimizers, strict=True):
-            load_optimizer(optimizer, state.part(f"optimizer.{update.name}"))
+            load_optimizer(optimizer, state.part(f"{OPTIMIZERS}.{update.name}"))
         if self.source.data.pool:
-            self.source.pool.load(load_file(self._pool_file(state.iteration)), device)
+            pool = self._pool_file(state.iteration)
+            self.source.pool.load(read_checkpoint(pool, START_AGAIN), device, str(pool))
         return state.iteration
 
     def _updates(self) -> tuple[Update, ...]:
@@ -363,13 +365,11 @@ class Run:
             write_tensors(self._pool_file(iteration), pool)
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
-            tensors = with_prefix("model", self.training.model.state_dict())
-            if self.average is not None:
-                tensors |= with_prefix("average", self.average.average.state_dict())
-            for name, network in self.training.others.items():
-                tensors |= with_prefix(f"other.{name}", network.state_dict())
+            tensors: dict[str, Tensor] = {}
+            for name, network in self.training.kept_networks(self.average).items():
+                tensors |= with_prefix(name, network.state_dict())
             for update, optimizer in zip(self._updates(), self.optimizers, strict=True):
-                tensors |= with_prefix(f"optimizer.{update.name}", optimizer_tensors(optimizer))
+                tensors |= with_prefix(f"{OPTIMIZERS}.{update.name}", optimizer_tensors(optimizer))
             save_state(
                 self.state_file,
                 TrainingState(

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..errors import BIRError
+from .ema import ExponentialAverage
 from .optimizers import OptimizerRecipe
 
 
@@ -59,6 +60,13 @@ class Training:
     def phase_at(self, iteration: int) -> int:
         """Index of the phase of an iteration."""
         return max(i for i, phase in enumerate(self.phases) if phase.first <= iteration)
+
+    def kept_networks(self, average: ExponentialAverage | None) -> dict[str, nn.Module]:
+        """What the state holds, by the first parts of the names in it."""
+        networks = {"model": self.model}
+        if average is not None:
+            networks["average"] = average.average
+        return networks | {f"other.{name}": network for name, network in self.others.items()}
 
     def networks(self) -> dict[str, nn.Module]:
         """The losses of all phases, by phase and update."""

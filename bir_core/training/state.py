@@ -1,22 +1,26 @@
 """The state of a training: one safetensors file that replaces the one before when complete."""
 
 import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import isnan
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.optim import Optimizer
 
 from ..atomic_files import complete_file
-from ..errors import BIRError
+from ..checkpoints.files import open_checkpoint
+from ..errors import BIRError, shown
 
 STATE_FILE = "state.safetensors"
+START_AGAIN = "start again without --resume"
 HEADER_KEY = "training"
 
 
@@ -96,6 +100,7 @@ def save_state(path: Path, state: TrainingState) -> None:
         "recipe": state.recipe,
         "processes": state.processes,
         "best": state.best,
+        "tensors": len(state.tensors),
     }
     write_tensors(path, state.tensors, one_key(about))
 
@@ -125,27 +130,45 @@ def read_state(path: Path) -> TrainingState:
     Raises:
         BIRError: no state there, or a damaged one.
     """
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise BIRError(
             f"Expected a training state at {path} to resume, but found none; "
             "start without --resume."
         )
+    with open_checkpoint(path, START_AGAIN) as checkpoint:
+        tensors = checkpoint.everything()
+        metadata = checkpoint.metadata
     try:
-        with safe_open(path, "pt") as file:
-            about = json.loads((file.metadata() or {})[HEADER_KEY])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        return TrainingState(
+        about = json.loads(metadata[HEADER_KEY])
+        state = TrainingState(
             iteration=about["iteration"],
             tensors=tensors,
             recipe=about["recipe"],
             processes=about["processes"],
             best=about["best"],
         )
-    except (SafetensorError, KeyError) as error:
-        raise BIRError(
-            f"Expected a training state in {path}, but it is damaged or another file ({error}); "
-            "start again without --resume."
-        ) from error
+        # States of older versions do not say how many tensors they have.
+        complete = about.get("tensors", len(tensors)) == len(tensors)
+    except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise _no_state(path, f"{type(error).__name__}: {shown(error)}") from error
+    if not complete:
+        raise _no_state(path, f"{len(tensors)} of {shown(about['tensors'])} tensors are there")
+    for name, right in (
+        ("iteration", type(state.iteration) is int and state.iteration > 0),
+        ("processes", type(state.processes) is int and state.processes > 0),
+        ("recipe", isinstance(state.recipe, dict)),
+        ("best", state.best is None or (type(state.best) is float and not isnan(state.best))),
+    ):
+        if not right:
+            raise _no_state(path, f"its {name} is {shown(repr(about[name]))}")
+    return state
+
+
+def _no_state(path: Path, reason: str) -> BIRError:
+    return BIRError(
+        f"Expected a training state in {path}, but it is damaged or another file ({reason}); "
+        f"{START_AGAIN}."
+    )
 
 
 def keep_last(folder: Path, count: int) -> None:

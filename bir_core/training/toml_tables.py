@@ -158,7 +158,7 @@ def _convert_union(members: list[Any], value: Any, where: str) -> Any:
         return _convert(fitting[0] if fitting else members[0], value, where)
     by_kind = {member.kind: member for member in members}
     chosen = value.get("kind") if isinstance(value, Mapping) else None
-    if chosen not in by_kind:
+    if not isinstance(chosen, str) or chosen not in by_kind:
         raise BIRError(
             f"Expected a `kind` out of {', '.join(by_kind)} for {where}, but {chosen!r} came; "
             "choose one."

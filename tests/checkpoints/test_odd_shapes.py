@@ -38,7 +38,6 @@ SHAPES = ((), (0,), (1,), (7,), (0, 3), (3, 5), (1, 1, 1), (2, 3, 4, 5), (1, 0, 
 
 def odd_shapes(state, draw):
     """The state with one tensor of another shape."""
-    # The first of each list are those that sizes are read from, more often than others.
     name = draw.choice(sorted(state))
     value = state[name]
     shape = draw.choice([*SHAPES, (*value.shape, 1), tuple(2 * side for side in value.shape)])

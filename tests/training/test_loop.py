@@ -373,7 +373,7 @@ def test_a_diverging_training_keeps_the_state_before(pictures, tmp_path):
     run_recipe(load_recipe("smoke_s1", changes), data=pictures, output=tmp_path, device="cpu")
     state = read_state(tmp_path / "state.safetensors")
     broken = {name: value.clone() for name, value in state.tensors.items()}
-    broken["model.G.patch_embed.proj.weight"][:] = torch.nan
+    broken["model.G.patch_embed.proj.weight"][:] = 3e38
     table = to_table(load_recipe("smoke_s1", changes))
     save_state(tmp_path / "state.safetensors", TrainingState(2, broken, table, 1, None))
     before = (tmp_path / "state.safetensors").read_bytes()

@@ -1,9 +1,13 @@
 """The pool of training pairs, as Real-ESRGAN and DiffBIR have it."""
 
 import json
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from ...errors import BIRError
 
 
 class PairPool:
@@ -48,8 +52,41 @@ class PairPool:
             "captions": torch.tensor(list(json.dumps(self.captions).encode()), dtype=torch.uint8),
         }
 
-    def load(self, state: dict[str, Tensor], device: torch.device) -> None:
-        """Take the pairs of `state`."""
-        self.lq = list(state["lq"].to(device).unbind()) if state else []
-        self.hq = list(state["hq"].to(device).unbind()) if state else []
-        self.captions = json.loads(bytes(state["captions"].tolist())) if state else []
+    def load(self, state: Mapping[str, Any], device: torch.device, name: str = "the state") -> None:
+        """Take the pairs of `state`.
+
+        Args:
+            name: where it comes from, for the error.
+
+        Raises:
+            BIRError: it is not what `state` gives.
+        """
+        if not state:
+            self.lq, self.hq, self.captions = [], [], []
+            return
+        lq, hq = state.get("lq"), state.get("hq")
+        captions = _captions(state.get("captions"))
+        if (
+            isinstance(lq, Tensor)
+            and isinstance(hq, Tensor)
+            and captions is not None
+            and lq.ndim == hq.ndim > 0
+            and len(lq) == len(hq) == len(captions)
+        ):
+            self.lq, self.hq = list(lq.to(device).unbind()), list(hq.to(device).unbind())
+            self.captions = captions
+            return
+        raise BIRError(
+            f"Expected the pool of training pairs in {name}, but it is damaged or another file; "
+            "start again without --resume."
+        )
+
+
+def _captions(stored: Any) -> list[str] | None:
+    """The texts in the bytes of a JSON list; None if they are none."""
+    try:
+        captions = json.loads(bytes(stored.tolist()))
+    except (AttributeError, TypeError, ValueError, RecursionError):
+        return None
+    right = isinstance(captions, list) and all(isinstance(text, str) for text in captions)
+    return captions if right else None
