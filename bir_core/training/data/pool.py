@@ -70,7 +70,7 @@ class PairPool:
             isinstance(lq, Tensor)
             and isinstance(hq, Tensor)
             and captions is not None
-            and lq.ndim == hq.ndim == 4
+            and lq.ndim == hq.ndim > 0
             and len(lq) == len(hq) == len(captions)
         ):
             self.lq, self.hq = list(lq.to(device).unbind()), list(hq.to(device).unbind())
