@@ -3,6 +3,7 @@
 import pytest
 import torch
 from parity import fill_by_rule
+from tolerances import SPLIT_NETWORK
 
 from bir_core.checkpoints import load_model, save_checkpoint
 from bir_core.compact.restore import restore_compact
@@ -64,7 +65,8 @@ def test_file_loads_and_runs_as_bir_core_does(tmp_path, task, scale, multiple):
     assert descriptor.size_requirements.multiple_of == multiple
     image = torch.rand(1, 3, 35, 41, generator=torch.Generator().manual_seed(0))
     expected = restore(image, load_model(path), seed=0)
-    torch.testing.assert_close(descriptor(image), expected, atol=1e-5, rtol=0)
+    # The weights lie at other addresses in memory, by which kernels of a CPU choose their sums.
+    torch.testing.assert_close(descriptor(image), expected, atol=SPLIT_NETWORK, rtol=0)
     torch.testing.assert_close(descriptor(image), descriptor(image), atol=0, rtol=0)
 
 

@@ -253,6 +253,7 @@ def test_a_bad_picture_does_not_stop_the_folder(folder, tmp_path):
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.png", "c.png"]
     # The others are drawn as if nothing had failed.
     assert json.loads(draws.read_text())["pictures"]["c.jpg"]["seed"] == 2
+    (folder / "b.webp").unlink()
     make_picture(folder / "b.webp", seed=2, height=17)
     (folder / "d.gif").unlink()
     assert call(folder, tmp_path / "whole") == 0

@@ -168,7 +168,7 @@ BAD_FILES = {
     "cut zip": "download it again",
     "code": "pickled code",
     "no tensors": "it holds no tensors",
-    "numbers for names": "it holds no tensors",
+    "numbers for names": "a tensor has the key 1",
     "lora": "In short, it looks like a LoRA",
     "nearly": "6 of the 7 tensors by which a SwinIR is known",
 }
