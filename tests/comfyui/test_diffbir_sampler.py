@@ -142,7 +142,8 @@ def test_same_seed_same_picture_whatever_ran_before(diffbir_server: Server, imag
 
 
 def test_alpha_size_and_colours(diffbir_server: Server, image: Array) -> None:
-    alpha = np.linspace(0, 1, image[..., :1].size, dtype=np.float32).reshape(1, 60, 100, 1)
+    # Above 0: what is hidden would get the colours around it.
+    alpha = np.linspace(0.01, 1, image[..., :1].size, dtype=np.float32).reshape(1, 60, 100, 1)
     with_alpha = restored(
         diffbir_server, one_node(diffbir_server, np.concatenate([image, alpha], -1))
     )

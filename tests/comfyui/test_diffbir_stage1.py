@@ -129,7 +129,8 @@ def test_tiles_cover_any_picture(diffbir_server: Server) -> None:
 
 
 def test_alpha_is_carried(diffbir_server: Server, image: Array) -> None:
-    alpha = np.linspace(0, 1, 56, dtype=np.float32)[None, None, :, None].repeat(40, axis=1)
+    # Above 0: what is hidden would get the colours around it.
+    alpha = np.linspace(0.01, 1, 56, dtype=np.float32)[None, None, :, None].repeat(40, axis=1)
     with_alpha = np.concatenate([image, alpha], axis=-1)
     ours = picture_of(diffbir_server, stage1(diffbir_server, with_alpha))
     assert ours.shape == (1, 80, 112, 4)

@@ -168,7 +168,13 @@ def test_alpha_is_enlarged_and_kept(restore_in_comfyui: Run, picture: Array) -> 
     alpha[:, :, 28:] = 1
     restored = restore_in_comfyui(np.concatenate([picture, alpha], axis=-1))
     assert restored.shape == (1, 160, 224, 4)
-    np.testing.assert_array_equal(restored[..., :3], restore_in_comfyui(picture))
+    # What lies hidden does not matter, and where nothing is hidden alpha does not.
+    other = picture.copy()
+    other[:, :, :28] = 1 - other[:, :, :28]
+    again = restore_in_comfyui(np.concatenate([other, alpha], axis=-1))
+    np.testing.assert_array_equal(again, restored)
+    visible = restore_in_comfyui(np.concatenate([picture, 0.5 + 0.5 * alpha], axis=-1))
+    np.testing.assert_array_equal(visible[..., :3], restore_in_comfyui(picture))
     assert restored[:, :, :100, 3].max() < 1e-6 and restored[:, :, 124:, 3].min() > 1 - 1e-6
 
 
