@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..degradations import Degradation, degrade, get_preset, keeps_size
+from ..degradations import Degradation, MaskDegradation, degrade, get_preset, keeps_size
 from ..degradations.draws import choose, noise_generator_for
 from .recipe import DataRecipe, MixturePart, Recipe
 from .toml_tables import from_table, require, to_table
@@ -25,6 +25,15 @@ def presets_of(data: DataRecipe) -> dict[str, tuple[float, Degradation]]:
         parts = {name: (part.weight, _changed(name, part)) for name, part in data.mixture.items()}
         return {name: part for name, part in parts.items() if part[0] > 0}
     return {data.degradation: (1.0, get_preset(data.degradation))}
+
+
+def refuse_holes(data: DataRecipe) -> None:
+    """Raise BIRError if a recipe's damage is holes, which only inpainting fills."""
+    require(
+        not any(isinstance(preset, MaskDegradation) for _, preset in presets_of(data).values()),
+        "a `degradation` that cuts no holes, which only inpainting fills",
+        data.degradation,
+    )
 
 
 def _changed(name: str, part: MixturePart) -> Degradation:

@@ -124,3 +124,9 @@ def test_workers_make_the_same_pairs_from_any_iteration_on(pictures, workers):
     for one, other in zip(alone[3:], later, strict=True):
         assert torch.equal(one.lq, other.lq) and torch.equal(one.hq, other.hq)
         assert one.iteration == other.iteration
+
+
+@pytest.mark.parametrize("name", ["restoration_module", "swinir", "ir_controlnet"])
+def test_holes_are_left_to_inpainting(name):
+    with pytest.raises(BIRError, match="cuts no holes"):
+        load_recipe(f"smoke_{name}", ("data.degradation=masks_thick_256",))

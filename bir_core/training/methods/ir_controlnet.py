@@ -25,6 +25,7 @@ from ...networks.swinir import SwinIR
 from ...networks.text_encoder import TextEncoder
 from ...networks.unet import SDUNet
 from ..data import Batch
+from ..degrading import refuse_holes
 from ..phases import Phase, Training, Update
 from ..recipe import Recipe
 from ..start_files import StartFiles
@@ -50,6 +51,7 @@ class IRControlNetRecipe(Recipe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        refuse_holes(self.data)
         require(
             0 <= self.noise_aug <= TRAINED_STEPS,
             f"a `noise_aug` from 0 to {TRAINED_STEPS} timesteps",

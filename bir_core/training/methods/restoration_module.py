@@ -9,6 +9,7 @@ from ...checkpoints import load_model
 from ...errors import BIRError
 from ...networks.compact import CompactConfig, CompactRestorer, draw_near_identity
 from ..data import Batch
+from ..degrading import refuse_holes
 from ..image_losses import (
     ImageLosses,
     LossTable,
@@ -33,6 +34,10 @@ class RestorationModuleRecipe(NetworkRecipe):
 
     network: CompactConfig
     losses: LossTable = LossTable(l2=LossTerm(weight=1.0))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        refuse_holes(self.data)
 
 
 class RestorationLoss(nn.Module):

@@ -9,6 +9,7 @@ from ...checkpoints import load_model
 from ...errors import BIRError
 from ...networks.swinir import SwinIR, SwinIRConfig
 from ..data import Batch
+from ..degrading import refuse_holes
 from ..image_losses import (
     ImageLosses,
     LossTable,
@@ -35,6 +36,10 @@ class SwinIRRecipe(NetworkRecipe):
 
     network: SwinIRConfig = SwinIRConfig()
     losses: LossTable | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        refuse_holes(self.data)
 
 
 class SwinIRLoss(nn.Module):
