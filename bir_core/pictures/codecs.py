@@ -30,6 +30,7 @@ from .side_data import (
     ORIENTATION,
     OTHER_PROFILE,
     TEXT_KEYS,
+    UNREADABLE,
     UPRIGHT,
     Extras,
     clean_exif,
@@ -152,7 +153,7 @@ def _decode_wide_png(path: Path, content: bytes | None) -> Samples:
             with _opened(path, content) as file, Image.open(file, formats=("PNG",)) as image:
                 _note_texts(image)
                 extras = extras_of(image, _whole(path, content))
-    except Exception:  # of side data, whose samples are read already
+    except UNREADABLE:  # of side data, whose samples are read already
         extras = Extras(left_out=("side data that cannot be read",))
     icc = matching_icc(samples.icc, samples.values.shape[-1] < 3)
     unfit = (OTHER_PROFILE,) if samples.icc and icc is None else ()
@@ -202,7 +203,7 @@ def _samples_from_pillow(image: Image.Image, content: bytes) -> Samples:
         orientation = exif_of_file.get(ORIENTATION)
         unread = bool(image.info.get("exif")) and not dict(exif_of_file)
         exif, whole = (None, False) if unread else clean_exif(exif_of_file)
-    except Exception:  # of side data
+    except UNREADABLE:  # of side data
         exif, whole, orientation = None, False, None
     if not whole:
         left_out.append("EXIF data that cannot be read")

@@ -17,7 +17,7 @@ from PIL import Image
 
 from ..errors import BIRError
 from .samples import Format, Samples, undecodable
-from .side_data import Extras, clean_exif
+from .side_data import UNREADABLE, Extras, clean_exif
 
 # What libvips says above the reason itself.
 _EMPTY_PHRASES = ("unable to write", "unable to load", "unable to call", "load error", "read error")
@@ -148,7 +148,7 @@ def _exif(block: bytes) -> tuple[bytes | None, bool]:
             warnings.simplefilter("ignore")  # of Pillow, on what is cut off
             exif.load(block)
             return clean_exif(exif) if dict(exif) else (None, False)
-    except Exception:  # of side data
+    except UNREADABLE:  # of side data
         return None, False
 
 

@@ -5,6 +5,8 @@ Broken side data never costs a picture: the bad part is left out and named.
 
 import math
 import re
+import struct
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +15,12 @@ from PIL import Image
 
 from .containers import png_chunks
 
+# What Pillow's parsers raise on what somebody else wrote. Lack of memory is none of it: that says
+# nothing of the file.
+UNREADABLE = (
+    *(ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, OSError),
+    *(RuntimeError, SyntaxError, TypeError, ValueError, struct.error, zlib.error),
+)
 ORIENTATION = 0x0112
 EXIF_IFD, GPS_IFD = 0x8769, 0x8825
 # What makes a picture upright, by its orientation.
@@ -175,13 +183,13 @@ def clean_exif(exif: Image.Exif) -> tuple[bytes | None, bool]:
         details = inner if isinstance(inner, dict) else exif.get_ifd(EXIF_IFD)
         for tag in PIXEL_SIZES:
             details.pop(tag, None)
-    except Exception:  # whatever a parser raises on what somebody else wrote
+    except UNREADABLE:
         whole = False
     if not dict(exif):
         return None, whole
     try:
         return exif.tobytes(), whole
-    except Exception:  # a tag of another type than its name calls for
+    except UNREADABLE:  # a tag of another type than its name calls for
         return _writable_part(exif), False
 
 
@@ -193,7 +201,7 @@ def _writable_part(exif: Image.Exif) -> bytes | None:
             value = exif[tag]
             if tag in (EXIF_IFD, GPS_IFD) and not isinstance(value, dict):
                 value = exif.get_ifd(tag)
-        except Exception:
+        except UNREADABLE:
             continue
         if isinstance(value, dict):
             value = {key: inner for key, inner in value.items() if _is_writable(tag, {key: inner})}
@@ -201,7 +209,7 @@ def _writable_part(exif: Image.Exif) -> bytes | None:
             kept[tag] = value
     try:
         return kept.tobytes() if dict(kept) else None
-    except Exception:
+    except UNREADABLE:
         return None
 
 
@@ -210,6 +218,6 @@ def _is_writable(tag: int, value: Any) -> bool:
     try:
         alone[tag] = value
         alone.tobytes()
-    except Exception:
+    except UNREADABLE:
         return False
     return True

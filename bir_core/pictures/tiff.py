@@ -25,6 +25,7 @@ from .side_data import (
     IPTC_TAG,
     ORIENTATION,
     OTHER_PROFILE,
+    UNREADABLE,
     UPRIGHT,
     Extras,
     clean_exif,
@@ -198,7 +199,7 @@ def _side_data(path: Path, content: bytes | None) -> tuple[bytes | None, Extras]
                     kept_tags[tag] = dict(details)
             exif, whole = clean_exif(kept_tags)
             resolution, xmp = _resolution(found), found.get(XMP_TAG)
-    except Exception:  # of side data
+    except UNREADABLE:  # of side data
         return None, Extras(left_out=("tags that cannot be read",))
     left_out = [] if whole else ["EXIF data that cannot be read"]
     kept = clean_xmp(xmp) if isinstance(xmp, bytes) else None

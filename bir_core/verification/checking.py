@@ -15,6 +15,7 @@ from ..diffbir.restoration_modules import (
     load_restoration_module,
     spandrel_problem,
 )
+from ..errors import BIRError
 from .carrying_out import Trialled, carry_out, noting
 from .files import (
     ContentFacts,
@@ -177,7 +178,7 @@ def _facts(row: Architecture, tensors: StateDict, name: str) -> NetworkFacts | N
     """None for a damaged file, of which `load_model` says what is wrong."""
     try:
         return network_facts(row, tensors, name)
-    except Exception:
+    except BIRError:
         return None
 
 
