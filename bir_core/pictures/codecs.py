@@ -25,7 +25,15 @@ from .containers import (
     without_side_data,
 )
 from .libvips import decode_libvips, encode_libvips, load_libvips
-from .samples import Format, Samples, Undecodable, matching_icc, require_single, undecodable
+from .samples import (
+    Format,
+    Samples,
+    Undecodable,
+    matching_icc,
+    require_single,
+    too_large_for_memory,
+    undecodable,
+)
 from .side_data import (
     ORIENTATION,
     OTHER_PROFILE,
@@ -182,9 +190,7 @@ def _decode_pillow(path: Path, content: bytes | None) -> Samples:
             "but it is larger; cut it into parts first."
         ) from error
     except MemoryError as error:
-        raise BIRError(
-            f"Expected enough memory to read {path}, but it ran out; cut the picture into parts."
-        ) from error
+        raise too_large_for_memory(path) from error
     except Exception as error:  # whatever a decoder raises on damaged files
         raise undecodable(path, error) from error
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..errors import BIRError
-from .samples import Format, Samples, undecodable
+from .samples import Format, Samples, too_large_for_memory, undecodable
 from .side_data import UNREADABLE, Extras, clean_exif
 
 # What libvips says above the reason itself.
@@ -92,10 +92,7 @@ def decode_libvips(path: Path, content: bytes | None, *, strict: bool) -> Sample
         except pyvips.Error as error:
             raise undecodable(path, _reason(error)) from error
         except MemoryError as error:
-            raise BIRError(
-                f"Expected enough memory to read {path}, but it ran out; cut the picture into "
-                "parts."
-            ) from error
+            raise too_large_for_memory(path) from error
         except Exception as error:  # of the wrapper, on damaged headers
             raise undecodable(path, error) from error
     unnoticed = _reason(pyvips.Error("")) or _first_damage(said)

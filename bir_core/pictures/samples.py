@@ -50,6 +50,13 @@ def undecodable(path: Path, reason: object) -> Undecodable:
     )
 
 
+def too_large_for_memory(path: Path) -> BIRError:
+    """The error for a picture whose samples do not fit."""
+    return BIRError(
+        f"Expected enough memory to read {path}, but it ran out; cut the picture into parts."
+    )
+
+
 def require_single(path: Path, count: int) -> None:
     """Raise BIRError if a file holds several pictures."""
     if count > 1:

@@ -18,7 +18,7 @@ from PIL import Image, TiffImagePlugin
 from ..errors import BIRError
 from . import tiff_tags as tags
 from .libvips import decode_libvips, load_libvips
-from .samples import Samples, matching_icc, require_single, undecodable
+from .samples import Samples, matching_icc, require_single, too_large_for_memory, undecodable
 from .side_data import (
     EXIF_IFD,
     GPS_IFD,
@@ -121,6 +121,8 @@ def _decode_pillow(path: Path, content: bytes | None, bits: tuple[int, ...]) -> 
             turned = UPRIGHT.get(image.getexif().get(ORIENTATION, 1))
             upright = image if turned is None else image.transpose(turned)
             icc = image.info.get("icc_profile")
+    except MemoryError as error:
+        raise too_large_for_memory(path) from error
     except Exception as error:  # whatever a decoder raises on damaged files
         kind = f"{bits[0]} bits per sample" if _TWELVE_BITS in bits else "old-style JPEG"
         raise undecodable(path, f"it has {kind}, which cannot be read here: {error}") from error
