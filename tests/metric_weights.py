@@ -12,7 +12,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from bir_core.distances import DISTS, DISTS_FILE, LPIPS, LPIPS_FILES
+from bir_core.checkpoints.distances import DISTS_FILE, LPIPS_FILES
+from bir_core.networks.distances import DISTS, LPIPS
 from bir_core.networks.perceptual import VGG16, AlexNet
 
 STRIDES = (31, 17, 3, 1)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..distances import DISTS_FILE, LPIPS_FILES, Network, read_dists, read_lpips
+from ..checkpoints.distances import DISTS_FILE, LPIPS_FILES, Network, read_dists, read_lpips
 from ..memory import CPU
 from ..metrics import Channel, gradient_share, psnr, ssim, ssim_volume
 from ..networks.perceptual import VGG16, AlexNet

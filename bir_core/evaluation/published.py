@@ -20,8 +20,9 @@ from torch import Tensor, nn
 
 from ..atomic_files import complete_file
 from ..checkpoints import read_checkpoint
-from ..distances import DISTS_FILE, LPIPS, LPIPS_FILES
+from ..checkpoints.distances import DISTS_FILE, LPIPS_FILES
 from ..errors import BIRError
+from ..networks.distances import LPIPS
 from ..networks.perceptual import VGG16, AlexNet
 from .weight_files import first_line
 

@@ -6,8 +6,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..distances import LPIPS, read_lpips
+from ..checkpoints.distances import read_lpips
 from ..networks.discriminators import PatchDiscriminator
+from ..networks.distances import LPIPS
 from .data import Batch
 from .losses import (
     charbonnier,

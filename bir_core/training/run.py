@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Literal
 
 from torch import Tensor
 
-from ..distances import read_lpips
+from ..checkpoints.distances import read_lpips
 from .data import (
     VALIDATION,
     BatchSource,

@@ -7,9 +7,9 @@ from math import isnan
 import torch
 from torch import Tensor
 
-from ..distances import LPIPS
 from ..images import crop, pad_to_multiple, resize
 from ..metrics import psnr, ssim
+from ..networks.distances import LPIPS
 from .recipe import ValidationRecipe
 
 LOWER_IS_BETTER = ("lpips",)

@@ -10,9 +10,9 @@ from PIL import Image
 from training_pictures import write_pictures
 
 from bir_core import load_model
+from bir_core.checkpoints.distances import read_dists, read_lpips
 from bir_core.degradations import degrade, get_preset
 from bir_core.diffir.restore import restore
-from bir_core.distances import read_dists, read_lpips
 from bir_core.metrics import psnr, ssim, ssim_volume
 from bir_core.pictures.files import read_picture
 from bir_core.weights import BUILTIN_NAMES

@@ -8,8 +8,8 @@ import pytest
 import torch
 from command_line import run_here
 
+from bir_core.checkpoints.distances import DISTS_FILE, LPIPS_FILES, read_dists, read_lpips
 from bir_core.commands import weights
-from bir_core.distances import DISTS_FILE, LPIPS_FILES, read_dists, read_lpips
 
 FILES = (*LPIPS_FILES.values(), DISTS_FILE)
 

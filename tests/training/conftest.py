@@ -5,7 +5,8 @@ import torch
 from safetensors.torch import save_file
 from training_pictures import write_pictures
 
-from bir_core.distances import LPIPS, LPIPS_FILES
+from bir_core.checkpoints.distances import LPIPS_FILES
+from bir_core.networks.distances import LPIPS
 from bir_core.networks.perceptual import AlexNet
 from bir_core.training.data import BatchSource
 

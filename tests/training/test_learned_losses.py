@@ -6,9 +6,10 @@ from safetensors.torch import save_file
 from training_steps import first_step
 
 from bir_core import load_model
-from bir_core.distances import LPIPS, LPIPS_FILES, read_lpips
+from bir_core.checkpoints.distances import LPIPS_FILES, read_lpips
 from bir_core.errors import BIRError
 from bir_core.networks.discriminators import PatchDiscriminator
+from bir_core.networks.distances import LPIPS
 from bir_core.networks.perceptual import VGG16, VGG19
 from bir_core.training.losses import hinge_discriminator, hinge_generator
 from bir_core.training.methods.table import load_recipe

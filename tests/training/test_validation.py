@@ -4,7 +4,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from bir_core.distances import read_lpips
+from bir_core.checkpoints.distances import read_lpips
 from bir_core.errors import BIRError
 from bir_core.metrics import psnr, ssim
 from bir_core.training.methods.table import load_recipe

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from bir_core.distances import DISTS, DISTS_FILE, LPIPS, LPIPS_FILES, read_dists, read_lpips
+from bir_core.checkpoints.distances import DISTS_FILE, LPIPS_FILES, read_dists, read_lpips
 from bir_core.errors import BIRError
+from bir_core.networks.distances import DISTS, LPIPS
 from bir_core.networks.perceptual import VGG16, AlexNet
 
 READERS = {"alex": lambda: LPIPS(AlexNet()), "vgg": lambda: LPIPS(VGG16()), "dists": DISTS}
