@@ -8,11 +8,38 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from .errors import BIRError
+
 # What stands between the name and the random part of a temporary file.
 _MARK = "-part-"
 _RANDOM_BYTES = 4  # as hexadecimal digits, twice as many characters
 # Bytes of a file name that every file system holds, those of encrypted home folders included.
 _MOST_NAME_BYTES = 143
+
+
+def make_folder(folder: Path) -> None:
+    """Make the folder of an output, and those above it, if it is absent.
+
+    Raises:
+        BIRError: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BIRError(
+            f"Expected a folder for the output at {folder}, but it cannot be made "
+            f"({error.strerror or error}); choose another one."
+        ) from error
+
+
+def file_number(path: Path) -> tuple[int, int] | None:
+    """Device and number of a file: the same under another name or spelling of it. None if there is
+    no file."""
+    try:
+        status = path.stat()
+    except (OSError, ValueError):
+        return None
+    return status.st_dev, status.st_ino
 
 
 @contextmanager

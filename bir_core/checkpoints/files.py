@@ -1,7 +1,7 @@
 """Checkpoint files: from a path to what it holds, without executing anything, and back."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -131,11 +131,36 @@ def save_checkpoint(
     for name, value in state.items():
         keep = dtype is None or not value.is_floating_point() or name.endswith("betas")
         tensors[name] = value.detach().to("cpu", value.dtype if keep else dtype).contiguous()
+    write_tensors(path, tensors, "the checkpoint", metadata=metadata)
+
+
+def write_tensors(
+    path: str | Path,
+    tensors: Mapping[str, Tensor],
+    what: str,
+    *,
+    advice: str = "check the folder and the free space",
+    metadata: dict[str, str] | None = None,
+    make_folder: bool = False,
+) -> None:
+    """Write tensors of any device as safetensors; the file appears only when it is complete, and
+    what stood there before stays until then.
+
+    Args:
+        what: they are, and `advice`, for the sentence.
+        metadata: texts for the file's header.
+        make_folder: make the file's folder if it is absent.
+
+    Raises:
+        BIRError: the file cannot be written (folder missing, disk full).
+    """
+    plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     try:
+        if make_folder:
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
         with complete_file(path) as temporary:
-            save_file(tensors, temporary, metadata=metadata)
+            save_file(plain, temporary, metadata=metadata)
     except (OSError, SafetensorError) as error:
         raise BIRError(
-            f"Expected to write the checkpoint {path}, but it failed ({error}); "
-            "check the folder and the free space."
+            f"Expected to write {what} {path}, but it failed ({error}); {advice}."
         ) from error

@@ -14,7 +14,7 @@ from pathlib import Path
 from torch import Tensor
 from tqdm import tqdm
 
-from ..atomic_files import complete_file
+from ..atomic_files import complete_file, file_number, make_folder
 from ..console import one_line
 from ..degradations import Degradation, MaskDegradation, degrade, get_preset, preset_names
 from ..degradations.pipeline import Draws
@@ -85,7 +85,7 @@ def run(options: argparse.Namespace) -> int:
     _require_free_outputs(jobs, masks, options.draws, overwrite=options.overwrite)
     if options.input.is_dir():
         for folder in filter(None, (options.output, options.mask)):
-            _make_folder(folder)
+            make_folder(folder)
     records = {}
     failures = Failures(len(jobs))
     # `disable=None` shows the bar on a terminal only.
@@ -190,7 +190,7 @@ def _require_free_outputs(
 ) -> None:
     """Raise BIRError before any work if a result would replace an input or a file to be kept."""
     # By file number: it is the same under another name or spelling of the same file.
-    inputs = {_file_number(source) for source, _ in jobs if os.path.exists(source)}
+    inputs = {file_number(source) for source, _ in jobs if os.path.exists(source)}
     targets = [target for _, target in jobs] + masks
     if len(set(targets)) < len(targets):
         raise BIRError(
@@ -203,27 +203,12 @@ def _require_free_outputs(
             "choose another name."
         )
     for target in targets if draws is None else [*targets, draws]:
-        if os.path.exists(target) and _file_number(target) in inputs:
+        if os.path.exists(target) and file_number(target) in inputs:
             raise BIRError(
                 f"Expected an output that is not an input, but {target} is both; "
                 "inputs are never replaced: choose another name or folder."
             )
         require_free(target, overwrite=overwrite)
-
-
-def _file_number(path: Path) -> tuple[int, int]:
-    status = path.stat()
-    return status.st_dev, status.st_ino
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise BIRError(
-            f"Expected a folder for the results at {folder}, but it cannot be made "
-            f"({error.strerror}); choose another one."
-        ) from error
 
 
 def _plain(value: object) -> object:

@@ -7,6 +7,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..atomic_files import file_number
 from ..errors import BIRError
 from ..pictures.codecs import require_codec
 from ..pictures.files import (
@@ -128,9 +129,9 @@ def _require_writable(output: Path, *, make: bool) -> None:
 
 def _require_targets(jobs: list[Job], *, may_exist: bool) -> None:
     # By file number: it is the same under another name or spelling of the same file.
-    inputs = {_file_number(path) for job in jobs for path in (job.source, job.mask) if path}
+    inputs = {file_number(path) for job in jobs for path in (job.source, job.mask) if path}
     for target, count in Counter(job.target for job in jobs if not job.refusal).items():
-        if os.path.exists(target) and _file_number(target) in inputs:
+        if os.path.exists(target) and file_number(target) in inputs:
             raise BIRError(
                 f"Expected an output that is not an input, but {target} is both; "
                 "inputs are never replaced: choose another name or folder."
@@ -143,15 +144,6 @@ def _require_targets(jobs: list[Job], *, may_exist: bool) -> None:
         require_free(target, overwrite=may_exist)
 
 
-def _file_number(path: Path) -> tuple[int, int] | None:
-    """Device and number; None if there is no file, which is reported when it is read."""
-    try:
-        status = path.stat()
-    except (OSError, ValueError):
-        return None
-    return status.st_dev, status.st_ino
-
-
 def _mask_path(picture: Path, options: argparse.Namespace) -> Path | None:
     mask: Path | None = options.mask
     if mask is None or not os.path.isdir(mask):
@@ -162,7 +154,7 @@ def _mask_path(picture: Path, options: argparse.Namespace) -> Path | None:
     if os.path.isfile(same_name):
         return same_name
     names = [picture.stem + end for suffix in SUFFIXES for end in (suffix, suffix.upper())]
-    found = {_file_number(folder / name): folder / name for name in names}
+    found = {file_number(folder / name): folder / name for name in names}
     found.pop(None, None)
     if not found:
         raise BIRError(

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from ..atomic_files import make_folder
 from ..console import one_line, printable
 from ..errors import BIRError
 from ..images import extend_opaque, resize
@@ -61,7 +62,7 @@ def prepare(options: argparse.Namespace) -> Callable[[Job, bool], Outcome]:
             require_free(job.target, overwrite=overwrite)
             mask = None if job.mask is None else _read_mask(job.mask, picture, job.source)
             restored = _restore(picture, mask, restore_image, device, job.source.name)
-            _make_folder(job.target.parent)
+            make_folder(job.target.parent)
             left_out = write_picture(
                 job.target, restored, overwrite=overwrite, quality=options.quality
             )
@@ -105,16 +106,6 @@ def _read_mask(path: Path, picture: Picture, source: Path) -> Tensor:
             f"{width}x{height}; make it of the same size."
         )
     return mask
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise BIRError(
-            f"Expected a folder for the output at {folder}, but it cannot be made "
-            f"({error.strerror or error}); choose another one."
-        ) from error
 
 
 def _restore(

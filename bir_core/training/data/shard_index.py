@@ -9,12 +9,11 @@ from typing import Any, BinaryIO
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from ...atomic_files import complete_file
+from ...checkpoints.files import write_tensors
 from ...errors import BIRError
 
 logger = logging.getLogger(__name__)
@@ -69,15 +68,14 @@ def load_or_make_index(
     bounds = torch.tensor([place for places in found for place in places])
     counts = torch.tensor([len(places) - 1 for places in found])
     if index is not None:
-        try:
-            index.parent.mkdir(parents=True, exist_ok=True)
-            with complete_file(index) as temporary:
-                save_file({"bounds": bounds, "counts": counts}, temporary, {"shards": about})
-        except (OSError, SafetensorError) as error:
-            raise BIRError(
-                f"Expected to write the index of the shards to {index}, but it failed ({error}); "
-                "choose another output folder or make space."
-            ) from error
+        write_tensors(
+            index,
+            {"bounds": bounds, "counts": counts},
+            "the index of the shards to",
+            advice="choose another output folder or make space",
+            metadata={"shards": about},
+            make_folder=True,
+        )
     return bounds, counts
 
 
