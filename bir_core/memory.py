@@ -114,6 +114,52 @@ class MemoryPlan:
         return next(stage for stage in self.stages if stage.name == name)
 
 
+@dataclass(frozen=True)
+class StripMemory:
+    """What a network takes that goes through a picture in strips of rows.
+
+    Attributes:
+        whole: numbers that it holds whatever the strip.
+        per_row: numbers for each row of a strip.
+        fastest: rows of a strip that are fast on the device.
+    """
+
+    whole: float
+    per_row: float
+    fastest: int
+
+    def rows(self, free_bytes: int, dtype: torch.dtype) -> int:
+        """Rows of a strip: as many as are fast, if they fit into the memory that may be used. At
+        least 1: less cannot be computed, so if even that does not fit the allocation fails."""
+        fitting = int((USABLE * free_bytes / dtype.itemsize - self.whole) / self.per_row)
+        return max(1, min(fitting, self.fastest))
+
+    def needed(self, rows: int, dtype: torch.dtype) -> int:
+        """Bytes for strips of so many rows."""
+        return int((self.whole + rows * self.per_row) * dtype.itemsize)
+
+    def needed_for_fastest(self, dtype: torch.dtype) -> int:
+        """Bytes of free memory for which `rows` gives the fastest strips."""
+        return int(self.needed(self.fastest + 1, dtype) / USABLE)
+
+    def plan(self, weights: int, memory: int, dtype: torch.dtype) -> MemoryPlan:
+        """The plan of a restoration that is nothing else.
+
+        Args:
+            weights: of the network, in bytes.
+            memory: bytes of the device that the run may use, weights included.
+        """
+        rows = self.rows(max(0, memory - int(weights / USABLE)), dtype)
+        stage = StagePlan("restoring", 0, weights, self.needed(rows, dtype), rows=rows)
+        return MemoryPlan((stage,), memory, memory)
+
+
+def fastest_rows(rows: int, columns: int, pixels: int, fewest: int) -> int:
+    """Rows of a strip of about so many pixels, but not fewer than `fewest` where there are as
+    many."""
+    return min(rows, max(fewest, pixels // columns))
+
+
 def weight_bytes(*networks: nn.Module | None, on: torch.device | None = None) -> int:
     """Memory of the weights and buffers of networks: wherever they lie, or on one kind of
     device."""

@@ -8,7 +8,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..bir_core.checkpoints import ModelInfo, load_model
-from ..bir_core.diffir.memory_plan import required_memory
+from ..bir_core.diffir.memory_plan import diffir_strips, padded
 from ..bir_core.diffir.restore import restore
 from ..bir_core.errors import BIRError
 from ..bir_core.images import attach_alpha, from_channels_last, split_alpha, to_channels_last
@@ -166,7 +166,9 @@ class DiffIRRestore(io.ComfyNode):
         assert isinstance(network, DiffIRStage2)
         height, width = colours.shape[-2:]
         dtype = next(network.parameters()).dtype
-        model.load(required_memory(network.config, height, width, dtype, device.type))
+        size = padded(network.config, height, width)
+        needs = diffir_strips(network.config, *size, device_type=device.type)
+        model.load(needs.needed_for_fastest(dtype))
         restored = []
         for index in range(len(colours)):
             # One at a time: a result then depends neither on the batch nor on its memory.

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..diffir.memory_plan import plan_strip
+from ..diffir.memory_plan import diffir_strips
 from ..diffir.streaming import stream
 from ..memory import free_memory
 from ..networks.diffir import DiffIRStage2
@@ -58,9 +58,8 @@ def serve(job: Job) -> None:
     network = DiffIRStage2(config).eval().requires_grad_(False).to(device, dtype)
     image = torch.rand(1, config.in_channels, job.height, job.width).to(device, dtype)
     noise = draw_noise(1, 0).to(device)
-    strip = job.strip or plan_strip(
-        config, job.height, job.width, 1, free_memory(device), dtype, device.type
-    )
+    needs = diffir_strips(config, job.height, job.width, device_type=device.type)
+    strip = job.strip or needs.rows(free_memory(device), dtype)
 
     @torch.no_grad()
     def forward(lq: Tensor = image) -> Tensor:

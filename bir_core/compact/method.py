@@ -10,7 +10,7 @@ from ..checkpoints import load_model
 from ..memory import MemoryPlan, weight_bytes
 from ..networks.compact import CompactRestorer
 from ..options import DTYPES
-from .memory_plan import plan_compact
+from .memory_plan import compact_strips
 from .restore import restore_compact
 
 
@@ -55,15 +55,8 @@ def plan(
     model = _load(options, torch.device("cpu"))
 
     def plan_image(height: int, width: int) -> tuple[str, MemoryPlan]:
-        found = plan_compact(
-            model.config,
-            weight_bytes(model),
-            height,
-            width,
-            dtype=DTYPES[options.dtype],
-            device=device,
-            memory=memory,
-        )
+        needs = compact_strips(model.config, height, width, device_type=device.type)
+        found = needs.plan(weight_bytes(model), memory, DTYPES[options.dtype])
         scale = model.config.scale
         size = f"{width}x{height} -> {width * scale}x{height * scale}"
         return f"Compact module {options.model}, {size}, {options.dtype}", found

@@ -26,7 +26,7 @@ from ..row_strips import (
     strips_of,
 )
 from ..tiling import Progress
-from .memory_plan import plan_strip
+from .memory_plan import compact_strips
 
 Callback = Callable[[int, int], None]
 
@@ -71,8 +71,8 @@ def restore_compact(
         if strip is not None:
             return stream(model, lq, strip=strip, callback=callback)
         batch, _, height, width = lq.shape
-        free = free_memory(lq.device)
-        rows = plan_strip(model.config, height, width, batch, free, lq.dtype, lq.device.type)
+        needs = compact_strips(model.config, height, width, batch, lq.device.type)
+        rows = needs.rows(free_memory(lq.device), lq.dtype)
         return in_fitting_strips(
             lambda fewer: stream(model, lq, strip=fewer, callback=callback), rows
         )

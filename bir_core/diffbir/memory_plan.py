@@ -94,8 +94,10 @@ class _Planner:
         if module is None:
             return StagePlan("stage 1", tile or 0, weights, pictures)
         free = max(0.0, self.room(weights) - pictures)
-        if module.plan_strips is not None and not tile:
-            rows, work = module.plan_strips(*size, int(free / USABLE), self.device.type)
+        if module.strips is not None and not tile:
+            needs = module.strips(*size, 1, self.device.type)
+            rows = needs.rows(int(free / USABLE), torch.float32)
+            work = needs.needed(rows, torch.float32)
             return StagePlan("stage 1", 0, weights, pictures + work, rows=rows)
         per_pixel = images * _stage1_memory_of_pixel(module)
         if tile is None:

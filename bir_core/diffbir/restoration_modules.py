@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -14,9 +15,10 @@ from ..checkpoints.files import model_file, open_checkpoint
 from ..checkpoints.keys import unwrap
 from ..checkpoints.loading import ODD_SIZES
 from ..checkpoints.stored import enough_memory
-from ..compact import memory_plan as compact_memory
-from ..diffir import memory_plan as diffir_memory
+from ..compact.memory_plan import compact_strips
+from ..diffir.memory_plan import diffir_strips
 from ..errors import BIRError, shown, shown_path
+from ..memory import StripMemory
 from ..networks.compact import CompactRestorer
 from ..networks.diffir import DiffIRStage2
 from ..networks.swinir import SwinIR
@@ -26,9 +28,8 @@ from .stage1 import with_published_padding
 IMAGE_TO_IMAGE = ("swinir", "compact", "diffir_s2")
 
 
-# (height and width of the network's input, free bytes, kind of device) -> rows of the strips in
-# which it restores a picture of any size, and the bytes that they take
-PlanStrips = Callable[[int, int, int, str], tuple[int, int]]
+# (height and width of the network's input, images, kind of device) -> what its strips take
+Strips = Callable[[int, int, int, str], StripMemory]
 
 
 @dataclass(frozen=True)
@@ -41,14 +42,14 @@ class RestorationModule:
         name: of the architecture.
         network: what holds the weights, to be moved between devices and to plan the memory for;
             None if nothing does.
-        plan_strips: if it goes through a picture in strips by itself, and needs no tiles.
+        strips: if it goes through a picture in strips by itself, and needs no tiles.
     """
 
     restore: Callable[[Tensor], Tensor]
     scale: int
     name: str
     network: nn.Module | None = None
-    plan_strips: PlanStrips | None = None
+    strips: Strips | None = None
 
 
 def spandrel_problem() -> str | None:
@@ -163,21 +164,15 @@ def in_strips(model: nn.Module) -> RestorationModule:
     """
     if isinstance(model, CompactRestorer):
         name, scale = "compact", model.config.scale
+        strips: Strips = partial(compact_strips, model.config)
     else:
         assert isinstance(model, DiffIRStage2)
         name, scale = "diffir_s2", model.config.scale
+        strips = partial(diffir_strips, model.config)
         if model.config.task == "inpainting":
             raise BIRError(
                 "Expected a network without a mask for stage 1, but a DiffIR for inpainting came; "
                 "choose one for super-resolution or deblurring."
             )
 
-    def plan_strips(height: int, width: int, free: int, kind: str) -> tuple[int, int]:
-        size = (height, width)
-        if isinstance(model, CompactRestorer):
-            rows = compact_memory.plan_strip(model.config, *size, 1, free, torch.float32, kind)
-            return rows, compact_memory.strip_memory(model.config, *size, rows, torch.float32)
-        rows = diffir_memory.plan_strip(model.config, *size, 1, free, torch.float32, kind)
-        return rows, diffir_memory.strip_memory(model.config, *size, rows, torch.float32)
-
-    return RestorationModule(lambda image: restore(image, model), scale, name, model, plan_strips)
+    return RestorationModule(lambda image: restore(image, model), scale, name, model, strips)

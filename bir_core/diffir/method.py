@@ -13,7 +13,7 @@ from ..errors import BIRError
 from ..memory import MemoryPlan, weight_bytes
 from ..networks.diffir import DiffIRStage2
 from ..options import DTYPES
-from .memory_plan import plan_diffir
+from .memory_plan import diffir_strips, padded
 from .restore import restore
 
 
@@ -85,9 +85,8 @@ def plan(
     config = model.config
 
     def plan_image(height: int, width: int) -> tuple[str, MemoryPlan]:
-        found = plan_diffir(
-            config, weight_bytes(model), height, width, dtype=dtype, device=device, memory=memory
-        )
+        needs = diffir_strips(config, *padded(config, height, width), device_type=device.type)
+        found = needs.plan(weight_bytes(model), memory, dtype)
         output = f"{width * config.scale}x{height * config.scale}"
         return f"DiffIR {options.model}, {width}x{height} -> {output}, {options.dtype}", found
 

@@ -13,7 +13,7 @@ from ..memory import free_memory
 from ..networks.diffir import DiffIRStage2
 from ..networks.diffir_config import DiffIRConfig
 from ..networks.diffir_prior import IPR_LENGTH, draw_noise
-from .memory_plan import plan_strip
+from .memory_plan import diffir_strips
 from .streaming import stream
 
 Callback = Callable[[int, int], None]
@@ -147,9 +147,8 @@ def _stream_fitting(
     if strip is not None:
         return stream(model, lq, noise, strip=strip, callback=callback)
     batch, _, height, width = lq.shape
-    strip = plan_strip(
-        model.config, height, width, batch, free_memory(lq.device), lq.dtype, lq.device.type
-    )
+    needs = diffir_strips(model.config, height, width, batch, lq.device.type)
     return in_fitting_strips(
-        lambda rows: stream(model, lq, noise, strip=rows, callback=callback), strip
+        lambda rows: stream(model, lq, noise, strip=rows, callback=callback),
+        needs.rows(free_memory(lq.device), lq.dtype),
     )

@@ -11,11 +11,11 @@ from tolerances import SPLIT_NETWORK
 
 import bir_core
 from bir_core.benchmarks.tensor_memory import peak_tensors_of
-from bir_core.compact.memory_plan import plan_compact, plan_strip, required_memory, strip_memory
+from bir_core.compact.memory_plan import compact_strips
 from bir_core.compact.restore import restore_compact, stream
 from bir_core.diffbir.restoration_modules import in_strips
 from bir_core.errors import BIRError
-from bir_core.memory import CPU, weight_bytes
+from bir_core.memory import weight_bytes
 from bir_core.networks.compact import CompactConfig, CompactRestorer, draw_near_identity
 from bir_core.networks.diffir import DiffIRStage2
 from bir_core.networks.diffir_config import DiffIRConfig
@@ -117,19 +117,17 @@ def test_memory_is_what_the_plan_says():
     network, image = small_network(scale=4, features=24, layers=8), picture(96, 128)
     for strip in (4, 32):
         _, peak = peak_tensors_of(lambda strip=strip: restore_compact(image, network, strip=strip))
-        estimate = strip_memory(network.config, 96, 128, strip, torch.float32)
+        estimate = compact_strips(network.config, 96, 128).needed(strip, torch.float32)
         assert 0.5 * estimate < peak <= estimate, (strip, peak, estimate)
 
 
 @given(st.integers(10**6, 10**10))
 def test_planned_strips(memory):
-    config = CompactConfig(scale=4)
-    plan = plan_compact(config, 10**6, 999, 640, dtype=torch.float32, device=CPU, memory=memory)
+    needs = compact_strips(CompactConfig(scale=4), 999, 640)
+    plan = needs.plan(10**6, memory, torch.float32)
     assert plan.fits or plan.stages[0].rows == 1
-    required = required_memory(config, 999, 640, torch.float32)
-    assert plan_strip(config, 999, 640, 1, required, torch.float32) == plan_strip(
-        config, 999, 640, 1, 2**60, torch.float32
-    )
+    assert needs.rows(needs.needed_for_fastest(torch.float32), torch.float32) == needs.fastest
+    assert needs.rows(2**60, torch.float32) == needs.fastest
 
 
 def test_as_stage_1_it_takes_strips():
@@ -138,8 +136,11 @@ def test_as_stage_1_it_takes_strips():
     assert (module.scale, module.name, module.network) == (4, "compact", network)
     image = picture(30, 20)
     assert torch.equal(module.restore(image), restore_compact(image, network))
-    plenty, little = (module.plan_strips(500, 400, free, "cpu") for free in (2**40, 2**20))
-    assert plenty[0] > little[0] == 1 and plenty[1] > little[1] > weight_bytes(network)
+    needs = module.strips(500, 400, 1, "cpu")
+    plenty, little = (needs.rows(free, torch.float32) for free in (2**40, 2**20))
+    assert plenty > little == 1
+    assert needs.needed(plenty, torch.float32) > needs.needed(1, torch.float32)
+    assert needs.needed(1, torch.float32) > weight_bytes(network)
 
 
 def bad_calls():

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from parity import DATA, config_from_metadata, fill_by_rule, load_vectors
 
-from bir_core.diffir.memory_plan import plan_strip, required_memory
+from bir_core.diffir.memory_plan import diffir_strips, padded
 from bir_core.diffir.restore import restore
 from bir_core.errors import BIRError
 from bir_core.networks.diffir import DiffIRStage1, DiffIRStage2
@@ -222,7 +222,7 @@ def test_planned_strip(variant):
     config = OFFICIAL_CONFIGS[variant]
 
     def plan(free, device="cuda", side=2048, dtype=torch.float32, batch=1):
-        return plan_strip(config, side, side, batch, free, dtype, device)
+        return diffir_strips(config, side, side, batch, device).rows(free, dtype)
 
     unlimited = plan(10**15)
     assert unlimited > plan(10**15, "cpu") >= 4
@@ -241,11 +241,11 @@ def test_planned_strip(variant):
 @pytest.mark.parametrize("size", [(8, 8), (704, 1280), (2176, 3840)])
 def test_required_memory_is_enough_for_the_fastest_strips(name, device, size):
     config = OFFICIAL_CONFIGS[name]
-    height, width = (-side % config.size_multiple + side for side in size)
-    required = required_memory(config, *size, torch.float16, device)
+    needs = diffir_strips(config, *padded(config, *size), device_type=device)
+    required = needs.needed_for_fastest(torch.float16)
 
     def plan(free):
-        return plan_strip(config, height, width, 1, free, torch.float16, device)
+        return needs.rows(free, torch.float16)
 
     assert plan(required) == plan(2**60)
     assert plan(required // 4) < plan(2**60) or plan(2**60) == 1
