@@ -1,10 +1,15 @@
 """A training by several processes is the training by one that accumulates as many micro-batches."""
 
+import contextlib
+import re
+import shutil
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from command_line import environment
@@ -104,6 +109,42 @@ def test_two_machines(pictures, whole, tmp_path):
     nodes = ("torch.distributed.run", "--nnodes", 2, "--nproc_per_node", 1, *address)
     launches = [(*nodes, "--node_rank", rank) for rank in range(2)]
     assert_same(whole, by_two(launches, pictures, tmp_path))
+
+
+def test_sigterm_to_one_process_or_to_the_launcher_saves_and_ends_them_all(
+    pictures, whole, tmp_path
+):
+    """As a scheduler of jobs does it: the launcher passes the signal on. Without a wait of theirs
+    for each other the processes would save different iterations, or hang."""
+    line = [*ONE_MACHINE, "--module", "bir_core", "train", "smoke_s1", "--data", pictures]
+    line += ["--output", tmp_path / "out", "--device", "cpu", "--set", "data.batch=2"]
+    line += ["--set", "iterations=100000", "--set", "save_every=1"]
+    for ending in (lambda launcher: launcher, lambda launcher: launcher.children()[1]):
+        launcher = psutil.Popen(
+            [sys.executable, "-m", *map(str, line)],
+            cwd=ROOT,
+            env=environment(),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
+        processes = [launcher]
+        try:
+            with bounded("the first state", launcher.pid):
+                while not (tmp_path / "out" / "state.safetensors").exists():
+                    assert launcher.poll() is None, launcher.stderr.read().decode()
+                    time.sleep(0.02)
+            processes += launcher.children()
+            ending(launcher).terminate()
+            _, errors = launcher.communicate()
+        finally:
+            for process in processes:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
+        said = re.findall(rb"SIGTERM came; iteration (\d+) is saved", errors)
+        state = read_state(tmp_path / "out" / "state.safetensors")
+        assert said and set(map(int, said)) == {state.iteration}, errors
+        assert state.processes == 2
+        shutil.rmtree(tmp_path / "out")
 
 
 def test_accelerate_launch(pictures, whole, tmp_path):
