@@ -111,9 +111,7 @@ def test_two_machines(pictures, whole, tmp_path):
     assert_same(whole, by_two(launches, pictures, tmp_path))
 
 
-def test_sigterm_to_one_process_or_to_the_launcher_saves_and_ends_them_all(
-    pictures, whole, tmp_path
-):
+def test_sigterm_to_one_process_or_to_the_launcher_saves_and_ends_them_all(pictures, tmp_path):
     """As a scheduler of jobs does it: the launcher passes the signal on. Without a wait of theirs
     for each other the processes would save different iterations, or hang."""
     line = [*ONE_MACHINE, "--module", "bir_core", "train", "smoke_s1", "--data", pictures]
