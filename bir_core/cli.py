@@ -1,4 +1,8 @@
-"""The console script `bir`; a sub-command is a file in `commands`, imported when it is called."""
+"""The console script `bir`; a sub-command is a file in `commands`, imported when it is called.
+
+Each has `add_arguments`, `read`, from the parser's values to its frozen options, and `run`, which
+takes these and knows nothing of a parser.
+"""
 
 import argparse
 import contextlib
@@ -52,9 +56,10 @@ def _run(arguments: list[str]) -> int:
             subparser.description = command.__doc__
             subparser.formatter_class = argparse.RawDescriptionHelpFormatter
             command.add_arguments(subparser)
-            subparser.set_defaults(run=command.run)
-    options = parser.parse_args(arguments)
-    return int(options.run(options))
+            subparser.set_defaults(command=command)
+    values = vars(parser.parse_args(arguments))
+    command = values.pop("command")
+    return int(command.run(command.read(values)))
 
 
 def exit_code(run: Callable[[], int]) -> int:

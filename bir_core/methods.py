@@ -3,16 +3,20 @@
 import argparse
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from .checkpoints.loading import find_architecture
 from .compact import method as compact
+from .diffbir import arguments as diffbir_arguments
 from .diffbir import method as diffbir
+from .diffir import arguments as diffir_arguments
 from .diffir import method as diffir
 from .memory import MemoryPlan
-from .options import positive
+from .options import Values, positive, read_options
 from .weights import BUILTIN_NAMES, DEFAULT_DIFFIR, DEFAULT_MODEL
 
 # (name of the stage, steps done, steps in all); may raise to cancel.
@@ -23,27 +27,31 @@ RestoreImage = Callable[[Tensor, Tensor | None, Report], Tensor]
 PlanImage = Callable[[int, int], tuple[str, MemoryPlan]]
 # (image (1, 3, H, W) in [0, 1], seed) -> (1, 3, H scale, W scale)
 RestoreSeeded = Callable[[Tensor, int], Tensor]
+OwnOptions = TypeVar("OwnOptions")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Method:
+class Method(Generic[OwnOptions]):
     """How the commands use a method.
 
     Attributes:
+        read: its own options, a frozen dataclass, from the values of the parser of `bir restore` or
+            `bir plan`.
         prepare: loads what the options name for a device; also gives the sides of the output by
             those of the input, fractions of a pixel dropped.
-        plan: from the options of `bir plan`, a device and its memory in bytes.
-        add_arguments: the options of `bir restore` that only this method takes; those that were
-            not given stay None.
-        add_plan_arguments: the options of `bir plan` that only this method takes.
+        plan: from the options, a device and its memory in bytes.
+        add_arguments: to the parser of `bir restore`, the options that only this method takes;
+            those that were not given stay None.
+        add_plan_arguments: the same for `bir plan`.
         default_model: of --model, if the method restores with one network; None: it takes no such
             option.
         networks: architectures whose file restores a picture by itself: from such a network and
             its name to what `bir evaluate` calls, and its scale.
     """
 
-    prepare: Callable[[argparse.Namespace, torch.device], tuple[RestoreImage, float]]
-    plan: Callable[[argparse.Namespace, torch.device, int], PlanImage]
+    read: Callable[[Values], OwnOptions]
+    prepare: Callable[[OwnOptions, torch.device], tuple[RestoreImage, float]]
+    plan: Callable[[OwnOptions, torch.device, int], PlanImage]
     add_arguments: Callable[[argparse.ArgumentParser], None] = lambda parser: None
     add_plan_arguments: Callable[[argparse.ArgumentParser], None] = lambda parser: None
     default_model: str | None = None
@@ -52,24 +60,27 @@ class Method:
     )
 
 
-METHODS = {
+METHODS: dict[str, Method[Any]] = {
     "compact": Method(
+        read=partial(read_options, compact.CompactOptions),
         prepare=compact.prepare,
         plan=compact.plan,
         default_model=DEFAULT_MODEL,
         networks={"compact": compact.open_network},
     ),
     "diffir": Method(
-        add_arguments=diffir.add_arguments,
+        add_arguments=diffir_arguments.add_arguments,
+        read=partial(read_options, diffir.DiffIROptions),
         prepare=diffir.prepare,
         plan=diffir.plan,
         default_model=DEFAULT_DIFFIR,
         networks={"diffir_s2": diffir.open_network},
     ),
     "diffbir": Method(
-        add_arguments=diffbir.add_arguments,
+        add_arguments=diffbir_arguments.add_arguments,
+        add_plan_arguments=diffbir_arguments.add_plan_arguments,
+        read=diffbir_arguments.read,
         prepare=diffbir.prepare,
-        add_plan_arguments=diffbir.add_plan_arguments,
         plan=diffbir.plan,
     ),
 }
@@ -102,15 +113,14 @@ def add_model_argument(parser: argparse._ActionsContainer) -> None:
     )
 
 
-def choose_method(options: argparse.Namespace) -> argparse.Namespace:
-    """The options with method and model: what was not given follows from the other.
+def choose_method(method: str | None, model: str | None) -> tuple[str, str | None]:
+    """Method and model: what was not given follows from the other.
 
     Raises:
         BIRError: as `method_of_model`.
     """
-    method = options.method or method_of_model(options.model or DEFAULT_MODEL)
-    model = options.model or METHODS[method].default_model
-    return argparse.Namespace(**{**vars(options), "method": method, "model": model})
+    name = method or method_of_model(model or DEFAULT_MODEL)
+    return name, model or METHODS[name].default_model
 
 
 def method_of_model(model: str) -> str:

@@ -1,7 +1,13 @@
-"""Arguments and output that several sub-commands share."""
+"""Arguments and output that several sub-commands share.
+
+Here ends what knows of argparse: each command and each method reads the parser's values into a
+frozen dataclass of its own (`read_options`), and what lies below takes that.
+"""
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
@@ -10,6 +16,12 @@ from .console import write_line as write_line
 from .errors import BIRError
 from .seeds import SEEDS
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Options = TypeVar("Options", bound="DataclassInstance")
+# The values of a parser by their names; None for what was not given and has no default.
+Values = Mapping[str, Any]
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
@@ -38,8 +50,21 @@ def _whole(text: str) -> int:
         raise argparse.ArgumentTypeError(f"expected a whole number, but {text} came") from error
 
 
+def read_options(kind: type[Options], values: Values) -> Options:
+    """A dataclass of options from a parser's values of the same names; what was not given keeps the
+    dataclass's default, and lists become tuples."""
+    given = {field.name: values.get(field.name) for field in fields(kind) if field.init}
+    return kind(
+        **{
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in given.items()
+            if value is not None
+        }
+    )
+
+
 def option_names(add_arguments: Callable[[argparse.ArgumentParser], None]) -> list[str]:
-    """The attributes of the options that `add_arguments` adds."""
+    """The names of the values that `add_arguments` adds to those of a parser."""
     parser = argparse.ArgumentParser(add_help=False)
     add_arguments(parser)
     return list(vars(parser.parse_args([])))

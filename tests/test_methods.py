@@ -1,5 +1,8 @@
 """The table of methods: what a third one would have to bring, and that nothing else is needed."""
 
+from dataclasses import dataclass
+from functools import partial
+
 import pytest
 import torch
 from command_line import run_here, save_small_model
@@ -9,8 +12,15 @@ from bir_core.checkpoints import load_model, save_checkpoint
 from bir_core.memory import MemoryPlan, StagePlan
 from bir_core.methods import METHODS, Method, method_of_model
 from bir_core.networks.swinir import SwinIR
+from bir_core.options import read_options
 from bir_core.pictures.files import Picture, read_picture, write_picture
 from bir_core.weights import BUILTIN_NAMES
+
+
+@dataclass(frozen=True)
+class InvertOptions:
+    level: float = 1.0
+    work: int = 10
 
 
 def add_arguments(parser):
@@ -20,13 +30,13 @@ def add_arguments(parser):
 def prepare(options, device):
     def restore(image, mask, report):
         report("inverting", 1, 1)
-        return (options.level or 1.0) - image
+        return options.level - image
 
     return restore, 1.0
 
 
 def add_plan_arguments(parser):
-    parser.add_argument("--work", type=int, default=10)
+    parser.add_argument("--work", type=int)
 
 
 def plan(options, device, memory):
@@ -38,6 +48,7 @@ def plan(options, device, memory):
 def third(monkeypatch):
     row = Method(
         add_arguments=add_arguments,
+        read=partial(read_options, InvertOptions),
         prepare=prepare,
         add_plan_arguments=add_plan_arguments,
         plan=plan,
@@ -58,6 +69,13 @@ def test_restores_by_it(third, picture, tmp_path):
     assert done.returncode == 0, done.stderr
     inverted = read_picture(tmp_path / "out.png").image
     torch.testing.assert_close(inverted, 1 - read_picture(picture).image, rtol=0, atol=1e-6)
+
+
+def test_reads_its_own_options(third, picture, tmp_path):
+    done = run_here("restore", picture, tmp_path / "o.png", "--method", "invert", "--level", 0.5)
+    assert done.returncode == 0, done.stderr
+    restored, image = (read_picture(path).image for path in (tmp_path / "o.png", picture))
+    torch.testing.assert_close(restored, (0.5 - image).clamp(0, 1), rtol=0, atol=1 / 255)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +28,41 @@ from ..benchmarks.diffir_worker import Job
 from ..benchmarks.start import environment, start_seconds
 from ..errors import BIRError
 from ..networks.diffir_config import OFFICIAL_CONFIGS
-from ..options import DTYPES, choose_device, positive, write_line
-from .train import add_changes, add_start_files, start_files
+from ..options import DTYPES, Values, choose_device, positive, read_options, write_line
+from ..training.start_files import StartFiles
+from .train import add_changes, add_start_files
 
 # Variant, height, width.
 STANDARD_CASES = (("deblur", 384, 384), ("realsr_x4", 128, 128))
 LARGE_CASE = ("deblur", 2160, 3840)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchOptions:
+    """What `bir bench` is asked for; as its arguments, `files` and `changes` as in `bir train`."""
+
+    variant: str | None = None
+    size: tuple[int, int] | None = None
+    diffbir: bool = False
+    builtin: bool = False
+    tile: int
+    training: str | None = None
+    data: Path | None = None
+    network: str | None = None
+    iterations: int
+    changes: tuple[str, ...] = ()
+    files: StartFiles
+    large: bool = False
+    strip: int | None = None
+    repeats: int
+    threads: int | None = None
+    device: str = "auto"
+    dtype: str = "float32"
+
+
+def read(values: Values) -> BenchOptions:
+    """The options by a parser's values."""
+    return read_options(BenchOptions, {**values, "files": read_options(StartFiles, values)})
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -103,14 +132,14 @@ def _size(text: str) -> tuple[int, int]:
     return height, width
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: BenchOptions) -> int:
     """Measure; the tables go to stdout as Markdown.
 
     Raises:
         BIRError: a size that the network does not take, or a process that ended early.
     """
     if options.training is not None:
-        return _run_training(options)
+        return _run_training(options.training, options)
     if options.network is not None:
         raise BIRError("--network belongs to a training, but none came; give --training as well.")
     if options.diffbir:
@@ -142,7 +171,7 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _run_training(options: argparse.Namespace) -> int:
+def _run_training(name: str, options: BenchOptions) -> int:
     from ..benchmarks.training import training_throughput
     from ..training.methods.table import load_recipe
 
@@ -150,7 +179,7 @@ def _run_training(options: argparse.Namespace) -> int:
         raise BIRError("--training should have pictures, but none came; give a folder as --data.")
     if options.threads is not None:
         torch.set_num_threads(options.threads)
-    recipe = load_recipe(options.training, tuple(options.changes), options.start_from)
+    recipe = load_recipe(name, options.changes, options.files.start_from)
     device = choose_device(options.device)
     alone = options.network == "none"
     speed = training_throughput(
@@ -158,20 +187,20 @@ def _run_training(options: argparse.Namespace) -> int:
         options.data,
         device.type,
         options.iterations,
-        start_files(options),
+        options.files,
         costs_nothing=alone,
     )
     write_line(
         "| recipe | batch | patch | precision | workers | pictures/s | waiting for pictures "
         "| degrading |\n|---|---|---|---|---|---|---|---|\n"
-        f"| {options.training}{', no network' if alone else ''} | {recipe.data.batch} "
+        f"| {name}{', no network' if alone else ''} | {recipe.data.batch} "
         f"| {recipe.data.patch} | {recipe.precision} | {recipe.data.workers} "
         f"| {speed.pictures_per_second:.3g} | {speed.waiting:.1%} | {speed.degrading:.1%} |"
     )
     return 0
 
 
-def _run_diffbir(options: argparse.Namespace) -> int:
+def _run_diffbir(options: BenchOptions) -> int:
     # Loads all networks of DiffBIR, which the other measurements do not need.
     from ..benchmarks.diffbir import Stage2, compare, comparisons
 
@@ -200,7 +229,7 @@ def _run_diffbir(options: argparse.Namespace) -> int:
     return 0
 
 
-def _run_builtin(options: argparse.Namespace) -> int:
+def _run_builtin(options: BenchOptions) -> int:
     from ..benchmarks.builtin import builtin_speeds
 
     height, width = options.size or (256, 256)
@@ -219,7 +248,7 @@ def _run_builtin(options: argparse.Namespace) -> int:
     return 0
 
 
-def _job(case: tuple[str, int, int], options: argparse.Namespace) -> Job:
+def _job(case: tuple[str, int, int], options: BenchOptions) -> Job:
     variant, height, width = case
     multiple = OFFICIAL_CONFIGS[variant].size_multiple
     if min(height, width) < 1 or height % multiple or width % multiple:

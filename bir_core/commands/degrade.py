@@ -7,30 +7,48 @@ holes for inpainting write the whole picture, in a test's size and square, and t
 
 import argparse
 import json
-import os
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from torch import Tensor
 from tqdm import tqdm
 
-from ..atomic_files import complete_file, file_number, make_folder
+from ..atomic_files import complete_file, make_folder
 from ..console import one_line
 from ..degradations import Degradation, MaskDegradation, degrade, get_preset, preset_names
 from ..degradations.pipeline import Draws
 from ..errors import BIRError
 from ..images import extend_opaque, resize
-from ..options import positive, seed, write_line
+from ..options import positive, read_options, seed, write_line
 from ..pictures.files import (
     Picture,
     find_pictures,
     list_pictures,
     read_picture,
     require_free,
+    require_no_input,
     write_picture,
 )
 from ..seeds import image_generator, image_seed
 from .failures import Failures, losses, no_room, say_left_out
+
+
+@dataclass(frozen=True, kw_only=True)
+class DegradeOptions:
+    """What `bir degrade` is asked for; as its arguments."""
+
+    input: Path
+    output: Path
+    preset: str
+    scale: int | None = None
+    mask: Path | None = None
+    seed: int = 0
+    draws: Path | None = None
+    overwrite: bool = False
+
+
+read = partial(read_options, DegradeOptions)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -68,7 +86,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: DegradeOptions) -> int:
     """Degrade one picture or a folder of them.
 
     Raises:
@@ -77,14 +95,14 @@ def run(options: argparse.Namespace) -> int:
     """
     preset = get_preset(options.preset)
     cuts_holes = isinstance(preset, MaskDegradation)
-    _require_mask_if_needed(options, cuts_holes)
+    mask_output = _mask_output(options, cuts_holes)
     jobs = _jobs(options.input, options.output)
     if options.input.is_dir():
         say_left_out(find_pictures(options.input)[1], options.input)
-    masks = [mask for _, mask in _jobs(options.input, options.mask)] if cuts_holes else []
+    masks = [] if mask_output is None else [mask for _, mask in _jobs(options.input, mask_output)]
     _require_free_outputs(jobs, masks, options.draws, overwrite=options.overwrite)
     if options.input.is_dir():
-        for folder in filter(None, (options.output, options.mask)):
+        for folder in filter(None, (options.output, mask_output)):
             make_folder(folder)
     records = {}
     failures = Failures(len(jobs))
@@ -121,7 +139,7 @@ def _degrade_file(
     mask: Path | None,
     preset: Degradation,
     picture_seed: int,
-    options: argparse.Namespace,
+    options: DegradeOptions,
 ) -> tuple[str, Draws]:
     """Degrade a picture into its file, and its hole into `mask` for presets that cut one.
 
@@ -155,7 +173,8 @@ def _degrade_file(
     return f"{target}  {size} -> {width}x{height}{losses(left_out)}", degraded.draws
 
 
-def _require_mask_if_needed(options: argparse.Namespace, cuts_holes: bool) -> None:
+def _mask_output(options: DegradeOptions, cuts_holes: bool) -> Path | None:
+    """Where masks go; None for presets that make none."""
     if cuts_holes and options.mask is None:
         raise BIRError(
             f"Expected a place for the masks of {options.preset}, but none came; give --mask with "
@@ -166,6 +185,7 @@ def _require_mask_if_needed(options: argparse.Namespace, cuts_holes: bool) -> No
             f"Expected a preset that cuts holes for --mask, but {options.preset} makes none; "
             "choose one of the masks presets or leave the option out."
         )
+    return options.mask
 
 
 def _jobs(source: Path, target: Path) -> list[tuple[Path, Path]]:
@@ -189,8 +209,6 @@ def _require_free_outputs(
     jobs: list[tuple[Path, Path]], masks: list[Path], draws: Path | None, *, overwrite: bool
 ) -> None:
     """Raise BIRError before any work if a result would replace an input or a file to be kept."""
-    # By file number: it is the same under another name or spelling of the same file.
-    inputs = {file_number(source) for source, _ in jobs if os.path.exists(source)}
     targets = [target for _, target in jobs] + masks
     if len(set(targets)) < len(targets):
         raise BIRError(
@@ -202,12 +220,9 @@ def _require_free_outputs(
             f"The drawn values should have a file of their own, but {draws} is the picture; "
             "choose another name."
         )
-    for target in targets if draws is None else [*targets, draws]:
-        if os.path.exists(target) and file_number(target) in inputs:
-            raise BIRError(
-                f"Expected an output that is not an input, but {target} is both; "
-                "inputs are never replaced: choose another name or folder."
-            )
+    written = targets if draws is None else [*targets, draws]
+    require_no_input(written, [source for source, _ in jobs])
+    for target in written:
         require_free(target, overwrite=overwrite)
 
 

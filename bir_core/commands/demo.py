@@ -5,6 +5,7 @@ was trained on. The preset `simple_x4` degrades it: blur, a quarter of the size,
 
 import argparse
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from ..degradations import degrade, get_preset
 from ..errors import BIRError
 from ..images import crop, from_channels_last, resize, to_channels_last
 from ..metrics import psnr, rgb_to_y, ssim
-from ..options import write_line
+from ..options import read_options, write_line
 from ..pictures.files import Picture, read_picture, write_picture
 from ..restoring import restore
 from ..weights import DEFAULT_MODEL
@@ -145,6 +146,17 @@ def _photograph(path: Path | None) -> Tensor:
     return from_channels_last(torch.from_numpy(coffee()).float()[None] / 255)
 
 
+@dataclass(frozen=True, kw_only=True)
+class DemoOptions:
+    """What `bir demo` is asked for; as its arguments."""
+
+    output: Path
+    picture: Path | None = None
+
+
+read = partial(read_options, DemoOptions)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `bir demo`."""
     parser.add_argument(
@@ -153,7 +165,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--picture", metavar="FILE", type=Path, help="another photograph")
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: DemoOptions) -> int:
     """Make the pictures and print the numbers."""
     if options.output.exists() and not options.output.is_dir():
         raise BIRError(

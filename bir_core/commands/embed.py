@@ -1,6 +1,8 @@
 """Write the embedding of a prompt to a file, for `bir restore --method diffbir`."""
 
 import argparse
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -8,7 +10,20 @@ from ..checkpoints import load_model
 from ..diffbir.prompts import encode_prompts, save_embedding
 from ..errors import BIRError
 from ..networks.text_encoder import TextEncoder
-from ..options import write_line
+from ..options import read_options, write_line
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbedOptions:
+    """What `bir embed` is asked for; as its arguments."""
+
+    text: str
+    output: Path
+    base: Path
+    overwrite: bool = False
+
+
+read = partial(read_options, EmbedOptions)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace an output that exists")
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: EmbedOptions) -> int:
     """Embed one prompt."""
     if options.output.exists() and not options.overwrite:
         raise BIRError(

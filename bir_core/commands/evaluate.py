@@ -12,6 +12,8 @@ those of LPIPS and DISTS there."""
 
 import argparse
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -26,10 +28,44 @@ from ..evaluation.protocols import PROTOCOLS, Protocol
 from ..evaluation.samples import degraded_pairs, folder_pairs, load, model_samples, result_samples
 from ..evaluation.tables import as_markdown, require_table_name, write_table
 from ..evaluation.weight_files import usual_folder
-from ..options import DTYPES, add_device_arguments, choose_device, positive, seed, write_line
+from ..options import (
+    DTYPES,
+    add_device_arguments,
+    choose_device,
+    positive,
+    read_options,
+    seed,
+    write_line,
+)
 from ..pictures.files import find_pictures, list_pictures, read_picture, require_free
 from ..weights import BUILTIN_NAMES, DEFAULT_MODEL
 from .failures import Failures, say_left_out
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateOptions:
+    """What `bir evaluate` is asked for; as its arguments."""
+
+    hq: Path | None = None
+    model: tuple[str, ...] = ()
+    results: tuple[Path, ...] = ()
+    lq: Path | None = None
+    degradation: str | None = None
+    seed: int = 0
+    protocol: str | None = None
+    metric: tuple[str, ...] = ()
+    border: int | None = None
+    multiple: int | None = None
+    reference: Path | None = None
+    metric_weights: Path | None = None
+    device: str = "auto"
+    dtype: str = "float32"
+    output: tuple[Path, ...] = ()
+    overwrite: bool = False
+    list: bool = False
+
+
+read = partial(read_options, EvaluateOptions)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -117,7 +153,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: EvaluateOptions) -> int:
     """Measure; the table goes to stdout as Markdown. A picture that cannot be measured is named on
     stderr and left out of all means; the exit code is 2.
 
@@ -142,7 +178,7 @@ def run(options: argparse.Namespace) -> int:
         has_originals=options.hq is not None,
         has_reference=options.reference is not None,
     )
-    measured = list_pictures(options.results[0] if options.results else options.hq)
+    measured = list_pictures(options.results[0] if options.results else _originals(options))
     for folder in filter(None, (options.hq, *options.results, options.lq, options.reference)):
         say_left_out(find_pictures(folder)[1], folder)
     references = [] if options.reference is None else list_pictures(options.reference)
@@ -168,7 +204,7 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _require_pictures(options: argparse.Namespace) -> None:
+def _require_pictures(options: EvaluateOptions) -> None:
     if options.hq is None and not options.results:
         raise BIRError(
             "Expected a folder HQ of originals, or folders of results with --results, but neither "
@@ -181,9 +217,14 @@ def _require_pictures(options: argparse.Namespace) -> None:
         )
 
 
-def _protocol(options: argparse.Namespace) -> Protocol:
+def _originals(options: EvaluateOptions) -> Path:
+    assert options.hq is not None  # see `_require_pictures`
+    return options.hq
+
+
+def _protocol(options: EvaluateOptions) -> Protocol:
     """The named protocol, or the default measures; single options change it."""
-    protocol = PROTOCOLS.get(options.protocol, Protocol("", DEFAULT_METRICS, ""))
+    protocol = PROTOCOLS.get(options.protocol or "", Protocol("", DEFAULT_METRICS, ""))
     return Protocol(
         protocol.name,
         tuple(dict.fromkeys(options.metric)) or protocol.metrics,
@@ -194,7 +235,7 @@ def _protocol(options: argparse.Namespace) -> Protocol:
 
 
 def _samples(
-    options: argparse.Namespace, multiple: int, device: torch.device, failures: Failures
+    options: EvaluateOptions, multiple: int, device: torch.device, failures: Failures
 ) -> Iterator[Sample]:
     def on_failure(path: Path, error: BIRError) -> None:
         failures.add(path, str(error))
@@ -211,7 +252,7 @@ def _samples(
             f"Expected models of one scale, but {sorted(scales)} came; evaluate them one by one."
         )
     scale = scales.pop()
-    originals = list_pictures(options.hq)
+    originals = list_pictures(_originals(options))
     if options.lq is None:
         preset = options.degradation or f"simple_x{scale}"
         pairs = degraded_pairs(

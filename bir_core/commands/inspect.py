@@ -4,12 +4,24 @@ any, are right."""
 import argparse
 import dataclasses
 import json
+from functools import partial
 from typing import Any
 
 from ..checkpoints import ModelInfo, inspect
 from ..checkpoints.files import model_file, require_whole
-from ..options import write_line
+from ..options import read_options, write_line
 from ..weights import BUILTIN_NAMES
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class InspectOptions:
+    """What `bir inspect` is asked for; as its arguments."""
+
+    file: str
+    json: bool = False
+
+
+read = partial(read_options, InspectOptions)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="write one JSON object")
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: InspectOptions) -> int:
     """Write the facts of a checkpoint to stdout."""
     facts = _facts(inspect(options.file))
     require_whole(model_file(options.file))

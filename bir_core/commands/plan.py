@@ -5,19 +5,35 @@ of each stage, the memory for weights and for the work, and whether it fits a de
 
 import argparse
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from ..errors import BIRError
 from ..memory import CPU, GIGABYTE, MemoryPlan, free_memory
 from ..methods import METHODS, ONE_NETWORK, add_model_argument, choose_method
-from ..options import add_device_arguments, choose_device, write_line
+from ..options import Values, add_device_arguments, choose_device, read_options, write_line
 from ..pictures.files import read_picture
 
 UNITS = {"MB": 10**6, "GB": 10**9, "MIB": 2**20, "GIB": 2**30}
 CUDA = torch.device("cuda")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanOptions:
+    """What `bir plan` is asked for; as its arguments.
+
+    Attributes:
+        of_methods: what each of the methods to plan for read for itself, by its name.
+    """
+
+    inputs: tuple[str, ...]
+    of_methods: Mapping[str, Any]
+    memory: int | None = None
+    device: str = "auto"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,7 +59,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         method.add_plan_arguments(parser)
 
 
-def run(options: argparse.Namespace) -> int:
+def read(values: Values) -> PlanOptions:
+    """The options by a parser's values.
+
+    Raises:
+        BIRError: a model that no method restores with.
+    """
+    method, model = values["method"], values["model"]
+    chosen = [method] if method or model else list(METHODS)
+    of_methods = {}
+    for name, own in (choose_method(each, model) for each in chosen):
+        of_methods[name] = METHODS[name].read({**values, "model": own})
+    return read_options(PlanOptions, {**values, "of_methods": of_methods})
+
+
+def run(options: PlanOptions) -> int:
     """Print the plans."""
     sizes = [_picture_size(text) for text in options.inputs]
     if options.memory is None:
@@ -52,22 +82,13 @@ def run(options: argparse.Namespace) -> int:
     else:
         device = CPU if options.device == "cpu" else CUDA
         memory = options.memory
-    for chosen in _choices(options):
-        plan = METHODS[chosen.method].plan(chosen, device, memory)
+    for name, of_method in options.of_methods.items():
+        plan = METHODS[name].plan(of_method, device, memory)
         for width, height in sizes:
             title, found = plan(height, width)
             write_line(title + "\n")
             _write(found, device)
     return 0
-
-
-def _choices(options: argparse.Namespace) -> list[argparse.Namespace]:
-    """The options for each method that was asked for."""
-    if options.method is not None or options.model is not None:
-        return [choose_method(options)]
-    return [
-        choose_method(argparse.Namespace(**{**vars(options), "method": name})) for name in METHODS
-    ]
 
 
 def _size(text: str) -> int:

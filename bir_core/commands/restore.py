@@ -5,6 +5,8 @@ ICC profile and EXIF stay. The same seed gives the same picture, whatever else i
 
 import argparse
 import os
+from collections.abc import Iterable
+from dataclasses import fields
 from pathlib import Path
 
 from tqdm import tqdm
@@ -12,10 +14,19 @@ from tqdm import tqdm
 from ..atomic_files import remove_leftovers
 from ..errors import BIRError
 from ..methods import METHODS, ONE_NETWORK, add_network_arguments, choose_method
-from ..options import add_device_arguments, option_names, seed, write_line
+from ..options import (
+    Values,
+    add_device_arguments,
+    option_names,
+    positive,
+    read_options,
+    seed,
+    write_line,
+)
 from . import restore_local, restore_ray
 from .failures import Failures
-from .restore_jobs import FORMAT_SUFFIXES, Job, plan_jobs
+from .restore_jobs import Job, plan_jobs
+from .restore_options import FORMAT_SUFFIXES, RayOptions, RestoreOptions
 
 ENGINES = {"local": restore_local, "ray": restore_ray}
 
@@ -63,15 +74,61 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_network_arguments(parser)
     for method in METHODS.values():
         method.add_arguments(parser)
-    restore_ray.add_arguments(parser)
+    _add_ray_arguments(parser)
 
 
-def run(options: argparse.Namespace) -> int:
+def _add_ray_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options that only `--engine ray` takes; those that were not given stay None."""
+    group = parser.add_argument_group("Ray", "only with --engine ray")
+    group.add_argument(
+        "--workers",
+        metavar="NUMBER",
+        type=positive,
+        help="processes that restore, each with a model of its own (default: as many as fit)",
+    )
+    group.add_argument(
+        "--gpus-per-worker",
+        metavar="FRACTION",
+        type=_fraction,
+        help="how much of a GPU a worker takes; with 0.5 two share one (default: 1 if there are "
+        "GPUs)",
+    )
+    group.add_argument(
+        "--ray-address",
+        metavar="ADDRESS",
+        help="of a running cluster, such as 10.0.0.1:6379; its machines need the same folders and "
+        "the same packages (default: RAY_ADDRESS, or else this machine)",
+    )
+
+
+def _fraction(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"expected a number, but {text} came") from error
+    if not 0 < number <= 1:
+        raise argparse.ArgumentTypeError(f"expected a number above 0 up to 1, but {text} came")
+    return number
+
+
+def read(values: Values) -> RestoreOptions:
+    """The options by a parser's values.
+
+    Raises:
+        BIRError: one of another method or engine, or a model that no method restores with.
+    """
+    name, model = choose_method(values["method"], values["model"])
+    _require_options_of_method(values, name)
+    _require_options_of_engine(values)
+    chosen = {**values, "method": name, "model": model}
+    of_method = METHODS[name].read(chosen)
+    ray = read_options(RayOptions, values)
+    return read_options(RestoreOptions, {**chosen, "of_method": of_method, "ray": ray})
+
+
+def run(options: RestoreOptions) -> int:
     """Restore. A picture of a folder that cannot be restored is named on stderr and left out; the
     others are restored, and the exit code is 2."""
-    options = choose_method(options)
-    _require_options_of_method(options)
-    _require_options_of_engine(options)
     jobs = plan_jobs(options)
     if options.resume:
         jobs = _missing(jobs)
@@ -98,28 +155,28 @@ def _missing(jobs: list[Job]) -> list[Job]:
     return missing
 
 
-def _require_options_of_method(options: argparse.Namespace) -> None:
+def _require_options_of_method(values: Values, chosen: str) -> None:
     """No option may be given that the method does not read."""
     owners = {name: method.add_arguments for name, method in METHODS.items()}
-    if options.method not in ONE_NETWORK:
+    if chosen not in ONE_NETWORK:
         owners[" or ".join(ONE_NETWORK)] = add_network_arguments
     for owner, add_arguments in owners.items():
-        given = _given(options, option_names(add_arguments))
-        if given and owner != options.method:
+        given = _given(values, option_names(add_arguments))
+        if given and owner != chosen:
             raise BIRError(
-                f"Expected options of --method {options.method}, but {given[0]} came, which "
+                f"Expected options of --method {chosen}, but {given[0]} came, which "
                 f"belongs to --method {owner}; leave it out or change the method."
             )
 
 
-def _require_options_of_engine(options: argparse.Namespace) -> None:
-    given = _given(options, option_names(restore_ray.add_arguments))
-    if given and options.engine != "ray":
+def _require_options_of_engine(values: Values) -> None:
+    given = _given(values, [field.name for field in fields(RayOptions)])
+    if given and values["engine"] != "ray":
         raise BIRError(
-            f"Expected --engine ray for {given[0]}, but --engine {options.engine} came; leave it "
+            f"Expected --engine ray for {given[0]}, but --engine {values['engine']} came; leave it "
             "out or change the engine."
         )
 
 
-def _given(options: argparse.Namespace, names: list[str]) -> list[str]:
-    return [f"--{name.replace('_', '-')}" for name in names if getattr(options, name) is not None]
+def _given(values: Values, names: Iterable[str]) -> list[str]:
+    return [f"--{name.replace('_', '-')}" for name in names if values[name] is not None]

@@ -1,6 +1,5 @@
 """Which pictures `bir restore` reads and what it writes, checked before any work is done."""
 
-import argparse
 import os
 import tempfile
 from collections import Counter
@@ -17,10 +16,10 @@ from ..pictures.files import (
     list_pictures,
     require_free,
     require_name,
+    require_no_input,
 )
 from .failures import say_left_out
-
-FORMAT_SUFFIXES = {"png": ".png", "jpg": ".jpg", "webp": ".webp", "tiff": ".tif"}
+from .restore_options import FORMAT_SUFFIXES, RestoreOptions
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ class Job:
     refusal: str = ""
 
 
-def plan_jobs(options: argparse.Namespace) -> list[Job]:
+def plan_jobs(options: RestoreOptions) -> list[Job]:
     """All pictures with their output paths; those that are there already too. What is wrong with
     one of them is its refusal.
 
@@ -70,7 +69,7 @@ def plan_jobs(options: argparse.Namespace) -> list[Job]:
             targets = [_checked_format(output, options)]
     _require_writable(output, make=os.path.isdir(source))
     jobs = [_job(path, target, options) for path, target in zip(pictures, targets, strict=True)]
-    _require_targets(jobs, may_exist=options.overwrite or options.resume)
+    _require_targets(jobs, may_exist=options.may_replace)
     return jobs
 
 
@@ -79,7 +78,7 @@ def _real(path: Path) -> Path:
     return Path(os.path.realpath(path))
 
 
-def _job(source: Path, target: Path, options: argparse.Namespace) -> Job:
+def _job(source: Path, target: Path, options: RestoreOptions) -> Job:
     try:
         require_name(target)
         require_codec(SUFFIXES[target.suffix.lower()], wide=options.bits == 16)
@@ -88,12 +87,12 @@ def _job(source: Path, target: Path, options: argparse.Namespace) -> Job:
         return Job(source, target, None, refusal=str(error))
 
 
-def _with_format(path: Path, options: argparse.Namespace) -> Path:
-    suffix = FORMAT_SUFFIXES.get(options.format)
+def _with_format(path: Path, options: RestoreOptions) -> Path:
+    suffix = None if options.format is None else FORMAT_SUFFIXES[options.format]
     return _checked_format(path if suffix is None else path.with_suffix(suffix), options)
 
 
-def _checked_format(path: Path, options: argparse.Namespace) -> Path:
+def _checked_format(path: Path, options: RestoreOptions) -> Path:
     file_format = SUFFIXES.get(path.suffix.lower())
     if file_format is None:
         raise BIRError(
@@ -128,14 +127,9 @@ def _require_writable(output: Path, *, make: bool) -> None:
 
 
 def _require_targets(jobs: list[Job], *, may_exist: bool) -> None:
-    # By file number: it is the same under another name or spelling of the same file.
-    inputs = {file_number(path) for job in jobs for path in (job.source, job.mask) if path}
-    for target, count in Counter(job.target for job in jobs if not job.refusal).items():
-        if os.path.exists(target) and file_number(target) in inputs:
-            raise BIRError(
-                f"Expected an output that is not an input, but {target} is both; "
-                "inputs are never replaced: choose another name or folder."
-            )
+    targets = Counter(job.target for job in jobs if not job.refusal)
+    require_no_input(targets, [path for job in jobs for path in (job.source, job.mask) if path])
+    for target, count in targets.items():
         if count > 1:
             raise BIRError(
                 f"Expected a name of its own for each output, but {target} would hold {count} "
@@ -144,8 +138,8 @@ def _require_targets(jobs: list[Job], *, may_exist: bool) -> None:
         require_free(target, overwrite=may_exist)
 
 
-def _mask_path(picture: Path, options: argparse.Namespace) -> Path | None:
-    mask: Path | None = options.mask
+def _mask_path(picture: Path, options: RestoreOptions) -> Path | None:
+    mask = options.mask
     if mask is None or not os.path.isdir(mask):
         return mask
     root = options.input if os.path.isdir(options.input) else options.input.parent

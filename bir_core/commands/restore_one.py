@@ -1,6 +1,5 @@
 """One picture of `bir restore`, from file to file. All engines restore through this."""
 
-import argparse
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -21,6 +20,7 @@ from ..options import choose_device
 from ..pictures.files import Picture, read_picture, require_format, require_free, write_picture
 from .failures import losses, no_room
 from .restore_jobs import Job
+from .restore_options import RestoreOptions
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Outcome:
     is_restored: bool
 
 
-def prepare(options: argparse.Namespace) -> Callable[[Job, bool], Outcome]:
+def prepare(options: RestoreOptions) -> Callable[[Job, bool], Outcome]:
     """Load the model that the options name.
 
     Returns:
@@ -50,7 +50,7 @@ def prepare(options: argparse.Namespace) -> Callable[[Job, bool], Outcome]:
         BIRError: a device, model or setting that does not exist or does not fit.
     """
     device = choose_device(options.device)
-    restore_image, scale = METHODS[options.method].prepare(options, device)
+    restore_image, scale = METHODS[options.method].prepare(options.of_method, device)
 
     def restore_job(job: Job, overwrite: bool) -> Outcome:
         try:

@@ -3,7 +3,6 @@
 A worker is a process with a model of its own, which reads and writes pictures itself; only their
 paths pass through Ray. When a worker dies, Ray starts another and hands it the same picture."""
 
-import argparse
 import logging
 import os
 import socket
@@ -17,10 +16,10 @@ import torch
 from ..atomic_files import remove_leftovers
 from ..console import one_line
 from ..errors import BIRError
-from ..options import positive
 from . import restore_one
 from .restore_jobs import Job
 from .restore_one import Outcome
+from .restore_options import RestoreOptions
 
 if TYPE_CHECKING:
     from ray.data import Dataset
@@ -38,41 +37,7 @@ MOST_ATTEMPTS = 3
 MOST_DEADLY = 10
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options that only `--engine ray` takes; those that were not given stay None."""
-    group = parser.add_argument_group("Ray", "only with --engine ray")
-    group.add_argument(
-        "--workers",
-        metavar="NUMBER",
-        type=positive,
-        help="processes that restore, each with a model of its own (default: as many as fit)",
-    )
-    group.add_argument(
-        "--gpus-per-worker",
-        metavar="FRACTION",
-        type=_fraction,
-        help="how much of a GPU a worker takes; with 0.5 two share one (default: 1 if there are "
-        "GPUs)",
-    )
-    group.add_argument(
-        "--ray-address",
-        metavar="ADDRESS",
-        help="of a running cluster, such as 10.0.0.1:6379; its machines need the same folders and "
-        "the same packages (default: RAY_ADDRESS, or else this machine)",
-    )
-
-
-def _fraction(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"expected a number, but {text} came") from error
-    if not 0 < number <= 1:
-        raise argparse.ArgumentTypeError(f"expected a number above 0 up to 1, but {text} came")
-    return number
-
-
-def restore_all(jobs: list[Job], options: argparse.Namespace) -> Iterator[Outcome]:
+def restore_all(jobs: list[Job], options: RestoreOptions) -> Iterator[Outcome]:
     """Restore the pictures of all jobs, each once, in the order in which they become ready.
 
     Raises:
@@ -80,7 +45,7 @@ def restore_all(jobs: list[Job], options: argparse.Namespace) -> Iterator[Outcom
             has no room for the workers, or they die again and again.
     """
     try:
-        with _cluster(options.ray_address), _rows(jobs, options) as rows:
+        with _cluster(options.ray.ray_address), _rows(jobs, options) as rows:
             deadly = 0
             for row in rows:
                 if row["kind"] == "stop":
@@ -150,14 +115,14 @@ def _require_listener(address: str) -> None:
 
 
 def _rows(
-    jobs: list[Job], options: argparse.Namespace
+    jobs: list[Job], options: RestoreOptions
 ) -> "closing[Generator[dict[str, Any], None, None]]":
     """What becomes of each job, as it becomes ready; left early, the work stops."""
     rows = iter(_dataset(jobs, options).iter_rows())
     return closing(cast("Generator[dict[str, Any], None, None]", rows))
 
 
-def _dataset(jobs: list[Job], options: argparse.Namespace) -> "Dataset":
+def _dataset(jobs: list[Job], options: RestoreOptions) -> "Dataset":
     """What becomes of each job, as rows like those of `Worker`; computed while it is read."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -168,7 +133,7 @@ def _dataset(jobs: list[Job], options: argparse.Namespace) -> "Dataset":
     gpus = _gpus_per_worker(options, nodes)
     most_cpus = max(int(node.get("CPU", 0)) for node in nodes)
     cpus = 1 if gpus else max(1, min(threads, most_cpus))
-    workers = _workers(options.workers, room(nodes, cpus, gpus), cpus, gpus)
+    workers = _workers(options.ray.workers, room(nodes, cpus, gpus), cpus, gpus)
     # With this process, where nothing else can end it.
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     attempts = ray.remote(Attempts).options(num_cpus=0, scheduling_strategy=here)
@@ -205,8 +170,8 @@ def _plain(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def _gpus_per_worker(options: argparse.Namespace, nodes: list[dict[str, float]]) -> float:
-    wanted: float | None = options.gpus_per_worker
+def _gpus_per_worker(options: RestoreOptions, nodes: list[dict[str, float]]) -> float:
+    wanted: float | None = options.ray.gpus_per_worker
     if options.device in ("cpu", "mps"):
         if wanted is not None:
             raise BIRError(
@@ -275,9 +240,7 @@ class Worker:
         attempts: the actor that counts.
     """
 
-    def __init__(
-        self, options: argparse.Namespace, folder: str, threads: int, attempts: Any
-    ) -> None:
+    def __init__(self, options: RestoreOptions, folder: str, threads: int, attempts: Any) -> None:
         self.options, self.folder, self.threads = options, folder, threads
         self.attempts = attempts
         self.prepared: Any = None

@@ -3,12 +3,38 @@
 import argparse
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from ..options import seed, write_line
+from ..options import Values, read_options, seed, write_line
 from ..training.start_files import StartFiles
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions:
+    """What `bir train` is asked for; as its arguments.
+
+    Attributes:
+        files: that it starts from.
+        changes: of the recipe, as for `load_recipe`.
+        resume: "auto" or whether to.
+    """
+
+    recipe: str
+    data: Path
+    val: Path | None = None
+    output: Path
+    files: StartFiles
+    resume: bool | Literal["auto"] = False
+    changes: tuple[str, ...] = ()
+    seed: int | None = None
+    device: str = "auto"
+
+
+def read(values: Values) -> TrainOptions:
+    """The options by a parser's values."""
+    return read_options(TrainOptions, {**values, "files": read_options(StartFiles, values)})
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -104,15 +130,10 @@ def _recipe_text(name: str) -> str:
 
 
 def add_start_files(parser: argparse.ArgumentParser) -> None:
-    """An option for each of `StartFiles`."""
+    """An option for each of `StartFiles`, which `read_options` reads again."""
     for file in fields(StartFiles):
         option = "--" + file.name.replace("_", "-")
         parser.add_argument(option, metavar="FILE", type=Path, help=file.metadata["help"])
-
-
-def start_files(args: argparse.Namespace) -> StartFiles:
-    """The files that came by `add_start_files`."""
-    return StartFiles(**{file.name: getattr(args, file.name) for file in fields(StartFiles)})
 
 
 def add_changes(parser: argparse.ArgumentParser) -> None:
@@ -127,7 +148,7 @@ def add_changes(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(args: argparse.Namespace) -> int:
+def run(options: TrainOptions) -> int:
     """Train; writes the path of the model to stdout.
 
     Raises:
@@ -138,16 +159,16 @@ def run(args: argparse.Namespace) -> int:
 
     # Validation, and losses without a terminal.
     logging.getLogger("bir_core.training").setLevel(logging.INFO)
-    changes = [*args.changes, *([] if args.seed is None else [f"seed={args.seed}"])]
-    recipe = load_recipe(args.recipe, tuple(changes), args.start_from)
+    changes = [*options.changes, *([] if options.seed is None else [f"seed={options.seed}"])]
+    recipe = load_recipe(options.recipe, tuple(changes), options.files.start_from)
     model = run_recipe(
         recipe,
-        data=args.data,
-        output=args.output,
-        validation=args.val,
-        files=start_files(args),
-        resume=args.resume,
-        device=args.device,
+        data=options.data,
+        output=options.output,
+        validation=options.val,
+        files=options.files,
+        resume=options.resume,
+        device=options.device,
     )
     # Here, as `run_recipe` says in a sentence that the package is absent.
     from accelerate import PartialState

@@ -10,6 +10,8 @@ itself could not run."""
 
 import argparse
 import tempfile
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from tqdm import tqdm
@@ -18,7 +20,7 @@ from ..atomic_files import complete_file
 from ..diffbir.versions import VERSIONS
 from ..errors import BIRError
 from ..latents import PADDED_MULTIPLE
-from ..options import DTYPES, add_device_arguments, choose_device, write_line
+from ..options import DTYPES, add_device_arguments, choose_device, read_options, write_line
 from ..pictures.files import require_free
 from ..verification.checking import verify
 from ..verification.pipelines import Conditions
@@ -26,6 +28,23 @@ from ..verification.report import as_json, as_markdown, environment
 from ..weights import BUILTIN_NAMES
 
 DEFAULT_SIDE = Conditions.side
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyOptions:
+    """What `bir verify` is asked for; as its arguments."""
+
+    files: tuple[str, ...]
+    device: str = "auto"
+    dtype: str = "float32"
+    version: str | None = None
+    size: int = DEFAULT_SIDE
+    json: bool = False
+    output: Path | None = None
+    overwrite: bool = False
+
+
+read = partial(read_options, VerifyOptions)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -66,7 +85,7 @@ def _side(text: str) -> int:
     return int(text)
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: VerifyOptions) -> int:
     """Check the files and write the report.
 
     Raises:

@@ -11,12 +11,25 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from ..errors import BIRError
 from ..evaluation.published import ARCHIVES, Archive, recognise, write_weights
 from ..evaluation.weight_files import usual_folder
-from ..options import write_line
+from ..options import read_options, write_line
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightsOptions:
+    """What `bir weights` is asked for; as its arguments."""
+
+    folder: Path | None = None
+    archive: tuple[Path, ...] = ()
+
+
+read = partial(read_options, WeightsOptions)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: WeightsOptions) -> int:
     """Write the weights and say where they are, and under which licences.
 
     Raises:

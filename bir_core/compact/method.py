@@ -1,7 +1,7 @@
 """The compact restoration module on the command line."""
 
-import argparse
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +14,23 @@ from .memory_plan import compact_strips
 from .restore import restore_compact
 
 
+@dataclass(frozen=True, kw_only=True)
+class CompactOptions:
+    """What it is asked for.
+
+    Attributes:
+        model: a file, or the name of a built-in model.
+        strip: rows at a time; None: from the free memory.
+        dtype: a name of `DTYPES`.
+    """
+
+    model: str
+    strip: int | None = None
+    dtype: str = "float32"
+
+
 def prepare(
-    options: argparse.Namespace, device: torch.device
+    options: CompactOptions, device: torch.device
 ) -> tuple[Callable[[Tensor, Tensor | None, Callable[[str, int, int], None]], Tensor], int]:
     """Load the model that the options name.
 
@@ -41,7 +56,7 @@ def prepare(
     return restore_image, model.config.scale
 
 
-def _load(options: argparse.Namespace, device: torch.device) -> CompactRestorer:
+def _load(options: CompactOptions, device: torch.device) -> CompactRestorer:
     dtype = DTYPES[options.dtype]
     model = load_model(options.model, device=device, dtype=dtype, architecture="compact")
     assert isinstance(model, CompactRestorer)  # the architecture that was asked for
@@ -49,7 +64,7 @@ def _load(options: argparse.Namespace, device: torch.device) -> CompactRestorer:
 
 
 def plan(
-    options: argparse.Namespace, device: torch.device, memory: int
+    options: CompactOptions, device: torch.device, memory: int
 ) -> Callable[[int, int], tuple[str, MemoryPlan]]:
     """From height and width of a picture to the plan of its restoration, with a title."""
     model = _load(options, torch.device("cpu"))

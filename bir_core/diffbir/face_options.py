@@ -1,8 +1,7 @@
 """The options of `bir restore --method diffbir --task unaligned_face`, and their networks."""
 
-import argparse
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 
@@ -11,8 +10,6 @@ from torch import Tensor
 
 from ..errors import BIRError
 from ..faces.networks import (
-    DETECTOR_FILE,
-    PARSER_FILE,
     DetectFaces,
     ParseFace,
     load_face_detector,
@@ -23,7 +20,6 @@ from .pipeline import DiffBIR
 from .restoration_modules import RestorationModule, load_restoration_module
 
 UNALIGNED_FACE = "unaligned_face"
-NEEDED = {"face_stage1": "file", "face_weights": "folder"}
 
 
 @dataclass(frozen=True)
@@ -35,55 +31,52 @@ class FaceNetworks:
     parse: ParseFace | None
 
 
-def add_arguments(group: argparse._ArgumentGroup) -> None:
-    """The options that only the task unaligned_face takes."""
-    group.add_argument(
-        "--face-stage1",
-        metavar="FILE",
-        type=Path,
-        help=f"of {UNALIGNED_FACE}: what --stage1 is for the faces, such as face_swinir_v1.ckpt",
-    )
-    group.add_argument(
-        "--face-weights",
-        metavar="FOLDER",
-        type=Path,
-        help=f"of {UNALIGNED_FACE}: where facexlib's files {DETECTOR_FILE} and {PARSER_FILE} lie",
-    )
-    group.add_argument(
-        "--face-mask",
-        choices=("parsed", "square"),
-        help=f"of {UNALIGNED_FACE}: paste the face alone, as {PARSER_FILE} sees it, or its square "
-        "(default: parsed)",
-    )
+@dataclass(frozen=True, kw_only=True)
+class FaceOptions:
+    """What only this task takes.
+
+    Attributes:
+        face_stage1: what stage 1 is for the faces.
+        face_weights: folder of facexlib's files.
+        face_mask: parsed, to paste the face alone, or square; None for parsed.
+    """
+
+    face_stage1: Path | None = None
+    face_weights: Path | None = None
+    face_mask: str | None = None
 
 
 def load_face_networks(
-    options: argparse.Namespace, version: str, device: torch.device
+    options: FaceOptions, task: str, version: str, device: torch.device
 ) -> FaceNetworks | None:
     """What the options name; None for another task.
 
     Raises:
         BIRError: options of another task, a version without this task, or a wrong file.
     """
-    if options.task != UNALIGNED_FACE:
-        for name in (*NEEDED, "face_mask"):
-            if getattr(options, name) is not None:
+    if task != UNALIGNED_FACE:
+        for field in fields(options):
+            if getattr(options, field.name) is not None:
                 raise BIRError(
-                    f"Expected --task {UNALIGNED_FACE} with --{_option(name)}, but another task "
-                    "came; change the task or leave the option out."
+                    f"Expected --task {UNALIGNED_FACE} with --{_option(field.name)}, but another "
+                    "task came; change the task or leave the option out."
                 )
         return None
     require_photo_version(version)
-    for name, what in NEEDED.items():
-        if getattr(options, name) is None:
-            raise BIRError(
-                f"Expected --{_option(name)} for --task {UNALIGNED_FACE}, but none came; "
-                f"give the {what}."
-            )
-    folder = options.face_weights
+    stage1 = _needed(options.face_stage1, "face_stage1", "file")
+    folder = _needed(options.face_weights, "face_weights", "folder")
     detect = load_face_detector(folder, device=device)
     parse = None if options.face_mask == "square" else load_face_parser(folder, device=device)
-    return FaceNetworks(load_restoration_module(options.face_stage1, device=device), detect, parse)
+    return FaceNetworks(load_restoration_module(stage1, device=device), detect, parse)
+
+
+def _needed(path: Path | None, name: str, what: str) -> Path:
+    if path is None:
+        raise BIRError(
+            f"Expected --{_option(name)} for --task {UNALIGNED_FACE}, but none came; "
+            f"give the {what}."
+        )
+    return path
 
 
 def photo_restorer(background: DiffBIR, networks: FaceNetworks) -> Callable[..., Tensor]:

@@ -117,7 +117,7 @@ def require_prompts(
                 f"The embedding of a prompt should have the shape (1 or {batch}, 77, 1024), but "
                 f"{tuple(embedding.shape)} came; give one for all images, or one for each."
             )
-    if negative is None and (settings.cfg != 1 or settings.rescale_cfg):
+    if negative is None and settings.uses_negative:
         raise BIRError(
             f"A cfg of {settings.cfg:g} should have a negative prompt, but none came; give the "
             "embedding of the empty prompt, or set cfg to 1."

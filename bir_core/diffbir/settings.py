@@ -125,6 +125,11 @@ class DiffBIRSettings:
             tile_starts(tile, tile, min(self.overlap, tile // 2))
 
     @property
+    def uses_negative(self) -> bool:
+        """Whether the negative prompt counts."""
+        return self.cfg != 1 or self.rescale_cfg
+
+    @property
     def guidance_in_pixels(self) -> bool:
         """Whether there is guidance that goes through the decoder."""
         return bool(self.guidance) and self.guidance_space == "rgb"

@@ -1,7 +1,7 @@
 """DiffIR on the command line: its options, and what they make of a picture."""
 
-import argparse
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
@@ -17,20 +17,27 @@ from .memory_plan import diffir_strips, padded
 from .restore import restore
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options that only `--method diffir` takes; those that were not given stay None."""
-    group = parser.add_argument_group("DiffIR", "only with --method diffir")
-    group.add_argument(
-        "--mask",
-        metavar="FILE|FOLDER",
-        type=Path,
-        help="for inpainting: a mask for all pictures, white in the hole (from middle grey on), "
-        "black or transparent elsewhere, or a folder of masks named like the pictures",
-    )
+@dataclass(frozen=True, kw_only=True)
+class DiffIROptions:
+    """What it is asked for.
+
+    Attributes:
+        model: a file, or the name of a built-in model.
+        mask: for inpainting, and only there: a file, or a folder of them; `bir restore` reads them.
+        strip: rows at a time; None: from the free memory.
+        seed: of the noise of each picture.
+        dtype: a name of `DTYPES`.
+    """
+
+    model: str
+    mask: Path | None = None
+    strip: int | None = None
+    seed: int = 0
+    dtype: str = "float32"
 
 
 def prepare(
-    options: argparse.Namespace, device: torch.device
+    options: DiffIROptions, device: torch.device
 ) -> tuple[Callable[[Tensor, Tensor | None, Callable[[str, int, int], None]], Tensor], int]:
     """Load the model that the options name.
 
@@ -76,7 +83,7 @@ def _require_mask_if_needed(info: ModelInfo, name: str, mask: Path | None) -> No
 
 
 def plan(
-    options: argparse.Namespace, device: torch.device, memory: int
+    options: DiffIROptions, device: torch.device, memory: int
 ) -> Callable[[int, int], tuple[str, MemoryPlan]]:
     """From height and width of a picture to the plan of its restoration, with a title."""
     dtype = DTYPES[options.dtype]

@@ -2,6 +2,7 @@
 
 import os
 import stat
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -11,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..atomic_files import complete_file
+from ..atomic_files import complete_file, file_number
 from ..errors import BIRError
 from ..images import from_channels_last, require_finite, to_channels_last
 from .codecs import decode, encode
@@ -195,6 +196,18 @@ def require_free(path: Path, *, overwrite: bool) -> None:
             f"Expected a free name for the picture, but {path} exists and is kept; "
             "choose another name or allow it with --overwrite."
         )
+
+
+def require_no_input(targets: Iterable[Path], inputs: Iterable[Path]) -> None:
+    """Raise BIRError if an output would replace an input: the same file, also under another name or
+    spelling."""
+    taken = {file_number(path) for path in inputs} - {None}
+    for target in targets:
+        if file_number(target) in taken:
+            raise BIRError(
+                f"Expected an output that is not an input, but {target} is both; "
+                "inputs are never replaced: choose another name or folder."
+            )
 
 
 def require_name(path: Path) -> None:

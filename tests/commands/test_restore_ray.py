@@ -19,7 +19,6 @@ from safetensors.torch import save_file
 from bir_core.checkpoints import save_checkpoint
 from bir_core.cli import main
 from bir_core.commands import restore, restore_ray
-from bir_core.methods import choose_method
 from bir_core.networks.swinir import SwinIR
 from bir_core.pictures.files import Picture, write_picture
 
@@ -236,7 +235,7 @@ def a_worker(folder, attempt, monkeypatch, *more):
     parser = argparse.ArgumentParser()
     restore.add_arguments(parser)
     given = arguments(folder, folder / "in", folder / "local", *more)[1:]
-    options = choose_method(parser.parse_args([str(argument) for argument in given]))
+    options = restore.read(vars(parser.parse_args([str(argument) for argument in given])))
     return restore_ray.Worker(
         options, str(folder), torch.get_num_threads(), SimpleNamespace(begin=begin)
     )

@@ -1,0 +1,47 @@
+"""What `bir restore` is asked for, apart from its parser."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+FORMAT_SUFFIXES = {"png": ".png", "jpg": ".jpg", "webp": ".webp", "tiff": ".tif"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RayOptions:
+    """Those that only `--engine ray` takes; None is chosen by what the cluster has."""
+
+    workers: int | None = None
+    gpus_per_worker: float | None = None
+    ray_address: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RestoreOptions:
+    """Those of all methods, as their arguments. Ray sends them to its workers.
+
+    Attributes:
+        method: a name of `METHODS`.
+        of_method: what that method read for itself.
+        ray: of that engine.
+    """
+
+    input: Path
+    output: Path
+    method: str
+    of_method: Any
+    mask: Path | None = None
+    engine: str = "local"
+    ray: RayOptions = RayOptions()
+    device: str = "auto"
+    overwrite: bool = False
+    resume: bool = False
+    format: str | None = None
+    bits: int | None = None
+    quality: int = 95
+    recursive: bool = False
+
+    @property
+    def may_replace(self) -> bool:
+        """Whether outputs may be there already."""
+        return self.overwrite or self.resume
