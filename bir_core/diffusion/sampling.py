@@ -1,13 +1,14 @@
 """The samplers by name, each with the schedule that the official code gives it."""
 
-import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from ..errors import BIRError
-from . import midpoint_samplers, multistep_samplers, samplers
+from . import midpoint_samplers as midpoint
+from . import multistep_samplers as multistep
+from . import samplers
 from .noise import NoiseSampler
 from .schedules import SchedulePlan
 
@@ -15,24 +16,26 @@ from .schedules import SchedulePlan
 SamplerFunction = Callable[..., Tensor]
 
 
+NEW_NOISE = ("eta", "s_noise")
+CHURN = ("s_churn", "s_tmin", "s_tmax", "s_noise")
+
+
 @dataclass(frozen=True)
 class NamedSampler:
     """A sampler function and the levels that it walks down.
 
     Attributes:
+        options: the names of its numbers that can be set; what they do stands at the function.
+        draws: whether it takes noise on the way.
         brownian: the official code and ComfyUI draw its noise from one Brownian path over the
             levels, see `noise.brownian_noise`, and not anew at each step.
     """
 
     plan: SchedulePlan
     function: SamplerFunction
+    options: tuple[str, ...] = ()
+    draws: bool = True
     brownian: bool = False
-
-    @property
-    def options(self) -> tuple[str, ...]:
-        """Its numbers that can be set: some of eta, s_noise, s_churn, s_tmin, s_tmax, order."""
-        parameters = inspect.signature(self.function).parameters.values()
-        return tuple(one.name for one in parameters if isinstance(one.default, float))
 
     def run(
         self,
@@ -46,26 +49,26 @@ class NamedSampler:
     ) -> Tensor:
         """Sample; the noise goes to a sampler that draws some. Arguments as in `samplers`."""
         settings: dict[str, object] = dict(options)
-        if "noise_sampler" in inspect.signature(self.function).parameters:
+        if self.draws:
             settings["noise_sampler"] = noise_sampler
         return self.function(denoiser, x, sigmas, callback=callback, **settings)
 
 
 SAMPLERS = {
     "spaced": NamedSampler("spaced", samplers.sample_spaced),
-    "ddim": NamedSampler("ddim", samplers.sample_ddim),
-    "euler": NamedSampler("edm", samplers.sample_euler),
-    "euler_ancestral": NamedSampler("edm", samplers.sample_euler_ancestral),
-    "heun": NamedSampler("edm", samplers.sample_heun),
-    "dpm_2": NamedSampler("edm", midpoint_samplers.sample_dpm_2),
-    "dpm_2_ancestral": NamedSampler("edm", midpoint_samplers.sample_dpm_2_ancestral),
-    "lms": NamedSampler("edm", multistep_samplers.sample_lms),
-    "dpmpp_m2": NamedSampler("dpm", multistep_samplers.sample_dpmpp_m2),
-    "dpmpp_2s_ancestral": NamedSampler("edm", midpoint_samplers.sample_dpmpp_2s_ancestral),
-    "dpmpp_sde": NamedSampler("edm", midpoint_samplers.sample_dpmpp_sde, brownian=True),
-    "dpmpp_2m": NamedSampler("edm", multistep_samplers.sample_dpmpp_2m),
-    "dpmpp_2m_sde": NamedSampler("edm", multistep_samplers.sample_dpmpp_2m_sde, brownian=True),
-    "dpmpp_3m_sde": NamedSampler("edm", multistep_samplers.sample_dpmpp_3m_sde, brownian=True),
+    "ddim": NamedSampler("ddim", samplers.sample_ddim, draws=False),
+    "euler": NamedSampler("edm", samplers.sample_euler, CHURN),
+    "euler_ancestral": NamedSampler("edm", samplers.sample_euler_ancestral, NEW_NOISE),
+    "heun": NamedSampler("edm", samplers.sample_heun, CHURN),
+    "dpm_2": NamedSampler("edm", midpoint.sample_dpm_2, CHURN),
+    "dpm_2_ancestral": NamedSampler("edm", midpoint.sample_dpm_2_ancestral, NEW_NOISE),
+    "lms": NamedSampler("edm", multistep.sample_lms, ("order",), draws=False),
+    "dpmpp_m2": NamedSampler("dpm", multistep.sample_dpmpp_m2, draws=False),
+    "dpmpp_2s_ancestral": NamedSampler("edm", midpoint.sample_dpmpp_2s_ancestral, NEW_NOISE),
+    "dpmpp_sde": NamedSampler("edm", midpoint.sample_dpmpp_sde, NEW_NOISE, brownian=True),
+    "dpmpp_2m": NamedSampler("edm", multistep.sample_dpmpp_2m, draws=False),
+    "dpmpp_2m_sde": NamedSampler("edm", multistep.sample_dpmpp_2m_sde, NEW_NOISE, brownian=True),
+    "dpmpp_3m_sde": NamedSampler("edm", multistep.sample_dpmpp_3m_sde, NEW_NOISE, brownian=True),
 }
 
 
@@ -89,5 +92,6 @@ def named_sampler(name: str, options: Mapping[str, float]) -> NamedSampler:
             f"The sampler {name} has the options {known}, but {unknown[0]!r} came; leave it out or "
             "choose another sampler."
         )
-    multistep_samplers.require_order(options.get("order", 1))
+    if "order" in options:
+        multistep.require_order(options["order"])
     return sampler
