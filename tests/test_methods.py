@@ -1,14 +1,18 @@
 """The table of methods: what a third one would have to bring, and that nothing else is needed."""
 
+import re
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
 from command_line import run_here, save_small_model
 from diffbir_models import TINY_SWINIR
 
+from bir_core import methods
 from bir_core.checkpoints import load_model, save_checkpoint
+from bir_core.cli import COMMANDS
 from bir_core.memory import MemoryPlan, StagePlan
 from bir_core.methods import METHODS, Method, method_of_model
 from bir_core.networks.swinir import SwinIR
@@ -135,3 +139,18 @@ def test_a_file_of_no_method(picture, tmp_path):
     assert done.returncode == 2
     assert "Expected a DiffIR stage 2 or compact restoration module file, but" in done.stderr
     assert "is a SwinIR file, which belongs in Load Upscale Model" in done.stderr
+
+
+def test_no_parser_below_the_edge():
+    """Commands and `arguments.py` read a parser's values; what they call takes dataclasses."""
+    root = Path(methods.__file__).parent
+    importing = {
+        path.relative_to(root).as_posix()
+        for path in root.rglob("*.py")
+        if re.search(
+            r"^\s*(import|from) argparse\b", path.read_text(encoding="utf-8"), re.MULTILINE
+        )
+    }
+    commands = {f"commands/{name}.py" for name in COMMANDS}
+    edge = {"cli.py", "options.py", "methods.py", "diffbir/arguments.py", "diffir/arguments.py"}
+    assert importing == {*commands, *edge}

@@ -14,6 +14,7 @@ from .architectures import ARCHITECTURES, Architecture, ModelInfo, foreign_kind
 from .completeness import WeightDifferences, require_weights, weight_differences
 from .files import model_file, open_checkpoint
 from .keys import StateDict, unwrap
+from .origin import Origin
 from .stored import enough_memory
 
 Source = str | Path | Mapping[str, Any]
@@ -27,14 +28,16 @@ ODD_SIZES = (
 @contextmanager
 def _opened(
     source: Source, wanted: Sequence[str]
-) -> Iterator[tuple[StateDict, Callable[[Tensor], Tensor]]]:
-    """The unwrapped tensors of a source, and a function that gives one with its numbers."""
+) -> Iterator[tuple[StateDict, Callable[[Tensor], Tensor], Origin]]:
+    """The unwrapped tensors of a source, a function that gives one with its numbers, and where they
+    come from."""
     if not isinstance(source, str | Path):
-        yield unwrap(source), lambda tensor: tensor
+        yield unwrap(source), lambda tensor: tensor, Origin()
         return
     file = model_file(source, wanted[0] if len(wanted) == 1 else None)
     with open_checkpoint(file) as checkpoint:
-        yield unwrap(checkpoint.content), checkpoint.read
+        origin = Origin(file.name, checkpoint.metadata)
+        yield unwrap(checkpoint.content), checkpoint.read, origin
 
 
 def _name(source: Source) -> str:
@@ -127,7 +130,7 @@ def inspect(source: Source, *, architecture: str | None = None) -> ModelInfo:
     Raises:
         BIRError: unreadable (see `open_checkpoint`) or of no known, or of another, architecture.
     """
-    with _opened(source, _wanted(architecture)) as (tensors, _):
+    with _opened(source, _wanted(architecture)) as (tensors, *_):
         row = _row(tensors, _wanted(architecture), _name(source))
         return _info(row, row.canonical(tensors))
 
@@ -139,8 +142,20 @@ def find_architecture(source: Source, names: Sequence[str]) -> str:
     Raises:
         BIRError: unreadable, or of none of them.
     """
-    with _opened(source, names) as (tensors, _):
+    with _opened(source, names) as (tensors, *_):
         return _row(tensors, names, _name(source)).name
+
+
+def origin_of(source: Source, architecture: str) -> Origin:
+    """Where a network would come from, without its weights.
+
+    Raises:
+        BIRError: unreadable, or of another architecture.
+    """
+    wanted = _wanted(architecture)
+    with _opened(source, wanted) as (tensors, _, origin):
+        _row(tensors, wanted, _name(source))
+        return origin
 
 
 def describe(row: Architecture, tensors: StateDict) -> tuple[ModelInfo, WeightDifferences]:
@@ -183,14 +198,15 @@ def load_model(
         operations: the namespace of the layer classes, `torch.nn` or one that a host brings.
 
     Returns:
-        The network in eval mode, without gradients; its attribute `info` is the `ModelInfo`.
+        The network in eval mode, without gradients; its attribute `info` is the `ModelInfo`, and
+        `origin` the `Origin`.
 
     Raises:
         BIRError: as `inspect`; weights that are absent, too many, of another shape, NaN or
             infinite; or too little memory for them.
     """
     wanted, name = _wanted(architecture), _name(source)
-    with _opened(source, wanted) as (tensors, read):
+    with _opened(source, wanted) as (tensors, read, origin):
         row = _row(tensors, wanted, name)
         canonical = row.canonical(tensors)
         info = _info(row, canonical)
@@ -226,5 +242,7 @@ def load_model(
     }
     model.load_state_dict(own, strict=True, assign=True)
     model.eval().requires_grad_(False)
-    model.info = info  # type: ignore[assignment]  # torch types attributes as tensors or modules
+    # torch types attributes as tensors or modules
+    model.info = info  # type: ignore[assignment]
+    model.origin = origin  # type: ignore[assignment]
     return model

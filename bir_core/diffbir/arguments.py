@@ -71,7 +71,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="network that removes the degradation: SwinIR, DiffIR, or what spandrel knows "
         f"(BSRNet, SCUNet, ...); {NO_STAGE1} for pictures that are clean already",
     )
-    group.add_argument("--version", choices=tuple(VERSIONS), help=f"(default: {DEFAULT_VERSION})")
+    group.add_argument(
+        "--version",
+        choices=tuple(VERSIONS),
+        help="(default: as the files say, by name or header of IRControlNet's and by the base)",
+    )
     group.add_argument(
         "--task",
         choices=(*get_args(Task), UNALIGNED_FACE),
@@ -108,7 +112,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=NUMBER",
         type=_assignment,
         action="append",
-        help="eta, s_noise, s_churn, s_tmin, s_tmax or order of the sampler; may be repeated",
+        help=f"of the sampler, which has some of {', '.join(_sampler_options())}; may be repeated",
     )
 
 
@@ -123,6 +127,11 @@ def _add_settings(group: argparse._ArgumentGroup, names: Iterable[str]) -> None:
             metavar=None if choices else "NUMBER",
             help=f"{text} (default: {_defaults(name)})",
         )
+
+
+def _sampler_options() -> list[str]:
+    """The names of the numbers of all samplers, each once."""
+    return list(dict.fromkeys(name for row in SAMPLERS.values() for name in row.options))
 
 
 def _defaults(name: str) -> str:

@@ -11,13 +11,15 @@ import torch
 from torch import Tensor
 
 from ..checkpoints import load_model
+from ..checkpoints.loading import origin_of
 from ..diffusion.noise import require_brownian_noise
 from ..diffusion.sampling import SAMPLERS
 from ..errors import BIRError
-from ..memory import CPU, MemoryPlan, free_memory
+from ..memory import CPU, MemoryPlan, free_memory, visiting
 from ..networks.text_encoder import TextEncoder
 from ..options import DTYPES
 from . import pipeline as stages
+from . import which_version
 from .face_options import FaceOptions, load_face_networks, photo_restorer
 from .memory_plan import plan_diffbir
 from .networks import official_networks
@@ -39,6 +41,7 @@ class DiffBIROptions:
         base, vae, text_encoder, controlnet: files, or folders in the layout of diffusers; the VAE
             and the text encoder are those of the base where none is named.
         stage1: a file, or `NO_STAGE1`.
+        version: None for the one that the files say, and in plans for the default one.
         task: as in `DiffBIR`, or unaligned_face.
         upscale: output by input side.
         prompt, negative: texts, instead of the authors', or files with their embeddings.
@@ -54,7 +57,7 @@ class DiffBIROptions:
     text_encoder: Path | None = None
     controlnet: Path | None = None
     stage1: str | None = None
-    version: str = DEFAULT_VERSION
+    version: str | None = None
     task: str = "sr"
     upscale: float = 4.0
     prompt: str | None = None
@@ -96,26 +99,35 @@ def prepare(
             "Expected a GPU for --offload, but the CPU computes, which has no memory of its own; "
             "leave the option out or choose another --device."
         )
-    # The tiles that were chosen, one line for each picture.
-    logging.getLogger(stages.__name__).setLevel(logging.INFO)
-    version = options.version
+    # The version that was found, and the tiles that were chosen, one line for each picture.
+    for module in (which_version, stages):
+        logging.getLogger(module.__name__).setLevel(logging.INFO)
+    dtype = DTYPES[options.dtype]
+    # Of networks that wait on the host, none need be on the device at first.
+    place = CPU if options.offload else device
+    unet = partial(load_model, base, architecture="sd_unet", device=place, dtype=dtype)
+    asked, version = None, options.version
+    if version is None:
+        options.settings_of(DEFAULT_VERSION)  # what none takes is said before the work
+        origin = origin_of(controlnet, "ir_controlnet")
+        asked = unet()
+        with visiting(device, asked if options.offload else None):
+            predicts = which_version.ask_unet(asked, device).predicts
+        version = which_version.version_of(origin, predicts)
     settings = options.settings_of(version)
     if SAMPLERS[settings.sampler].brownian:
         require_brownian_noise()
     faces = load_face_networks(options.faces, options.task, version, device)
     prompts = _embeddings(options, base, version, device, settings.uses_negative)
-    dtype = DTYPES[options.dtype]
-    # Of networks that wait on the host, none need be on the device at first.
-    place = CPU if options.offload else device
-    module = None if stage1 == NO_STAGE1 else load_restoration_module(stage1, device=place)
+    stage1_module = None if stage1 == NO_STAGE1 else load_restoration_module(stage1, device=place)
     pipeline = DiffBIR(
-        sd_unet=load_model(base, architecture="sd_unet", device=place, dtype=dtype),
+        sd_unet=unet() if asked is None else asked,
         ir_controlnet=load_model(
             controlnet, architecture="ir_controlnet", device=place, dtype=dtype
         ),
         # As in the official code these stay in float32.
         sd_vae=load_model(options.vae or base, architecture="sd_vae", device=place),
-        stage1=module,
+        stage1=stage1_module,
         version=version,
         device=device,
         offload=options.offload,
@@ -184,7 +196,7 @@ def plan(
 ) -> Callable[[int, int], tuple[str, MemoryPlan]]:
     """From height and width of a picture to the plan of its restoration with networks of the
     official sizes, with a title."""
-    version, task = options.version, cast(Task, options.task)
+    version, task = options.version or DEFAULT_VERSION, cast(Task, options.task)
     networks = official_networks(version, task, DTYPES[options.dtype])
     settings = options.settings_of(version)
     order = official_order(task, version)

@@ -13,6 +13,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from ..checkpoints.origin import Origin
 from ..diffusion.noise import Draws, NoiseSource, require_brownian_noise
 from ..diffusion.sampling import SAMPLERS
 from ..diffusion.schedules import sd_alphas_cumprod
@@ -27,10 +28,12 @@ from .memory_plan import TILES, plan_diffbir
 from .networks import DiffBIRNetworks
 from .prompts import require_prompts, rows_of
 from .restoration_modules import RestorationModule, as_restoration_module
+from .runs import Run
 from .settings import COLOR_FIXES, DiffBIRSettings, official_settings, settled
 from .stage1 import Stage1Sizes, restore_stage1, stage1_sizes
 from .stage2 import Stage2
-from .versions import DEFAULT_VERSION, Task, find_version, official_order
+from .versions import Task, find_version, official_order
+from .which_version import ask_unet, version_of
 
 # (name of the stage, steps done, steps in all); may raise to cancel
 Callback = Callable[[str, int, int], None]
@@ -53,13 +56,16 @@ class DiffBIR:
             for input that another program has cleaned.
         stage1_scale: enlargement by `stage1` if that is a function; None takes it from the model,
             where it has a `config` or `info` with a `scale`, or else 1.
-        version: v1 and v2 want the base of SD 2.1 (eps, plain schedule), v2.1 the zero-SNR base.
+        version: v1 and v2 want the base of SD 2.1 (eps, plain schedule), v2.1 the zero-SNR base;
+            None for the one that file and base say, see `which_version`. A given one is not
+            doubted.
         device: where the work is done; None for where `sd_unet` lies, and the others with it.
         offload: only the networks of the stage at work lie on the device, the others wait in the
             host's memory.
 
     Raises:
-        BIRError: an unknown version, or an IRControlNet with other sizes than the UNet.
+        BIRError: an unknown version, one that files and base do not say or contradict each other
+            in, or an IRControlNet with other sizes than the UNet.
     """
 
     def __init__(
@@ -70,11 +76,10 @@ class DiffBIR:
         sd_vae: nn.Module,
         stage1: RestorationModule | Callable[[Tensor], Tensor] | None = None,
         stage1_scale: int | None = None,
-        version: str = DEFAULT_VERSION,
+        version: str | None = None,
         device: torch.device | str | None = None,
         offload: bool = False,
     ) -> None:
-        row = find_version(version)
         configs = [getattr(network, "config", None) for network in (sd_unet, ir_controlnet)]
         if None not in configs and configs[0] != configs[1]:
             raise BIRError(
@@ -87,13 +92,17 @@ class DiffBIR:
             sd_vae=sd_vae,
             stage1=None if stage1 is None else as_restoration_module(stage1, stage1_scale),
         )
-        self.version = version
-        self.alphas_cumprod = sd_alphas_cumprod(zero_snr=row.zero_snr)
         self.device = torch.device(device or next(sd_unet.parameters()).device)
         self.offload = offload
         if offload or device is not None:
             for each in self.networks.modules:
                 each.to(CPU if offload else self.device)
+        if version is None:
+            with self._present(sd_unet):
+                predicts = ask_unet(sd_unet, self.device).predicts
+            version = version_of(getattr(ir_controlnet, "origin", Origin()), predicts)
+        self.version = version
+        self.alphas_cumprod = sd_alphas_cumprod(zero_snr=find_version(version).zero_snr)
 
     def with_stage1(
         self, stage1: RestorationModule | Callable[[Tensor], Tensor] | None
@@ -126,7 +135,32 @@ class DiffBIR:
         memory: int | None = None,
         host_memory: int | None = None,
     ) -> MemoryPlan:
-        """What a call with these arguments takes of the memory, and in which pieces.
+        """What a call with these arguments takes of the memory, and in which pieces; arguments and
+        errors as in `decide`."""
+        return self.decide(
+            height,
+            width,
+            task=task,
+            upscale_by=upscale_by,
+            settings=settings,
+            images=images,
+            memory=memory,
+            host_memory=host_memory,
+        ).plan
+
+    def decide(
+        self,
+        height: int,
+        width: int,
+        *,
+        task: Task = "sr",
+        upscale_by: float = 4.0,
+        settings: DiffBIRSettings | None = None,
+        images: int = 1,
+        memory: int | None = None,
+        host_memory: int | None = None,
+    ) -> Run:
+        """How a call with these arguments goes.
 
         Args:
             height, width: of the pictures that come in.
@@ -139,13 +173,14 @@ class DiffBIR:
         """
         settings = settings or official_settings(self.version)
         order = official_order(task, self.version)
+        sizes = stage1_sizes(height, width, order, upscale_by, settings.short_side)
         networks = self.networks
         if memory is None:
             lying = weight_bytes(*networks.modules, on=self.device)
             memory = free_memory(self.device) + lying
-        return plan_diffbir(
+        plan = plan_diffbir(
             networks,
-            stage1_sizes(height, width, order, upscale_by, settings.short_side),
+            sizes,
             order,
             settings,
             device=self.device,
@@ -154,6 +189,7 @@ class DiffBIR:
             images=images,
             offload=self.offload,
         )
+        return Run(order=order, sizes=sizes, settings=settled(settings, plan), plan=plan)
 
     @torch.no_grad()
     def __call__(
@@ -197,67 +233,44 @@ class DiffBIR:
         if noise is None and SAMPLERS[settings.sampler].brownian:
             require_brownian_noise()
         tell = callback or (lambda stage, done, total: None)
-        height, width = image.shape[-2:]
-        plan = self.plan(
-            height,
-            width,
+        run = self.decide(
+            *image.shape[-2:],
             task=task,
             upscale_by=upscale_by,
             settings=settings,
             images=len(image),
         )
-        logger.info("Memory plan: %s", plan)
-        if not plan.fits:
-            logger.warning("%s may not have the memory: %s", self.device, plan)
-        settings = settled(settings, plan)
+        logger.info("Memory plan: %s", run.plan)
+        if not run.plan.fits:
+            logger.warning("%s may not have the memory: %s", self.device, run.plan)
         # A source of noise knows nothing of parts of the batch.
-        together = plan.images if noise is None else len(image)
-        parts = [
-            self._restore(
-                image[start : start + together],
-                rows_of(prompt, start, together),
-                None if negative is None else rows_of(negative, start, together),
-                task,
-                upscale_by,
-                settings,
-                image_seed(seed, start),
-                noise,
-                tell,
-            )
-            for start in range(0, len(image), together)
-        ]
+        together = run.plan.images if noise is None else len(image)
+        parts = []
+        for start in range(0, len(image), together):
+            part, own = image[start : start + together], rows_of(prompt, start, together)
+            against = None if negative is None else rows_of(negative, start, together)
+            draws = Draws(image_seed(seed, start), len(part), noise)
+            parts.append(self._restore(run, part, own, against, draws, tell))
         return torch.cat(parts)
 
     def _restore(
         self,
+        run: Run,
         image: Tensor,
         prompt: Tensor,
         negative: Tensor | None,
-        task: Task,
-        upscale_by: float,
-        settings: DiffBIRSettings,
-        seed: int,
-        noise: NoiseSource | None,
+        draws: Draws,
         tell: Callback,
     ) -> Tensor:
         """A call on pictures that are restored at a time."""
-        height, width = image.shape[-2:]
-        order = official_order(task, self.version)
-        sizes = stage1_sizes(height, width, order, upscale_by, settings.short_side)
+        settings, sizes = run.settings, run.sizes
         condition = self.remove_degradation(
-            image.to(self.device, torch.float32), task, sizes, settings, callback=tell
+            image.to(self.device, torch.float32), run, callback=tell
         )
         padded = pad_to_multiple(condition, PADDED_MULTIPLE, settings.padding)
         latent = self.encode(padded, settings.vae_tile, callback=tell)
         sampled = self.sample(
-            latent,
-            padded,
-            prompt,
-            negative,
-            settings,
-            seed=seed,
-            noise=noise,
-            callback=tell,
+            latent, padded, prompt, negative, settings, draws=draws, callback=tell
         )
         del padded, latent
         decoded = self.decode(sampled, settings.vae_tile, callback=tell)
@@ -268,17 +281,9 @@ class DiffBIR:
             restored = resize(restored, *sizes.output)
         return restored.clamp(0, 1).to(image.device).contiguous()
 
-    def remove_degradation(
-        self,
-        image: Tensor,
-        task: Task,
-        sizes: Stage1Sizes,
-        settings: DiffBIRSettings,
-        *,
-        callback: Callback,
-    ) -> Tensor:
-        """Stage 1: (B, 3, H, W) in [0, 1] to (B, 3, *sizes.condition), not clamped."""
-        order = official_order(task, self.version)
+    def remove_degradation(self, image: Tensor, run: Run, *, callback: Callback) -> Tensor:
+        """Stage 1: (B, 3, H, W) in [0, 1] to (B, 3, *run.sizes.condition), not clamped."""
+        order, sizes, settings = run.order, run.sizes, run.settings
         module = self.networks.stage1
         if module is None:
             # There is nothing to run at another size than that of the result.
@@ -341,8 +346,7 @@ class DiffBIR:
         negative: Tensor | None,
         settings: DiffBIRSettings,
         *,
-        seed: int = 0,
-        noise: NoiseSource | None = None,
+        draws: Draws,
         callback: Callback,
     ) -> Tensor:
         """Stage 2 in latent space.
@@ -350,13 +354,13 @@ class DiffBIR:
         Args:
             condition: (B, 4, h, w), of `encode`.
             image: (B, 3, 8 h, 8 w), what it was encoded from; the guidance pulls towards it.
-            prompt, negative, settings, seed, noise, callback: as in a call.
+            prompt, negative, settings, callback: as in a call.
+            draws: the noise.
 
         Returns:
             (B, 4, h, w) float32, times the latent scale.
         """
         batch = len(condition)
-        require_prompts(prompt, negative, batch, settings)
         context = prompt.to(condition).expand(batch, -1, -1)
         uncond = None if negative is None else negative.to(condition).expand(batch, -1, -1)
         networks = self.networks
@@ -367,7 +371,6 @@ class DiffBIR:
             alphas_cumprod=self.alphas_cumprod,
             parameterization=find_version(self.version).parameterization,
         )
-        draws = Draws(seed, batch, noise)
 
         def sample(tile: int, tile_batch: int) -> Tensor:
             draws.rewind()
@@ -383,14 +386,9 @@ class DiffBIR:
                 callback=partial(callback, "sampling"),
             )
 
-        def run() -> Tensor:
-            return in_fitting_tiles(
-                sample,
-                max(image.shape[-2:]),
-                TILES[0] if settings.tile is None else settings.tile,
-                settings.tile_batch or 1,
-            )
-
+        tile = TILES[0] if settings.tile is None else settings.tile
+        longer = max(image.shape[-2:])
+        run = partial(in_fitting_tiles, sample, longer, tile, settings.tile_batch or 1)
         used = [networks.sd_unet, networks.ir_controlnet]
         if settings.guidance_in_pixels:
             used.append(networks.sd_vae)

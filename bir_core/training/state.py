@@ -14,11 +14,11 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from ..checkpoints.files import open_checkpoint, write_tensors
+from ..checkpoints.origin import HEADER_KEY
 from ..errors import BIRError, shown
 
 STATE_FILE = "state.safetensors"
 START_AGAIN = "start again without --resume"
-HEADER_KEY = "training"
 
 
 @dataclass(frozen=True)

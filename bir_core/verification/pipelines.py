@@ -14,13 +14,11 @@ from ..diffbir.pipeline import DiffBIR
 from ..diffbir.prompts import encode_prompts
 from ..diffbir.restoration_modules import IMAGE_TO_IMAGE, load_restoration_module
 from ..diffbir.settings import DiffBIRSettings, official_settings
-from ..diffbir.stage1 import stage1_sizes
 from ..diffbir.versions import (
     DEFAULT_VERSION,
     Task,
     find_version,
     official_module,
-    official_order,
     version_name_of_file,
 )
 from ..diffusion.sampling import SAMPLERS
@@ -207,14 +205,12 @@ def _run(
     settings = quick_settings(pipeline.version)
     side = conditions.side // UPSCALE
     image = sample_picture(side, side).to(conditions.device)
-    sizes = stage1_sizes(
-        side, side, official_order(task, pipeline.version), UPSCALE, settings.short_side
-    )
+    run = pipeline.decide(side, side, task=task, upscale_by=UPSCALE, settings=settings)
     stage1 = pipeline.remove_degradation(
-        image, task, sizes, settings, callback=lambda stage, done, total: None
+        image, run, callback=lambda stage, done, total: None
     ).clamp(0, 1)
     result = pipeline(image, *embeddings, task=task, upscale_by=UPSCALE, settings=settings)
-    enlarged = resize(image, *sizes.output).clamp(0, 1)
+    enlarged = resize(image, *run.sizes.output).clamp(0, 1)
     first = compared(stage1, enlarged, "enlarged_input")
     findings = compared(result, stage1, "stage_1_picture")
     return Findings(

@@ -1,11 +1,12 @@
 """`bir restore --method diffbir` and `bir embed` on small networks."""
 
 import json
+import shutil
 
 import pytest
 import torch
 from command_line import run_here, save_small_model
-from diffbir_models import TINY_SWINIR, Weights, filled, save_base, text_tower_weights
+from diffbir_models import TINY_SWINIR, Weights, filled, save_base, taught, text_tower_weights
 from parity import fill_by_rule_w, load_vectors
 from safetensors.torch import save_file
 
@@ -38,9 +39,10 @@ def files(tmp_path_factory):
     return folder
 
 
-def command(files, output, *more, base="base.ckpt", stage1="swinir.safetensors"):
+def command(files, output, *more, base="base.ckpt", stage1="swinir.safetensors", version=("v2.1",)):
     stage1 = stage1 if stage1 == "none" else files / stage1
     named = ("--base", files / base, "--controlnet", files / "control.safetensors")
+    named += tuple(part for each in version for part in ("--version", each))
     return run_here(
         *("restore", files / "lq.png", output, "--method", "diffbir", *named),
         *("--stage1", stage1, *QUICK, *more),
@@ -57,6 +59,7 @@ def test_equals_the_class(files, tmp_path):
         ir_controlnet=load_model(files / "control.safetensors"),
         sd_vae=load_model(content, architecture="sd_vae"),
         stage1=load_model(files / "swinir.safetensors"),
+        version="v2.1",
     )
     empty = encode_prompts(load_model(content, architecture="text_encoder"), [""])
     expected = pipeline(
@@ -176,6 +179,36 @@ def test_bad_input(files, tmp_path, more, sentence):
     assert sentence in ran.stderr
     assert ran.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_files_say_the_version(files, tmp_path, caplog):
+    """By IRControlNet's name and by what the base predicts; what contradicts is refused."""
+    out, flat = tmp_path / "out.png", tmp_path / "flat.safetensors"
+    learned = taught(load_model(files / "unet.safetensors"), lambda x: torch.full_like(x, 0.3))
+    save_checkpoint(learned, flat)
+    for name in ("DiffBIR_v2.1", "v2"):
+        shutil.copy(files / "control.safetensors", tmp_path / f"{name}.safetensors")
+    more = ("--prompt", "", "--negative", "", "--vae", files / "vae.safetensors")
+    more += ("--text-encoder", files / "text.safetensors", "--controlnet")
+    named = (*more, tmp_path / "DiffBIR_v2.1.safetensors")
+    options = {"base": flat, "stage1": "none"}
+    found = command(files, out, *named, **options, version=())
+    assert found.returncode == 0, found.stderr
+    assert "DiffBIR v2.1, by DiffBIR_v2.1.safetensors and its base" in caplog.text
+    told = command(files, tmp_path / "told.png", *named, **options)
+    assert told.returncode == 0 and (tmp_path / "told.png").read_bytes() == out.read_bytes()
+    by_base = (*more, files / "control.safetensors")
+    assert command(files, tmp_path / "2.png", *by_base, **options, version=()).returncode == 0
+    assert (tmp_path / "2.png").read_bytes() == out.read_bytes()
+    wrong = command(
+        files, tmp_path / "3.png", *more, tmp_path / "v2.safetensors", **options, version=()
+    )
+    assert wrong.returncode == 2 and wrong.stderr.count("\n") == 1
+    assert "Expected a base that predicts eps for v2.safetensors" in wrong.stderr
+    silent = command(files, tmp_path / "3.png", "--prompt", "", "--negative", "", version=())
+    assert silent.returncode == 2 and silent.stderr.count("\n") == 1
+    assert "neither control.safetensors nor the base tells" in silent.stderr
+    assert not (tmp_path / "3.png").exists()
 
 
 def test_missing_and_wrong_files(files, tmp_path):

@@ -41,6 +41,7 @@ def command(files, output, *more, task="unaligned_face", faces=True):
         "controlnet": files / "ir_controlnet.safetensors",
         "stage1": files / "swinir.safetensors",
         "prompt-embedding": files / "empty.safetensors",
+        "version": "v2.1",
         "task": task,
         "upscale": 2,
         **SETTINGS,
@@ -70,7 +71,7 @@ def test_equals_the_function(files, square):
         for name in ("sd_unet", "sd_vae", "ir_controlnet")
     }
     background, faces = (
-        DiffBIR(**networks, stage1=load_model(files / f"{name}.safetensors"))
+        DiffBIR(**networks, stage1=load_model(files / f"{name}.safetensors"), version="v2.1")
         for name in ("swinir", "face_swinir")
     )
     expected = restore_photo(

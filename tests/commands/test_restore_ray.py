@@ -188,6 +188,7 @@ def test_diffbir_on_two_machines(two_machines, one_thread, tmp_path):
         image = torch.rand(1, 3, 24, 16 + index, generator=generator)
         write_picture(tmp_path / "in" / f"{index}.png", Picture(image, alpha=image[:, :1]))
     options = ["--method", "diffbir", "--upscale", 2, "--steps", 2, "--short-side", 0, "--seed", 7]
+    options += ["--version", "v2.1"]
     options += ["--prompt", "", "--negative", "", "--format", "tiff"]
     for name, file in (
         ("base", "base.ckpt"),

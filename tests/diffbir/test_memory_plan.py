@@ -126,7 +126,7 @@ def test_maps_of_stage1():
 )
 def test_a_whole_run_stays_within_its_plan(chosen):
     """Every tensor of it, with pictures and samplers; a CPU also holds the parked maps."""
-    pipeline = DiffBIR(**tiny_networks())
+    pipeline = DiffBIR(**tiny_networks(), version="v2.1")
     options = DiffBIRSettings(**{"steps": 3, "short_side": 0, **chosen})
     image, embedding = torch.rand(1, 3, 160, 192), torch.zeros(1, 4, 32)
 
@@ -258,7 +258,7 @@ def test_guidance_in_pixels_counts_the_way_back(official):
 def test_diffir_in_stage1_takes_strips():
     config = DiffIRConfig(dim=16, task="deblur", num_blocks=(1, 1, 1, 1))
     model = eval_mode(DiffIRStage2(config))
-    pipeline = DiffBIR(**tiny_networks(), stage1=in_strips(model))
+    pipeline = DiffBIR(**tiny_networks(), stage1=in_strips(model), version="v2.1")
     stage = pipeline.plan(512, 512, memory=8 * GB).stage("stage 1")
     assert stage.tile == 0
     assert stage.rows > 0
@@ -271,7 +271,7 @@ def test_diffir_in_stage1_takes_strips():
 
 
 def run_with(free, monkeypatch, count=1, **chosen):
-    pipeline = DiffBIR(**tiny_networks())
+    pipeline = DiffBIR(**tiny_networks(), version="v2.1")
     weights = weight_bytes(*pipeline.networks.modules)
     monkeypatch.setattr(bir_core.diffbir.pipeline, "free_memory", lambda device: free)
     options = DiffBIRSettings(**{"steps": 2, "short_side": 0, "overlap": 32, **chosen})

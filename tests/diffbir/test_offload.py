@@ -66,7 +66,7 @@ def restored(pipeline, image=None, callback=None, **changed):
 def test_each_stage_has_its_networks_alone(tile):
     own = networks()
     places = Places(own)
-    pipeline = DiffBIR(**own, device=DEVICE, offload=True)
+    pipeline = DiffBIR(**own, device=DEVICE, offload=True, version="v2.1")
     assert set(places.of.values()) == {HOST}
     ours = restored(pipeline, tile=tile, vae_tile=tile)
     expected = {
@@ -76,14 +76,14 @@ def test_each_stage_has_its_networks_alone(tile):
     order = [name for name, _ in places.seen]
     assert order[0] == "stage1" and order[1] == order[-1] == "sd_vae"
     assert set(places.of.values()) == {HOST}
-    usual = restored(DiffBIR(**networks()), tile=tile, vae_tile=tile)
+    usual = restored(DiffBIR(**networks(), version="v2.1"), tile=tile, vae_tile=tile)
     assert torch.equal(ours, usual)
 
 
 def test_without_offloading_nothing_moves():
     own = networks()
     places = Places(own)
-    pipeline = DiffBIR(**own, device=DEVICE)
+    pipeline = DiffBIR(**own, device=DEVICE, version="v2.1")
     assert set(places.of.values()) == {DEVICE}
     restored(pipeline)
     everything = frozenset(own)
@@ -93,7 +93,7 @@ def test_without_offloading_nothing_moves():
 def test_guidance_in_pixels_brings_the_decoder_along():
     own = networks()
     places = Places(own)
-    pipeline = DiffBIR(**own, device=DEVICE, offload=True)
+    pipeline = DiffBIR(**own, device=DEVICE, offload=True, version="v2.1")
     restored(pipeline, guidance=0.1, guidance_space="rgb")
     sampling = frozenset({"sd_unet", "ir_controlnet", "sd_vae"})
     assert ("sd_unet", sampling) in places.seen
@@ -111,7 +111,7 @@ def test_a_cancelled_run_leaves_the_device_empty(stage):
 
     own = networks()
     places = Places(own)
-    pipeline = DiffBIR(**own, device=DEVICE, offload=True)
+    pipeline = DiffBIR(**own, device=DEVICE, offload=True, version="v2.1")
     with pytest.raises(Cancelled):
         restored(pipeline, callback=cancel, vae_tile=64)
     assert set(places.of.values()) == {HOST}
@@ -123,11 +123,11 @@ def test_another_stage1_shares_the_other_networks():
     other = filled(SwinIR(TINY_SWINIR), 6000)
     other.conv_last.weight.mul_(0.3)
     places.follow("other", other)
-    pipeline = DiffBIR(**own, device=DEVICE, offload=True)
+    pipeline = DiffBIR(**own, device=DEVICE, offload=True, version="v2.1")
     sibling = pipeline.with_stage1(other)
     restored(sibling)
     at_work = {name for name, _ in places.seen}
     assert at_work == {"other", "sd_vae", "sd_unet", "ir_controlnet"}
     assert set(places.of.values()) == {HOST}
-    expected = restored(DiffBIR(**{**networks(), "stage1": other}))
+    expected = restored(DiffBIR(**{**networks(), "stage1": other}, version="v2.1"))
     assert torch.equal(restored(sibling), expected)

@@ -99,7 +99,7 @@ def networks():
 
 @pytest.fixture(scope="module")
 def pipeline(networks):
-    return DiffBIR(**networks)
+    return DiffBIR(**networks, version="v2.1")
 
 
 def embedding(seed):
@@ -241,7 +241,7 @@ def test_stage1_sees_the_size_of_the_official_order(networks, task, version):
 def test_stage1_in_tiles_and_with_a_scale(networks):
     swinir = filled(SwinIR(TINY_SWINIR), 5000)
     swinir.conv_last.weight.mul_(0.3)
-    pipeline = DiffBIR(**networks, stage1=swinir)
+    pipeline = DiffBIR(**networks, stage1=swinir, version="v2.1")
     image = picture(128, 128)
     whole = restored(pipeline, image)
     assert (whole - restored(pipeline, image, stage1_tile=64)).abs().max() > 1e-5
@@ -271,17 +271,17 @@ def test_a_stage1_of_another_scale_than_it_says_is_refused(networks):
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_is_close(dtype):
     image = picture()
-    exact = restored(DiffBIR(**make_tiny_networks()), image)
+    exact = restored(DiffBIR(**make_tiny_networks(), version="v2.1"), image)
     half = make_tiny_networks()
     for name in ("sd_unet", "ir_controlnet"):
         half[name].to(dtype)
-    ours = restored(DiffBIR(**half), image)
+    ours = restored(DiffBIR(**half, version="v2.1"), image)
     assert ours.dtype == torch.float32
     assert 0 < (ours - exact).abs().max() < 0.1
     half["sd_vae"].to(dtype)
-    everything = restored(DiffBIR(**half), image)
+    everything = restored(DiffBIR(**half, version="v2.1"), image)
     assert 0 < (everything - ours).abs().max() < 0.1
-    in_tiles = restored(DiffBIR(**half), picture(128, 128), tile=64, vae_tile=64)
+    in_tiles = restored(DiffBIR(**half, version="v2.1"), picture(128, 128), tile=64, vae_tile=64)
     assert torch.isfinite(in_tiles).all()
 
 
@@ -291,7 +291,7 @@ def test_overflow_of_half_precision_is_repeated_in_float32(caplog):
     networks["sd_unet"].input_blocks[0][0].weight.mul_(1e4)
     networks["sd_unet"].to(torch.bfloat16).float()  # what half precision can hold
     networks["ir_controlnet"].to(torch.bfloat16).float()
-    expected = restored(DiffBIR(**networks), image)
+    expected = restored(DiffBIR(**networks, version="v2.1"), image)
 
     class Overflowing(nn.Module):
         """Overflows in half precision, as a wide network does in float16."""
@@ -306,7 +306,7 @@ def test_overflow_of_half_precision_is_repeated_in_float32(caplog):
 
     networks["sd_unet"] = Overflowing(networks["sd_unet"].to(torch.bfloat16))
     networks["ir_controlnet"].to(torch.bfloat16)
-    torch.testing.assert_close(restored(DiffBIR(**networks), image), expected)
+    torch.testing.assert_close(restored(DiffBIR(**networks, version="v2.1"), image), expected)
     assert "repeating in float32" in caplog.text
     assert next(networks["sd_unet"].parameters()).dtype == torch.bfloat16
 
@@ -315,7 +315,7 @@ def test_numbers_that_are_none_are_an_error_with_the_stage(networks):
     broken = make_tiny_networks()
     broken["sd_vae"].decoder.conv_out.bias.fill_(float("nan"))
     with pytest.raises(BIRError, match="The decoded picture"):
-        restored(DiffBIR(**broken), picture())
+        restored(DiffBIR(**broken, version="v2.1"), picture())
 
 
 def test_without_memory_the_tiles_become_smaller(networks, caplog):
@@ -332,17 +332,17 @@ def test_without_memory_the_tiles_become_smaller(networks, caplog):
             return self.network(x, *others)
 
     image = picture(128, 128)
-    pipeline = DiffBIR(**{**networks, "sd_unet": Small(networks["sd_unet"])})
+    pipeline = DiffBIR(**{**networks, "sd_unet": Small(networks["sd_unet"])}, version="v2.1")
     tiled = restored(pipeline, image, overlap=32)
     assert "tiles of 64 pixels" in caplog.text
-    direct = restored(DiffBIR(**networks), image, tile=64, overlap=32)
+    direct = restored(DiffBIR(**networks, version="v2.1"), image, tile=64, overlap=32)
     torch.testing.assert_close(tiled, direct)
     networks_without = {**networks, "sd_unet": Small(networks["sd_unet"])}
     networks_without["sd_unet"].forward = lambda *_: (_ for _ in ()).throw(
         torch.OutOfMemoryError("out of memory")
     )
     with pytest.raises(BIRError, match="a tile of 64 pixels"):
-        restored(DiffBIR(**networks_without), image)
+        restored(DiffBIR(**networks_without, version="v2.1"), image)
 
 
 def test_start_noise_is_that_of_the_seed(networks):
@@ -353,7 +353,7 @@ def test_start_noise_is_that_of_the_seed(networks):
         drawn.append(like)
         return draw_normal(image_generators(7, len(like)), like)
 
-    pipeline = DiffBIR(**networks)
+    pipeline = DiffBIR(**networks, version="v2.1")
     options = DiffBIRSettings(**QUICK, sampler="euler")
     arguments = {"upscale_by": 1.0, "settings": options}
     ours = pipeline(picture(), embedding(1), embedding(2), noise=noise, **arguments)
@@ -367,7 +367,7 @@ def test_noise_of_the_sde_samplers_is_a_brownian_path(networks):
     pytest.importorskip("torchsde", reason="torchsde is not installed")
     options = DiffBIRSettings(**{**QUICK, "steps": 3})
     assert options.sampler == "dpmpp_3m_sde"
-    pipeline = DiffBIR(**networks)
+    pipeline = DiffBIR(**networks, version="v2.1")
     sigmas = sampling_schedule("edm", pipeline.alphas_cumprod, 3).sigmas
     drawn = []
 
@@ -389,7 +389,7 @@ def test_sde_sampler_without_torchsde(networks, monkeypatch):
     """A sentence before any work; with noise of one's own, or another sampler, it is not needed."""
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     told = []
-    pipeline = DiffBIR(**networks)
+    pipeline = DiffBIR(**networks, version="v2.1")
     with pytest.raises(BIRError, match="or choose another sampler"):
         restored(pipeline, picture(), callback=lambda *step: told.append(step))
     assert told == []
@@ -460,7 +460,7 @@ def test_bad_input(networks, pipeline):
         DiffBIR(**networks, version="v3")
     other = IRControlNet(UNetConfig(model_channels=64, channel_mult=(1,), context_dim=32))
     with pytest.raises(BIRError, match="sizes of the base"):
-        DiffBIR(**{**networks, "ir_controlnet": other})
+        DiffBIR(**{**networks, "ir_controlnet": other}, version="v2.1")
     with pytest.raises(BIRError, match="negative prompt"):
         pipeline(picture(), embedding(1), settings=DiffBIRSettings(**QUICK))
     with pytest.raises(BIRError, match="embedding of a prompt"):

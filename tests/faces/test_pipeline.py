@@ -170,7 +170,10 @@ def test_pictures_of_a_batch_are_apart():
 def real():
     networks = tiny_networks()
     swinir = filled(SwinIR(TINY_SWINIR), 5000)
-    return {"background": DiffBIR(**networks), "faces": DiffBIR(**networks, stage1=swinir)}
+    return {
+        "background": DiffBIR(**networks, version="v2.1"),
+        "faces": DiffBIR(**networks, stage1=swinir, version="v2.1"),
+    }
 
 
 def test_face_does_not_depend_on_the_others(real):
