@@ -2,9 +2,8 @@
 
 import argparse
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from functools import partial
-from typing import Any, Generic, TypeVar
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -15,9 +14,13 @@ from .diffbir import arguments as diffbir_arguments
 from .diffbir import method as diffbir
 from .diffir import arguments as diffir_arguments
 from .diffir import method as diffir
+from .errors import BIRError
 from .memory import MemoryPlan
 from .options import Values, positive, read_options
 from .weights import BUILTIN_NAMES, DEFAULT_DIFFIR, DEFAULT_MODEL
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 # (name of the stage, steps done, steps in all); may raise to cancel.
 Report = Callable[[str, int, int], None]
@@ -27,7 +30,7 @@ RestoreImage = Callable[[Tensor, Tensor | None, Report], Tensor]
 PlanImage = Callable[[int, int], tuple[str, MemoryPlan]]
 # (image (1, 3, H, W) in [0, 1], seed) -> (1, 3, H scale, W scale)
 RestoreSeeded = Callable[[Tensor, int], Tensor]
-OwnOptions = TypeVar("OwnOptions")
+OwnOptions = TypeVar("OwnOptions", bound="DataclassInstance")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,21 +38,22 @@ class Method(Generic[OwnOptions]):
     """How the commands use a method.
 
     Attributes:
-        read: its own options, a frozen dataclass, from the values of the parser of `bir restore` or
-            `bir plan`.
+        options: the frozen dataclass of its own options. Of the options that methods share (see
+            `add_network_arguments`) it takes those that have a field in it.
+        read: from this dataclass and the values of the parser of `bir restore` or `bir plan`.
         prepare: loads what the options name for a device; also gives the sides of the output by
             those of the input, fractions of a pixel dropped.
         plan: from the options, a device and its memory in bytes.
         add_arguments: to the parser of `bir restore`, the options that only this method takes;
             those that were not given stay None.
         add_plan_arguments: the same for `bir plan`.
-        default_model: of --model, if the method restores with one network; None: it takes no such
-            option.
+        default_model: of --model, for a method that takes it; None: it must be given.
         networks: architectures whose file restores a picture by itself: from such a network and
             its name to what `bir evaluate` calls, and its scale.
     """
 
-    read: Callable[[Values], OwnOptions]
+    options: type[OwnOptions]
+    read: Callable[[type[OwnOptions], Values], OwnOptions] = read_options
     prepare: Callable[[OwnOptions, torch.device], tuple[RestoreImage, float]]
     plan: Callable[[OwnOptions, torch.device, int], PlanImage]
     add_arguments: Callable[[argparse.ArgumentParser], None] = lambda parser: None
@@ -59,10 +63,14 @@ class Method(Generic[OwnOptions]):
         default_factory=dict
     )
 
+    def takes(self, option: str) -> bool:
+        """Whether it reads a shared option."""
+        return option in {field.name for field in fields(self.options)}
+
 
 METHODS: dict[str, Method[Any]] = {
     "compact": Method(
-        read=partial(read_options, compact.CompactOptions),
+        options=compact.CompactOptions,
         prepare=compact.prepare,
         plan=compact.plan,
         default_model=DEFAULT_MODEL,
@@ -70,7 +78,7 @@ METHODS: dict[str, Method[Any]] = {
     ),
     "diffir": Method(
         add_arguments=diffir_arguments.add_arguments,
-        read=partial(read_options, diffir.DiffIROptions),
+        options=diffir.DiffIROptions,
         prepare=diffir.prepare,
         plan=diffir.plan,
         default_model=DEFAULT_DIFFIR,
@@ -79,21 +87,23 @@ METHODS: dict[str, Method[Any]] = {
     "diffbir": Method(
         add_arguments=diffbir_arguments.add_arguments,
         add_plan_arguments=diffbir_arguments.add_plan_arguments,
+        options=diffbir.DiffBIROptions,
         read=diffbir_arguments.read,
         prepare=diffbir.prepare,
         plan=diffbir.plan,
     ),
 }
-# Those that restore with one network, named by --model.
-ONE_NETWORK = tuple(name for name, method in METHODS.items() if method.default_model is not None)
+
+
+def takers(option: str) -> str:
+    """The methods that take a shared option, in words."""
+    return " or ".join(name for name, method in METHODS.items() if method.takes(option))
 
 
 def add_network_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `bir restore` that the methods of `ONE_NETWORK` take; those that were not
-    given stay None."""
-    group = parser.add_argument_group(
-        "One network", f"only with --method {' or '.join(ONE_NETWORK)}"
-    )
+    """The options of `bir restore` that several methods share; those that were not given stay
+    None."""
+    group = parser.add_argument_group("One network", f"only with --method {takers('model')}")
     add_model_argument(group)
     group.add_argument(
         "--strip",
@@ -117,10 +127,15 @@ def choose_method(method: str | None, model: str | None) -> tuple[str, str | Non
     """Method and model: what was not given follows from the other.
 
     Raises:
-        BIRError: as `method_of_model`.
+        BIRError: as `method_of_model`, or no model where the method has no default.
     """
     name = method or method_of_model(model or DEFAULT_MODEL)
-    return name, model or METHODS[name].default_model
+    chosen = model or METHODS[name].default_model
+    if chosen is None and METHODS[name].takes("model"):
+        raise BIRError(
+            f"Expected --model for --method {name}, but none came; give the file of its network."
+        )
+    return name, chosen
 
 
 def method_of_model(model: str) -> str:

@@ -1,8 +1,7 @@
 """The table of methods: what a third one would have to bring, and that nothing else is needed."""
 
 import re
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,6 @@ from bir_core.cli import COMMANDS
 from bir_core.memory import MemoryPlan, StagePlan
 from bir_core.methods import METHODS, Method, method_of_model
 from bir_core.networks.swinir import SwinIR
-from bir_core.options import read_options
 from bir_core.pictures.files import Picture, read_picture, write_picture
 from bir_core.weights import BUILTIN_NAMES
 
@@ -52,7 +50,7 @@ def plan(options, device, memory):
 def third(monkeypatch):
     row = Method(
         add_arguments=add_arguments,
-        read=partial(read_options, InvertOptions),
+        options=InvertOptions,
         prepare=prepare,
         add_plan_arguments=add_plan_arguments,
         plan=plan,
@@ -95,6 +93,22 @@ def test_options_of_another_method_are_refused(third, picture, tmp_path, method,
     done = run_here("restore", picture, tmp_path / "out.png", "--method", method, option, 1)
     assert done.returncode == 2
     assert f"{option} came, which belongs to --method {owner}" in done.stderr
+
+
+def test_a_network_without_a_default_is_asked_for(third, picture, tmp_path, monkeypatch):
+    @dataclass(frozen=True)
+    class WithModel(InvertOptions):
+        model: str = ""
+
+    monkeypatch.setitem(METHODS, "invert", replace(METHODS["invert"], options=WithModel))
+    line = ("restore", picture, tmp_path / "o.png", "--method", "invert")
+    done = run_here(*line)
+    assert done.returncode == 2
+    assert "Expected --model for --method invert, but none came" in done.stderr
+    assert run_here(*line, "--model", "any.pth").returncode == 0
+    strips = run_here(*line, "--model", "any.pth", "--strip", 3)
+    assert "--strip came, which belongs to --method compact or diffir" in strips.stderr
+    assert "Invert" not in run_here("plan", "8x8", "--memory", "1GB").stdout
 
 
 def test_plans_by_it(third):

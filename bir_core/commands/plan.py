@@ -14,7 +14,7 @@ import torch
 
 from ..errors import BIRError
 from ..memory import CPU, GIGABYTE, MemoryPlan, free_memory
-from ..methods import METHODS, ONE_NETWORK, add_model_argument, choose_method
+from ..methods import METHODS, add_model_argument, choose_method, takers
 from ..options import Values, add_device_arguments, choose_device, read_options, write_line
 from ..pictures.files import read_picture
 
@@ -54,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of a GPU to plan for, such as 6GB (default: what is free on --device)",
     )
     add_device_arguments(parser)
-    add_model_argument(parser.add_argument_group(" and ".join(ONE_NETWORK)))
+    add_model_argument(parser.add_argument_group(takers("model")))
     for method in METHODS.values():
         method.add_plan_arguments(parser)
 
@@ -66,10 +66,14 @@ def read(values: Values) -> PlanOptions:
         BIRError: a model that no method restores with.
     """
     method, model = values["method"], values["model"]
-    chosen = [method] if method or model else list(METHODS)
+    chosen: list[str | None] = [method]
+    if method is None and model is None:
+        chosen = [
+            name for name, row in METHODS.items() if row.default_model or not row.takes("model")
+        ]
     of_methods = {}
     for name, own in (choose_method(each, model) for each in chosen):
-        of_methods[name] = METHODS[name].read({**values, "model": own})
+        of_methods[name] = METHODS[name].read(METHODS[name].options, {**values, "model": own})
     return read_options(PlanOptions, {**values, "of_methods": of_methods})
 
 

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from ..atomic_files import remove_leftovers
 from ..errors import BIRError
-from ..methods import METHODS, ONE_NETWORK, add_network_arguments, choose_method
+from ..methods import METHODS, add_network_arguments, choose_method, takers
 from ..options import (
     Values,
     add_device_arguments,
@@ -121,7 +121,8 @@ def read(values: Values) -> RestoreOptions:
     _require_options_of_method(values, name)
     _require_options_of_engine(values)
     chosen = {**values, "method": name, "model": model}
-    of_method = METHODS[name].read(chosen)
+    method = METHODS[name]
+    of_method = method.read(method.options, chosen)
     ray = read_options(RayOptions, values)
     return read_options(RestoreOptions, {**chosen, "of_method": of_method, "ray": ray})
 
@@ -157,26 +158,33 @@ def _missing(jobs: list[Job]) -> list[Job]:
 
 def _require_options_of_method(values: Values, chosen: str) -> None:
     """No option may be given that the method does not read."""
-    owners = {name: method.add_arguments for name, method in METHODS.items()}
-    if chosen not in ONE_NETWORK:
-        owners[" or ".join(ONE_NETWORK)] = add_network_arguments
-    for owner, add_arguments in owners.items():
-        given = _given(values, option_names(add_arguments))
-        if given and owner != chosen:
-            raise BIRError(
-                f"Expected options of --method {chosen}, but {given[0]} came, which "
-                f"belongs to --method {owner}; leave it out or change the method."
-            )
+    owners = {
+        option: name
+        for name, method in METHODS.items()
+        for option in option_names(method.add_arguments)
+    }
+    for option in option_names(add_network_arguments):
+        owners[option] = chosen if METHODS[chosen].takes(option) else takers(option)
+    foreign = {option: owner for option, owner in owners.items() if owner != chosen}
+    for option in _given(values, foreign):
+        raise BIRError(
+            f"Expected options of --method {chosen}, but {_dashed(option)} came, which "
+            f"belongs to --method {foreign[option]}; leave it out or change the method."
+        )
 
 
 def _require_options_of_engine(values: Values) -> None:
     given = _given(values, [field.name for field in fields(RayOptions)])
     if given and values["engine"] != "ray":
         raise BIRError(
-            f"Expected --engine ray for {given[0]}, but --engine {values['engine']} came; leave it "
-            "out or change the engine."
+            f"Expected --engine ray for {_dashed(given[0])}, but --engine {values['engine']} came; "
+            "leave it out or change the engine."
         )
 
 
 def _given(values: Values, names: Iterable[str]) -> list[str]:
-    return [f"--{name.replace('_', '-')}" for name in names if values[name] is not None]
+    return [name for name in names if values[name] is not None]
+
+
+def _dashed(name: str) -> str:
+    return f"--{name.replace('_', '-')}"

@@ -188,11 +188,11 @@ def add_plan_arguments(parser: argparse.ArgumentParser) -> None:
     _add_settings(group, MEMORY_SETTINGS)
 
 
-def read(values: Values) -> DiffBIROptions:
+def read(kind: type[DiffBIROptions], values: Values) -> DiffBIROptions:
     """The options by the values of either parser."""
     names = (*SETTINGS, "rescale_cfg")
     settings = {name: values[name] for name in names if values.get(name) is not None}
     if values.get("sampler_option"):
         settings["sampler_options"] = dict(values["sampler_option"])
     faces = read_options(FaceOptions, values)
-    return read_options(DiffBIROptions, {**values, "settings": settings, "faces": faces})
+    return read_options(kind, {**values, "settings": settings, "faces": faces})
