@@ -16,9 +16,11 @@ from ...diffbir.pipeline import DiffBIR
 from ...diffbir.prompts import encode_prompts
 from ...diffbir.settings import DiffBIRSettings
 from ...diffbir.versions import VERSIONS, Parameterization
+from ...diffbir.which_version import LATENT_SIDES, ask_base
 from ...diffusion.schedules import TRAINED_STEPS, q_sample, sd_alphas_cumprod, v_target
 from ...errors import BIRError
 from ...latents import LATENT_SCALE, PADDED_MULTIPLE
+from ...memory import CPU
 from ...networks.autoencoder import SDVAE
 from ...networks.ir_controlnet import IRControlNet
 from ...networks.swinir import SwinIR
@@ -243,12 +245,10 @@ def _start_network(sd_unet: SDUNet, start: Path | None) -> IRControlNet:
     return model
 
 
-@torch.no_grad()
 def check_parameterization(
     sd_unet: SDUNet, context: Tensor, parameterization: Parameterization, name: Path
 ) -> None:
-    """See from noise alone at the last timestep what a UNet predicts: eps is the noise itself, v of
-    zero terminal SNR has nothing of it.
+    """Ask a UNet what it predicts.
 
     Args:
         context: (1, L, D) of the empty caption.
@@ -258,23 +258,24 @@ def check_parameterization(
         BIRError: it predicts eps where the recipe trains v. The reverse is only a warning in the
             log, because an untrained base, as in a smoke run, looks like it.
     """
-    side = 4 * sd_unet.config.size_multiple
-    noise = torch.randn(
-        1, sd_unet.config.in_channels, side, side, generator=torch.Generator().manual_seed(0)
+    config = sd_unet.config
+    side = LATENT_SIDES * config.size_multiple
+    answer = ask_base(
+        lambda noise, timestep: sd_unet(noise, timestep, context),
+        (config.in_channels, side, side),
+        CPU,
     )
-    predicted = sd_unet(noise, torch.tensor([TRAINED_STEPS - 1]), context)
-    likeness = float(F.cosine_similarity(predicted.flatten(), noise.flatten(), dim=0))
-    if parameterization == "v" and likeness > 0.5:
+    if parameterization == "v" and answer.predicts == "eps":
         raise BIRError(
             f"Expected a base that predicts v with zero terminal SNR, but {name} predicts the "
             "noise (eps); give DiffBIR's zero-SNR base, or train with parameterization = eps."
         )
-    if parameterization == "eps" and likeness < 0.5:
+    if parameterization == "eps" and answer.predicts != "eps":
         logger.warning(
             "%s does not predict the noise (eps) as Stable Diffusion 2.1 base does: the likeness "
             "is %.2f of 1",
             name,
-            likeness,
+            answer.likeness,
         )
 
 
