@@ -69,6 +69,10 @@ def test_random_networks_are_not_taken_for_trained_ones(seed):
     assert ask_unet(filled(SDUNet(TINY_UNET), 1000 * seed), CPU).predicts is None
 
 
+def test_a_trace_of_the_noise_does_not_count_where_the_mean_is_zero():
+    assert ask_base(lambda x, t: 0.005 * x.roll(1, -1), SHAPE, CPU).predicts == "v"
+
+
 @pytest.mark.parametrize(
     "base",
     [
