@@ -6,7 +6,7 @@ from torch import Tensor
 
 from ..bir_core.diffbir.conditioning import latent_mask
 from ..bir_core.diffbir.settings import CHOICES
-from ..bir_core.diffusion.schedules import edm_sigmas, spaced_sigmas
+from ..bir_core.diffusion.schedules import SchedulePlan, model_sigmas
 from ..bir_core.images import (
     attach_alpha,
     crop,
@@ -34,7 +34,7 @@ from .operations import (
 )
 
 # The schedules of the official code, on the model's own noise levels.
-SCHEDULES = {"spaced": spaced_sigmas, "edm": edm_sigmas}
+SCHEDULES: tuple[SchedulePlan, ...] = ("spaced", "edm")
 
 
 class DiffBIRSampler(io.ComfyNode):
@@ -244,7 +244,7 @@ class DiffBIRSampler(io.ComfyNode):
         height, width = colours.shape[-2:]
         masks = None if mask is None else latent_mask(mask, height, width)
         if scheduler in SCHEDULES:
-            sigmas = SCHEDULES[scheduler](host_sampling.trained_sigmas(model), steps)
+            sigmas = model_sigmas(scheduler, host_sampling.trained_sigmas(model), steps)
         else:
             sigmas = host_sampling.stock_sigmas(model, sampler_name, scheduler, steps)
 

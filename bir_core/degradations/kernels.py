@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..errors import BIRError
+from ..images import mirrored_indices
 from .draws import (
     Range,
     chance,
@@ -244,16 +245,6 @@ def stack_kernels(kernels: list[Tensor]) -> Tensor:
     return torch.stack([pad_kernel(kernel, largest) for kernel in kernels])
 
 
-def _reflected(length: int, margin: int, device: torch.device) -> Tensor:
-    """Source index of each position of an axis continued by `margin` at both ends."""
-    position = torch.arange(-margin, length + margin, device=device)
-    if length == 1:
-        return torch.zeros_like(position)
-    period = 2 * (length - 1)
-    position = position % period
-    return torch.where(position < length, position, period - position)
-
-
 def pad_reflect(image: Tensor, vertical: int, horizontal: int) -> Tensor:
     """Mirror (B, C, H, W) about the centres of its border pixels, at both ends of each axis.
 
@@ -262,8 +253,9 @@ def pad_reflect(image: Tensor, vertical: int, horizontal: int) -> Tensor:
     height, width = image.shape[-2:]
     if vertical < height and horizontal < width:
         return F.pad(image, (horizontal, horizontal, vertical, vertical), mode="reflect")
-    image = image.index_select(-2, _reflected(height, vertical, image.device))
-    return image.index_select(-1, _reflected(width, horizontal, image.device))
+    rows = mirrored_indices(height, vertical, vertical, image.device)
+    columns = mirrored_indices(width, horizontal, horizontal, image.device)
+    return image.index_select(-2, rows).index_select(-1, columns)
 
 
 def filter2d(image: Tensor, kernels: Tensor) -> Tensor:

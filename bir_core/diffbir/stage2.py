@@ -15,6 +15,7 @@ from ..diffusion.schedules import q_sample, sampling_schedule
 from ..exact_vae.tiled import decode_with_gradient
 from ..latents import LATENT_FACTOR, LATENT_SCALE
 from ..memory import dtype_of
+from .conditioning import augment_condition
 from .settings import DiffBIRSettings
 
 
@@ -67,7 +68,7 @@ class Stage2:
             x = q_sample(condition, x, self.alphas_cumprod[-1])
         hint = condition
         if settings.noise_aug:
-            hint = q_sample(hint, draws(hint), self.alphas_cumprod[settings.noise_aug])
+            hint = augment_condition(hint, self.alphas_cumprod[settings.noise_aug], draws)
 
         def network(x: Tensor, timesteps: Tensor, /, **cond: Tensor) -> Tensor:
             return self.predict(x, timesteps, strength=settings.strength, **cond)

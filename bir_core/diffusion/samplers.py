@@ -13,6 +13,7 @@ from torch import Tensor
 
 from .denoisers import Denoiser
 from .noise import NoiseSampler
+from .schedules import alphas_cumprod_from_sigmas
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ def sample_spaced(
     Returns:
         The latent at the last level, (B, C, h, w).
     """
-    abar = 1 / (1 + sigmas.cpu().double() ** 2)
+    abar = alphas_cumprod_from_sigmas(sigmas.cpu().double())
     for i in range(len(sigmas) - 1):
         denoised = denoise_at(denoiser, x, sigmas[i])
         beta = 1 - abar[i] / abar[i + 1]
@@ -96,7 +97,7 @@ def sample_ddim(
     denoiser: Denoiser, x: Tensor, sigmas: Tensor, *, callback: Callback | None = None
 ) -> Tensor:
     """DDIM without noise (Song et al. 2021, eq. 12 with sigma 0). Arguments as `sample_spaced`."""
-    abar = 1 / (1 + sigmas.cpu().double() ** 2)
+    abar = alphas_cumprod_from_sigmas(sigmas.cpu().double())
     for i in range(len(sigmas) - 1):
         denoised = denoise_at(denoiser, x, sigmas[i])
         signal = abar[i].sqrt().to(x) * denoised
