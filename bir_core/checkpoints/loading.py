@@ -1,5 +1,6 @@
 """From a file, a folder, a built-in name or a state dict to a network."""
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,8 +11,16 @@ from torch import Tensor, nn
 
 from ..errors import BIRError, shown, shown_path
 from ..images import is_finite
-from .architectures import ARCHITECTURES, Architecture, ModelInfo, foreign_kind
+from .architectures import (
+    ARCHITECTURES,
+    FOLDERS,
+    Architecture,
+    ModelInfo,
+    foreign_kind,
+    networks_in,
+)
 from .completeness import WeightDifferences, require_weights, weight_differences
+from .diffusers import network_file
 from .files import model_file, open_checkpoint
 from .keys import StateDict, unwrap
 from .origin import Origin
@@ -34,10 +43,22 @@ def _opened(
     if not isinstance(source, str | Path):
         yield unwrap(source), lambda tensor: tensor, Origin()
         return
-    file = model_file(source, wanted[0] if len(wanted) == 1 else None)
-    with open_checkpoint(file) as checkpoint:
-        origin = Origin(file.name, checkpoint.metadata)
+    path = model_file(source)
+    if len(wanted) == 1 and os.path.isdir(path):
+        path = _file_in(path, wanted[0])
+    with open_checkpoint(path) as checkpoint:
+        origin = Origin(path.name, checkpoint.metadata)
         yield unwrap(checkpoint.content), checkpoint.read, origin
+
+
+def _file_in(folder: Path, network: str) -> Path:
+    """The file of a network in a folder in the layout of diffusers, which holds several."""
+    if network not in FOLDERS:
+        raise BIRError(
+            f"Expected a file for the network {network}, but found a folder at {folder}, "
+            f"in which only {', '.join(FOLDERS)} are looked for; give the file itself."
+        )
+    return network_file(folder / FOLDERS[network])
 
 
 def _name(source: Source) -> str:
@@ -56,7 +77,7 @@ def _row(tensors: StateDict, wanted: Sequence[str], name: str) -> Architecture:
     for row in rows:
         if row.holds(row.canonical(tensors)):
             return row
-    other = next((row for row in ARCHITECTURES if row.holds(row.canonical(tensors))), None)
+    other = next(iter(networks_in(tensors)), None)
     expected = " or ".join(row.description for row in rows)
     if other is not None:
         raise BIRError(
@@ -156,6 +177,17 @@ def origin_of(source: Source, architecture: str) -> Origin:
     with _opened(source, wanted) as (tensors, _, origin):
         _row(tensors, wanted, _name(source))
         return origin
+
+
+def networks_of(source: str | Path) -> list[Architecture]:
+    """The rows of all networks in the file of a path or a built-in name, in the order of the table;
+    none for what is not known here.
+
+    Raises:
+        BIRError: unreadable.
+    """
+    with _opened(source, ()) as (tensors, _, _):
+        return networks_in(tensors)
 
 
 def describe(row: Architecture, tensors: StateDict) -> tuple[ModelInfo, WeightDifferences]:
