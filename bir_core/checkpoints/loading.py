@@ -186,7 +186,7 @@ def networks_of(source: str | Path) -> list[Architecture]:
     Raises:
         BIRError: unreadable.
     """
-    with _opened(source, ()) as (tensors, _, _):
+    with _opened(source, ()) as (tensors, *_):
         return networks_in(tensors)
 
 

@@ -16,8 +16,7 @@ from tqdm import tqdm
 
 from ..atomic_files import complete_file, make_folder
 from ..console import one_line
-from ..degradations import Degradation, MaskDegradation, degrade, get_preset, preset_names
-from ..degradations.pipeline import Draws
+from ..degradations import Degradation, Draws, degrade, get_preset, preset_names
 from ..errors import BIRError
 from ..images import extend_opaque, resize
 from ..options import positive, read_options, seed, write_line
@@ -94,7 +93,7 @@ def run(options: DegradeOptions) -> int:
             place without masks, or an output that exists.
     """
     preset = get_preset(options.preset)
-    cuts_holes = isinstance(preset, MaskDegradation)
+    cuts_holes = preset.cuts_holes
     mask_output = _mask_output(options, cuts_holes)
     jobs = _jobs(options.input, options.output)
     if options.input.is_dir():

@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from ...degradations import RealESRGANDegradation
 from ...networks.diffir import DiffIRStage1, DiffIRStage2
 from ...networks.discriminators import UNetDiscriminator
 from ..data import Batch
@@ -74,10 +73,7 @@ class GANRecipe(DiffIRRecipe):
     @property
     def keeps_unsharpened(self) -> bool:
         """Whether a batch's hq also has the picture before the degradation sharpened it."""
-        sharpened = {
-            isinstance(preset, RealESRGANDegradation) and preset.sharpen_hq
-            for _, preset in presets_of(self.data).values()
-        }
+        sharpened = {preset.sharpens for _, preset in presets_of(self.data).values()}
         require(
             len(sharpened) < 2, "a mixture whose parts all sharpen hq, or none", self.data.mixture
         )
