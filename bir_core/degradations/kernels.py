@@ -10,7 +10,6 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-import kornia.filters as kornia_filters
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -278,19 +277,23 @@ def filter2d(image: Tensor, kernels: Tensor) -> Tensor:
             f"There should be one kernel, or one for each of the {batch} images, but {count} came; "
             "pass kernels of shape (B, k, k)."
         )
+    from kornia.filters import filter2d as filter_valid  # here, as commands would start later by it
+
     # kornia's own padding fails where the margin is larger than the image.
     padded = pad_reflect(image, size // 2, size // 2)
-    filtered: Tensor = kornia_filters.filter2d(padded, kernels.to(image), padding="valid")
+    filtered: Tensor = filter_valid(padded, kernels.to(image), padding="valid")
     return filtered
 
 
 def _blur_gaussian(image: Tensor, size: int, sigma: float) -> Tensor:
     """Isotropic Gaussian blur as two one-dimensional filters, borders reflected."""
+    from kornia.filters import filter2d_separable
+
     axis = torch.arange(size, dtype=torch.float64) - (size - 1) / 2
     row = torch.exp(-0.5 * (axis / sigma) ** 2)
     row = (row / row.sum()).to(image)[None]
     padded = pad_reflect(image, size // 2, size // 2)
-    blurred: Tensor = kornia_filters.filter2d_separable(padded, row, row, padding="valid")
+    blurred: Tensor = filter2d_separable(padded, row, row, padding="valid")
     return blurred
 
 
