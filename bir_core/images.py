@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from .errors import BIRError
 
 PadMode = Literal["reflect", "symmetric", "edge", "black"]
+ResizeMode = Literal["area", "bilinear", "bicubic"]
 
 
 def from_channels_last(image: Tensor) -> Tensor:
@@ -71,9 +72,7 @@ def crop(image: Tensor, height: int, width: int) -> Tensor:
     return image[..., :height, :width]
 
 
-def resize(
-    image: Tensor, height: int, width: int, mode: Literal["bicubic", "bilinear", "area"] = "bicubic"
-) -> Tensor:
+def resize(image: Tensor, height: int, width: int, mode: ResizeMode = "bicubic") -> Tensor:
     """Resize (B, C, H, W) to (height, width), antialiased where it shrinks; bicubic may overshoot
     the range, so clamp afterwards where that matters."""
     if mode == "area":

@@ -5,6 +5,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..bir_core.checkpoints import inspect, load_model
+from ..bir_core.diffbir.settings import CHOICES
 from ..bir_core.diffbir.versions import version_of_file
 from ..bir_core.images import PadMode, from_channels_last, pad_to_multiple, split_alpha
 from ..bir_core.latents import PADDED_MULTIPLE
@@ -154,7 +155,7 @@ class DiffBIRConditioning(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "start",
-                    options=["noise", "condition"],
+                    options=list(CHOICES["start"]),
                     default="noise",
                     optional=True,
                     advanced=True,
@@ -164,12 +165,13 @@ class DiffBIRConditioning(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "padding",
-                    options=["reflect", "black"],
+                    options=list(CHOICES["padding"]),
                     default="reflect",
                     optional=True,
                     advanced=True,
                     tooltip="What lies right of and below the image up to a multiple of 64 "
-                    "pixels. reflect: its mirror image; black: as in the official code.",
+                    "pixels. reflect: its mirror image; symmetric: the same with the last pixel "
+                    "twice; black: as in the official code.",
                 ),
             ],
             outputs=[

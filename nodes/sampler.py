@@ -195,7 +195,7 @@ class DiffBIRSampler(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "start",
-                    options=["noise", "condition"],
+                    options=list(CHOICES["start"]),
                     default="noise",
                     optional=True,
                     advanced=True,

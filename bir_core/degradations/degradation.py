@@ -9,16 +9,16 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import get_args
 
 import torch
 from torch import Tensor
 
 from ..errors import BIRError
+from ..images import ResizeMode
 from .kernels import MixedKernels, draw_kernel, filter2d, stack_kernels
 
-ResizeMode = Literal["area", "bilinear", "bicubic"]
-RESIZE_MODES: tuple[ResizeMode, ...] = ("area", "bilinear", "bicubic")
+RESIZE_MODES: tuple[ResizeMode, ...] = get_args(ResizeMode)
 Draws = dict[str, object]
 
 

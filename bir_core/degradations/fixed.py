@@ -9,13 +9,12 @@ import torch
 from torch import Tensor
 
 from ..errors import BIRError
-from ..images import resize
+from ..images import ResizeMode, resize
 from .degradation import (
     RESIZE_MODES,
     Degradation,
     Degraded,
     Randomness,
-    ResizeMode,
     blur,
     cut_to_scale,
     require_modes,

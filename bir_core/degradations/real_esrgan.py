@@ -8,12 +8,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..errors import BIRError
+from ..images import ResizeMode
 from .degradation import (
     RESIZE_MODES,
     Degradation,
     Degraded,
     Randomness,
-    ResizeMode,
     blur,
     cut_to_scale,
     require_modes,

@@ -2,11 +2,16 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 from torch import Tensor, nn
 
-from ..diffusion.denoisers import discrete_denoiser, rescaled_cfg_scale, with_cfg, with_tiles
+from ..diffusion.denoisers import (
+    Parameterization,
+    discrete_denoiser,
+    rescaled_cfg_scale,
+    with_cfg,
+    with_tiles,
+)
 from ..diffusion.guidance import RestorationGuidance, weight_map, with_guidance
 from ..diffusion.noise import Draws
 from ..diffusion.samplers import Step, scale_noise, unscale
@@ -33,7 +38,7 @@ class Stage2:
     ir_controlnet: nn.Module
     sd_vae: nn.Module
     alphas_cumprod: Tensor
-    parameterization: Literal["eps", "v"]
+    parameterization: Parameterization
 
     def sample(
         self,

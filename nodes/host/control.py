@@ -20,10 +20,10 @@ from ...bir_core.diffbir.conditioning import augment_condition, condition_parts,
 from ...bir_core.diffusion.noise import Draws
 from ...bir_core.diffusion.schedules import alphas_cumprod_from_sigmas
 from ...bir_core.errors import BIRError
-from ...bir_core.images import split_alpha
+from ...bir_core.images import ResizeMode, split_alpha
 from ...bir_core.latents import LATENT_FACTOR
 from ...bir_core.networks.unet import UNetConfig
-from .hint import Hint, ResizeMode, require_vae
+from .hint import Hint, require_vae
 from .protocols import (
     VAE,
     Conditioning,
