@@ -10,6 +10,7 @@ from ...networks.diffir import DiffIRStage1, DiffIRStage2
 from ...networks.discriminators import UNetDiscriminator
 from ..data import Batch
 from ..degrading import presets_of
+from ..image_losses import RESTORED
 from ..losses import pixel_l1, prior_kl, prior_l1, vanilla_gan
 from ..optimizers import OptimizerRecipe
 from ..perceptual import VGG19Loss, read_vgg19, refuse_needless
@@ -25,9 +26,6 @@ from .diffir import (
     restore_stage2,
     transformer_blocks,
 )
-
-# Between the generator's update and the discriminator's.
-RESTORED = "restored"
 
 
 @dataclass(frozen=True, kw_only=True)
