@@ -9,7 +9,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..atomic_files import complete_file
+from ..atomic_files import CHECK_FOLDER, complete_file, writing
 from ..errors import BIRError, shown_path
 from ..weights import builtin_model_path
 from .pytorch_files import PICKLE_START, ZIP_START, read_pytorch, require_checksums
@@ -91,7 +91,7 @@ def write_tensors(
     tensors: Mapping[str, Tensor],
     what: str,
     *,
-    advice: str = "check the folder and the free space",
+    advice: str = CHECK_FOLDER,
     metadata: dict[str, str] | None = None,
     make_folder: bool = False,
 ) -> None:
@@ -107,12 +107,11 @@ def write_tensors(
         BIRError: the file cannot be written (folder missing, disk full).
     """
     plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    try:
+    with writing(path, what, advice):
         if make_folder:
             Path(path).parent.mkdir(parents=True, exist_ok=True)
         with complete_file(path) as temporary:
-            save_file(plain, temporary, metadata=metadata)
-    except (OSError, SafetensorError) as error:
-        raise BIRError(
-            f"Expected to write {what} {path}, but it failed ({error}); {advice}."
-        ) from error
+            try:
+                save_file(plain, temporary, metadata=metadata)
+            except SafetensorError as error:  # its word for whatever the system says
+                raise OSError(str(error)) from error

@@ -14,7 +14,7 @@ from pathlib import Path
 from torch import Tensor
 from tqdm import tqdm
 
-from ..atomic_files import complete_file, make_folder
+from ..atomic_files import make_folder, write_text
 from ..console import one_line
 from ..degradations import Degradation, Draws, degrade, get_preset, preset_names
 from ..errors import BIRError
@@ -234,11 +234,4 @@ def _plain(value: object) -> object:
 
 def _write_draws(path: Path, record: dict[str, object]) -> None:
     text = json.dumps(record, indent=2, default=_plain) + "\n"
-    try:
-        with complete_file(path) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise BIRError(
-            f"Expected to write the drawn values to {path}, but it failed "
-            f"({error.strerror or error}); check the folder and the free space."
-        ) from error
+    write_text(path, text, "the drawn values to")
