@@ -62,15 +62,12 @@ def _unwrapped(content: Mapping[Any, Any]) -> tuple[StateDict, tuple[str, ...]]:
     if plain.keys() != tensors.keys():
         names = "".join(f".{name}" for name in tensors)
         found += [part for part in (DATA_PARALLEL, COMPILED) if f".{part}" in names]
-    tensors = plain
-    attribute = _attribute(tensors)
-    if attribute is not None:
-        found.append(attribute)
-        tensors = _strip(tensors, attribute)
-    if any(name.startswith(LIGHTNING_GENERATOR) for name in tensors):
-        found.append(LIGHTNING_GENERATOR)
-        tensors = _strip(tensors, LIGHTNING_GENERATOR)
-    return tensors, tuple(found)
+    for prefix in (*_attribute(plain), LIGHTNING_GENERATOR):
+        inner = below(plain, prefix)
+        if inner:
+            found.append(prefix)
+            plain = inner
+    return plain, tuple(found)
 
 
 def _wrapper(content: Mapping[Any, Any]) -> str | None:
@@ -111,14 +108,16 @@ def _with_plain_names(tensors: StateDict) -> StateDict:
     return renamed
 
 
-def _attribute(tensors: StateDict) -> str | None:
+def _attribute(tensors: StateDict) -> list[str]:
+    """The attribute that all names begin with, if there is one."""
     if any(_OWN_MODEL.match(name) for name in tensors):
-        return None
-    begins = (prefix for prefix in ATTRIBUTES if all(name.startswith(prefix) for name in tensors))
-    return next(begins, None) if tensors else None
+        return []
+    begin = [prefix for prefix in ATTRIBUTES if all(name.startswith(prefix) for name in tensors)]
+    return begin[:1]
 
 
-def _strip(tensors: StateDict, prefix: str) -> StateDict:
+def below(tensors: Mapping[str, Tensor], prefix: str) -> StateDict:
+    """The tensors whose names begin with `prefix`, without it."""
     return {
         name.removeprefix(prefix): value
         for name, value in tensors.items()
@@ -127,8 +126,8 @@ def _strip(tensors: StateDict, prefix: str) -> StateDict:
 
 
 def part(tensors: StateDict, prefix: str) -> StateDict:
-    """The tensors below `prefix`, without it; all of them where the file has no such prefix."""
-    return _strip(tensors, prefix) or tensors
+    """The tensors below `prefix`; all of them where the file has no such prefix."""
+    return below(tensors, prefix) or tensors
 
 
 def count_modules(tensors: Mapping[str, Tensor], key: str, start: int = 0) -> int:

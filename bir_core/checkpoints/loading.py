@@ -65,8 +65,11 @@ def _name(source: Source) -> str:
     return shown_path(source) if isinstance(source, str | Path) else "the state dict"
 
 
-def _row(tensors: StateDict, wanted: Sequence[str], name: str) -> Architecture:
-    """The row of the network that tensors hold, among the `wanted` ones if there are any."""
+def _network(
+    tensors: StateDict, wanted: Sequence[str], name: str
+) -> tuple[Architecture, StateDict]:
+    """The row of the network that tensors hold, among the `wanted` ones if there are any, and its
+    own tensors in canonical form."""
     rows = [row for row in ARCHITECTURES if not wanted or row.name in wanted]
     if not rows:
         names = ", ".join(row.name for row in ARCHITECTURES)
@@ -75,8 +78,9 @@ def _row(tensors: StateDict, wanted: Sequence[str], name: str) -> Architecture:
             "these."
         )
     for row in rows:
-        if row.holds(row.canonical(tensors)):
-            return row
+        own = row.canonical(tensors)
+        if row.holds(own):
+            return row, own
     other = next(iter(networks_in(tensors)), None)
     expected = " or ".join(row.description for row in rows)
     if other is not None:
@@ -152,8 +156,7 @@ def inspect(source: Source, *, architecture: str | None = None) -> ModelInfo:
         BIRError: unreadable (see `open_checkpoint`) or of no known, or of another, architecture.
     """
     with _opened(source, _wanted(architecture)) as (tensors, *_):
-        row = _row(tensors, _wanted(architecture), _name(source))
-        return _info(row, row.canonical(tensors))
+        return _info(*_network(tensors, _wanted(architecture), _name(source)))
 
 
 def find_architecture(source: Source, names: Sequence[str]) -> str:
@@ -164,7 +167,7 @@ def find_architecture(source: Source, names: Sequence[str]) -> str:
         BIRError: unreadable, or of none of them.
     """
     with _opened(source, names) as (tensors, *_):
-        return _row(tensors, names, _name(source)).name
+        return _network(tensors, names, _name(source))[0].name
 
 
 def origin_of(source: Source, architecture: str) -> Origin:
@@ -175,7 +178,7 @@ def origin_of(source: Source, architecture: str) -> Origin:
     """
     wanted = _wanted(architecture)
     with _opened(source, wanted) as (tensors, _, origin):
-        _row(tensors, wanted, _name(source))
+        _network(tensors, wanted, _name(source))
         return origin
 
 
@@ -239,8 +242,7 @@ def load_model(
     """
     wanted, name = _wanted(architecture), _name(source)
     with _opened(source, wanted) as (tensors, read, origin):
-        row = _row(tensors, wanted, name)
-        canonical = row.canonical(tensors)
+        row, canonical = _network(tensors, wanted, name)
         info = _info(row, canonical)
         model = _built(row, info, operations=operations)
         own = model.state_dict()
