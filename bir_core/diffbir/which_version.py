@@ -51,6 +51,11 @@ class Answer:
     change: float
 
     @property
+    def share_of_change(self) -> float:
+        """Which part of the output's power the noise changes."""
+        return self.change / self.power if self.power else 0.0
+
+    @property
     def predicts(self) -> Parameterization | None:
         """eps: the noise comes back. v of zero terminal SNR: minus the mean of the data, whatever
         the noise, for there is nothing else in it. None: neither, as of a network that is not
@@ -107,6 +112,14 @@ def versions_of_file(origin: Origin) -> tuple[str, ...]:
     return tuple(name for name in named if name in trained) or trained
 
 
+def possible_versions(origin: Origin, predicts: Parameterization | None) -> tuple[str, ...]:
+    """Those of `versions_of_file` whose base predicts what this one answered; all of them where its
+    answer is not clear. Empty if the two do not belong together."""
+    by_file = versions_of_file(origin)
+    by_base = tuple(VERSIONS) if predicts is None else _predicting(predicts)
+    return tuple(name for name in by_file if name in by_base)
+
+
 def version_of(origin: Origin, predicts: Parameterization | None) -> str:
     """The version of DiffBIR that an IRControlNet and a base are of.
 
@@ -117,11 +130,10 @@ def version_of(origin: Origin, predicts: Parameterization | None) -> str:
     Raises:
         BIRError: the two do not belong together, or do not say which version it is.
     """
-    by_file = versions_of_file(origin)
-    by_base = tuple(VERSIONS) if predicts is None else _predicting(predicts)
-    possible = [name for name in by_file if name in by_base]
+    possible = possible_versions(origin, predicts)
     name = shown(origin.name) or "IRControlNet"
     if not possible:
+        by_file, by_base = versions_of_file(origin), _predicting(predicts)
         wanted = " or ".join({VERSIONS[each].parameterization: "" for each in by_file})
         raise BIRError(
             f"Expected a base that predicts {wanted} for {name}, which is of DiffBIR "

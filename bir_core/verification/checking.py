@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import get_args
 
 import torch
 
@@ -16,6 +17,7 @@ from ..diffbir.restoration_modules import (
     load_restoration_module,
     spandrel_problem,
 )
+from ..diffusion.denoisers import Parameterization
 from ..errors import BIRError
 from .carrying_out import Trialled, carry_out, noting
 from .files import (
@@ -132,12 +134,18 @@ def _found(file: FileCheck, part: Part) -> list[Found]:
         Found(
             network.architecture,
             part,
-            predicts=str(network.trialled.numbers.get("predicts", "")),
+            predicts=_predicts(network.trialled),
             inpainting=network.facts is not None and network.facts.task == "inpainting",
         )
         for network in file.networks
         if not network.trialled.problems
     ]
+
+
+def _predicts(trialled: Trialled) -> Parameterization | None:
+    """What a UNet was found to predict; None for other networks and where that is not clear."""
+    said = trialled.numbers.get("predicts")
+    return next((each for each in get_args(Parameterization) if each == said), None)
 
 
 def check_file(part: Part, conditions: Conditions) -> FileCheck:

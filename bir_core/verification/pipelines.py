@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..checkpoints import load_model
+from ..checkpoints.loading import origin_of
 from ..diffbir.pipeline import DiffBIR
 from ..diffbir.prompts import encode_prompts
 from ..diffbir.restoration_modules import IMAGE_TO_IMAGE, load_restoration_module
@@ -19,8 +20,9 @@ from ..diffbir.versions import (
     Task,
     find_version,
     official_module,
-    version_name_of_file,
 )
+from ..diffbir.which_version import possible_versions, versions_of_file
+from ..diffusion.denoisers import Parameterization
 from ..diffusion.sampling import SAMPLERS
 from ..errors import BIRError
 from ..images import resize
@@ -49,7 +51,7 @@ class Conditions:
     Attributes:
         dtype: of UNet, IRControlNet and DiffIR; the others stay in float32, as in DiffBIR.
         side: of the pipeline's result in pixels, a multiple of 64.
-        version: of DiffBIR; None for what the name of the IRControlNet says.
+        version: of DiffBIR; None for what the files say.
     """
 
     device: torch.device = CPU
@@ -64,13 +66,13 @@ class Found:
 
     Attributes:
         architecture: as in `TRIALS`.
-        predicts: of a UNet, what its trial says: eps, v or unclear.
+        predicts: of a UNet, what its trial says; None where that is not clear.
         inpainting: whether it needs a mask.
     """
 
     architecture: str
     part: Part
-    predicts: str = ""
+    predicts: Parameterization | None = None
     inpainting: bool = False
 
 
@@ -109,10 +111,8 @@ def _role(found: Found) -> str:
 
 
 def _check(found: Mapping[str, Found], conditions: Conditions) -> PipelineCheck:
-    control = found["ir_controlnet"].part.name
-    by_name = version_name_of_file(control)
-    version = conditions.version or by_name or DEFAULT_VERSION
-    source = "by the file's name" if by_name else "assumed, the file's name says none"
+    predicts = found["sd_unet"].predicts if "sd_unet" in found else None
+    version, source = _version(found["ir_controlnet"].part, predicts, conditions)
     lacking = tuple(what for name, what in NEEDED.items() if name not in found)
     trialled = Trialled()
     if not lacking:
@@ -130,20 +130,34 @@ def _check(found: Mapping[str, Found], conditions: Conditions) -> PipelineCheck:
             conditions.device,
             hide,
         )
-        doubt = _doubt_on_base(version, found["sd_unet"].predicts)
+        doubt = _doubt_on_base(version, predicts)
         trialled = replace(trialled, doubts=(*trialled.doubts, *doubt))
     return PipelineCheck(
         version=version,
-        version_source="as asked for" if conditions.version else source,
+        version_source=source,
         files={role: found[role].part.name for role in (*NEEDED, STAGE1) if role in found},
         lacking=lacking,
         trialled=trialled,
     )
 
 
-def _doubt_on_base(version: str, predicts: str) -> tuple[str, ...]:
+def _version(
+    control: Part, predicts: Parameterization | None, conditions: Conditions
+) -> tuple[str, str]:
+    """The version of DiffBIR, and how it is known."""
+    if conditions.version is not None:
+        return conditions.version, "as asked for"
+    origin = origin_of(control.path, "ir_controlnet")
+    possible = possible_versions(origin, predicts) or versions_of_file(origin)
+    if len(possible) == 1:
+        return possible[0], "by the files"
+    assumed = DEFAULT_VERSION if DEFAULT_VERSION in possible else possible[-1]
+    return assumed, "assumed, the files do not say it"
+
+
+def _doubt_on_base(version: str, predicts: Parameterization | None) -> tuple[str, ...]:
     wanted = find_version(version).parameterization
-    if predicts in ("", "unclear", wanted):
+    if predicts in (None, wanted):
         return ()
     return (
         f"DiffBIR {version} should have a base that predicts {wanted}, but this one seems to "

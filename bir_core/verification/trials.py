@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from ..diffbir.prompts import END_TOKEN, START_TOKEN
 from ..diffbir.restoration_modules import RestorationModule
+from ..diffbir.which_version import ask_unet
 from ..diffir.restore import restore
 from ..diffusion.schedules import TRAINED_STEPS
 from ..errors import BIRError
@@ -38,8 +39,6 @@ WORD = 320
 LEAST_PSNR = 15.0
 BLUR, NOISE = 5, 0.04  # pixels of the original; standard deviation
 LEAST_DEVIATION = 0.01  # of a picture that is not one flat colour
-# Of the output with pure noise: 1 for a network that predicts the noise, 0 for one that predicts v.
-LEAST_CORRELATION_EPS, MOST_CORRELATION_V = 0.9, 0.3
 
 
 @dataclass(frozen=True)
@@ -200,7 +199,7 @@ def _drawn(seed: int, *shape: int) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def _noise_and_context(network: SDUNet | IRControlNet, device: torch.device) -> list[Tensor]:
+def _noise_and_context(network: IRControlNet, device: torch.device) -> list[Tensor]:
     """Pure noise, its timestep, and a context as large as the normalised ones of texts."""
     config, dtype = network.config, dtype_of(network)
     side = _side(config.size_multiple, LATENT_SIDE)
@@ -214,26 +213,20 @@ def _rms(value: Tensor) -> float:
 
 
 def _try_unet(network: SDUNet, device: torch.device) -> Findings:
-    noise, timesteps, context = _noise_and_context(network, device)
-    output = network(noise, timesteps, context)
-    require_finite(output, "The output of the UNet")
-    pair = torch.stack([noise.flatten().float(), output.flatten().float()])
-    correlation = float(torch.corrcoef(pair)[0, 1])
-    predicts = "unclear"
-    if correlation >= LEAST_CORRELATION_EPS:
-        predicts = "eps"
-    elif abs(correlation) <= MOST_CORRELATION_V:
-        predicts = "v"
+    answer = ask_unet(network, device)
+    require_finite(torch.tensor(answer.power), "The output of the UNet")
     doubts = (
-        f"Pure noise and the output correlate by {correlation:.2f}: near 1 is expected of a base "
-        "that predicts the noise, near 0 of one that predicts v.",
+        "Noise alone should come back from a base that predicts it, and change little in what one "
+        f"gives that predicts v; but the two correlate by {answer.likeness:.2f}, and the noise "
+        f"changes {answer.share_of_change:.0%} of the output's power.",
     )
     numbers: dict[str, Number] = {
-        "output_rms": _rms(output),
-        "noise_correlation": correlation,
-        "predicts": predicts,
+        "output_rms": answer.power**0.5,
+        "noise_correlation": answer.likeness,
+        "share_that_noise_changes": answer.share_of_change,
+        "predicts": answer.predicts or "unclear",
     }
-    return Findings(numbers, doubts if predicts == "unclear" else ())
+    return Findings(numbers, () if answer.predicts else doubts)
 
 
 def _try_controlnet(network: IRControlNet, device: torch.device) -> Findings:

@@ -20,12 +20,13 @@ from safetensors.torch import load_file, save_file
 
 from bir_core.checkpoints import save_checkpoint
 from bir_core.diffbir.versions import VERSIONS
+from bir_core.diffbir.which_version import Answer
 from bir_core.errors import BIRError
 from bir_core.memory import CPU
 from bir_core.networks.compact import CompactConfig, CompactRestorer
 from bir_core.networks.swinir import SwinIR
 from bir_core.pictures.files import Picture, write_picture
-from bir_core.verification import carrying_out, checking, pipelines
+from bir_core.verification import carrying_out, checking, pipelines, trials
 from bir_core.verification.carrying_out import carry_out
 from bir_core.verification.checking import (
     DOUBTFUL,
@@ -281,7 +282,7 @@ def test_a_whole_diffbir_together(diffbir):
     verification = check(*(diffbir / name for name in names))
     (pipeline,) = verification.pipelines
     assert pipeline.lacking == () and pipeline.trialled.problems == ()
-    assert (pipeline.version, pipeline.version_source) == ("v2.1", "by the file's name")
+    assert (pipeline.version, pipeline.version_source) == ("v2.1", "by the files")
     assert pipeline.files["ir_controlnet"] == names[0]
     assert pipeline.files["sd_unet"] == pipeline.files["text_encoder"] == names[1]
     assert pipeline.files["stage1"] == names[2]
@@ -308,13 +309,27 @@ def test_a_pipeline_for_each_control_without_stage1(diffbir, tmp_path):
     (tmp_path / "mine.safetensors").write_bytes((diffbir / "DiffBIR_v2.1.safetensors").read_bytes())
     given = (tmp_path / "v1_face.safetensors", diffbir / "base.ckpt", tmp_path / "mine.safetensors")
     by_name, assumed = check(*given).pipelines
-    assert by_name.version == "v1" and "stage1" not in by_name.files
+    assert (by_name.version, by_name.version_source) == ("v1", "by the files")
+    assert "stage1" not in by_name.files
     assert assumed.version == "v2.1" and assumed.version_source.startswith("assumed")
-    # The tiny UNet gives something else than its noise, as a base that predicts v does.
-    assert "v1 should have a base that predicts eps" in by_name.trialled.doubts[-1]
-    assert not any("should have a base" in doubt for doubt in assumed.trialled.doubts)
+    # The tiny UNet, which nobody trained, says nothing.
+    for each in (by_name, assumed):
+        assert not any("should have a base" in doubt for doubt in each.trialled.doubts)
     chosen = check(*given[:2], conditions=Conditions(side=64, version="v2")).pipelines[0]
     assert (chosen.version, chosen.version_source) == ("v2", "as asked for")
+
+
+def test_the_base_says_the_version_or_that_it_is_another(diffbir, tmp_path, monkeypatch):
+    monkeypatch.setattr(trials, "ask_unet", lambda *_: Answer(likeness=0.0, power=1.0, change=0.0))
+    weights = (diffbir / "DiffBIR_v2.1.safetensors").read_bytes()
+    names = ("v1_face.safetensors", "mine.safetensors")
+    for name in names:
+        (tmp_path / name).write_bytes(weights)
+    given = (tmp_path / names[0], diffbir / "base.ckpt", tmp_path / names[1])
+    by_name, by_base = check(*given).pipelines
+    assert "v1 should have a base that predicts eps" in by_name.trialled.doubts[-1]
+    assert (by_base.version, by_base.version_source) == ("v2.1", "by the files")
+    assert not any("should have a base" in doubt for doubt in by_base.trialled.doubts)
 
 
 def test_a_pipeline_of_networks_that_do_not_fit(diffbir, tmp_path):

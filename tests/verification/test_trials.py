@@ -165,7 +165,7 @@ def test_vae():
 
 
 class Fixed(nn.Module):
-    """A UNet that gives a share of its input and a share of other noise."""
+    """A UNet that gives a share of its input and a share of what is always the same."""
 
     def __init__(self, share):
         super().__init__()
@@ -184,8 +184,17 @@ class Fixed(nn.Module):
 def test_what_a_unet_predicts(share, predicts):
     findings = run("sd_unet", Fixed(share))
     assert findings.numbers["predicts"] == predicts
-    assert findings.numbers["noise_correlation"] == pytest.approx(share, abs=0.05)
+    # Of two latents of some hundred numbers.
+    assert findings.numbers["noise_correlation"] == pytest.approx(share, abs=0.2)
+    assert findings.numbers["share_that_noise_changes"] == pytest.approx(share**2, abs=0.25)
     assert (findings.doubts != ()) == (predicts == "unclear")
+
+
+def test_a_network_that_nobody_trained_predicts_nothing():
+    """Its output has little to do with the noise, but is not the same for another."""
+    findings = run("sd_unet", tiny_networks()["sd_unet"])
+    assert findings.numbers["predicts"] == "unclear"
+    assert "changes" in findings.doubts[0]
 
 
 def test_unet_and_ir_controlnet():
