@@ -32,7 +32,7 @@ MOST_LIKENESS_V = 0.3
 # all, where the data have the mean 0. Of random networks it is more than a half.
 MOST_CHANGE_V = 0.25
 NO_CHANGE = 1e-4
-LATENT_SIDES = 4  # times the least side that the UNet takes
+LATENT_SIDE = 32  # at least; in latents of fewer numbers chance looks like an answer
 CONTEXT_LENGTH = 77
 
 
@@ -86,17 +86,22 @@ def ask_base(base: Base, shape: tuple[int, int, int], device: torch.device) -> A
     )
 
 
-def ask_unet(sd_unet: nn.Module, device: torch.device) -> Answer:
-    """`ask_base` of a network as `SDUNet`, with a context as large as those of texts."""
+def ask_unet(sd_unet: nn.Module, device: torch.device, context: Tensor | None = None) -> Answer:
+    """`ask_base` of a network as `SDUNet`.
+
+    Args:
+        context: (1, L, D) of a prompt; None for numbers as large as those of texts.
+    """
     config: UNetConfig = getattr(sd_unet, "config", UNetConfig())
     dtype = dtype_of(sd_unet)
-    generator = torch.Generator().manual_seed(2)
-    context = torch.randn(1, CONTEXT_LENGTH, config.context_dim, generator=generator)
-    context = context.to(device, dtype)
-    side = LATENT_SIDES * config.size_multiple
+    if context is None:
+        generator = torch.Generator().manual_seed(2)
+        context = torch.randn(1, CONTEXT_LENGTH, config.context_dim, generator=generator)
+    prompt = context.to(device, dtype)
+    side = -(-LATENT_SIDE // config.size_multiple) * config.size_multiple
 
     def base(noise: Tensor, timestep: Tensor) -> Tensor:
-        return sd_unet(noise.to(dtype), timestep, context)
+        return sd_unet(noise.to(dtype), timestep, prompt)
 
     return ask_base(base, (config.in_channels, side, side), device)
 

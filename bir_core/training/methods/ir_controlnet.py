@@ -16,7 +16,7 @@ from ...diffbir.pipeline import DiffBIR
 from ...diffbir.prompts import encode_prompts
 from ...diffbir.settings import DiffBIRSettings
 from ...diffbir.versions import VERSIONS
-from ...diffbir.which_version import LATENT_SIDES, ask_base
+from ...diffbir.which_version import ask_unet
 from ...diffusion.denoisers import Parameterization
 from ...diffusion.schedules import TRAINED_STEPS, q_sample, sd_alphas_cumprod, v_target
 from ...errors import BIRError
@@ -259,13 +259,7 @@ def check_parameterization(
         BIRError: it predicts eps where the recipe trains v. The reverse is only a warning in the
             log, because an untrained base, as in a smoke run, looks like it.
     """
-    config = sd_unet.config
-    side = LATENT_SIDES * config.size_multiple
-    answer = ask_base(
-        lambda noise, timestep: sd_unet(noise, timestep, context),
-        (config.in_channels, side, side),
-        CPU,
-    )
+    answer = ask_unet(sd_unet, CPU, context)
     if parameterization == "v" and answer.predicts == "eps":
         raise BIRError(
             f"Expected a base that predicts v with zero terminal SNR, but {name} predicts the "

@@ -318,6 +318,7 @@ class Predicts(nn.Module):
     def __init__(self, function):
         super().__init__()
         self.function = function
+        self.weight = nn.Parameter(torch.zeros(1))
 
     def forward(self, x, timesteps, context):
         assert timesteps.tolist() == [999]
