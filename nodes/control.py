@@ -1,28 +1,23 @@
 """Nodes that load IRControlNet and condition on the result of stage 1."""
 
 import torch
-from comfy_api.latest import io
+from comfy_api.latest import io, ui
 from torch import Tensor
 
 from ..bir_core.checkpoints import inspect, load_model
-from ..bir_core.diffbir.versions import version_of_file
+from ..bir_core.diffbir.versions import VERSIONS
 from ..bir_core.images import PadMode, from_channels_last, pad_to_multiple, split_alpha
 from ..bir_core.latents import PADDED_MULTIPLE
 from ..bir_core.networks.unet import UNetConfig
+from .automatic import BY_NAME, TRAINED_ON, base_needed, set_base, version_of_choice
 from .host import control as host_control
 from .host import control_loader as host_control_loader
-from .host import hint
-from .host.protocols import VAE, Conditioning, ControlNet
+from .host import hint, messages, services
+from .host.protocols import VAE, Conditioning, ControlNet, Model
 from .inputs import PICTURE_SIZE, part_of_the_sampling
 from .operations import require_control
 
-TRAINED_ON = {"v1, v2 (eps)": False, "v2.1 (zero-SNR v)": True}
-
-
-def trained_on_zero_snr(file_name: str) -> bool | None:
-    """Whether a file was trained on the zero-SNR base, by its name; None if that does not say."""
-    version = version_of_file(file_name)
-    return None if version is None else version.zero_snr
+NO_MODEL = "connect the base model to DiffBIR Conditioning, which sets it for the control net."
 
 
 class DiffBIRControlNetLoader(io.ComfyNode):
@@ -58,13 +53,13 @@ class DiffBIRControlNetLoader(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "trained_on",
-                    options=["by the file name", *TRAINED_ON],
-                    default="by the file name",
+                    options=[BY_NAME, *TRAINED_ON, *VERSIONS],
+                    default=BY_NAME,
                     optional=True,
                     advanced=True,
-                    tooltip="The base model that the network was trained on; the file does not "
-                    "say it. Only used for a warning in the log when the base is set otherwise. "
-                    "v1 and v2: eps, plain schedule; v2.1: v-prediction, zero terminal SNR.",
+                    tooltip="The version, which says the base model that the network was trained "
+                    "on; the file does not say it. v1 and v2: eps, plain schedule; v2.1: "
+                    "v-prediction, zero terminal SNR. All that stands on automatic follows it.",
                 ),
                 io.Vae.Input(
                     "vae",
@@ -80,7 +75,7 @@ class DiffBIRControlNetLoader(io.ComfyNode):
         cls,
         control_net_name: str,
         weight_dtype: str = "default",
-        trained_on: str = "by the file name",
+        trained_on: str = BY_NAME,
         vae: VAE | None = None,
     ) -> io.NodeOutput:
         path = host_control_loader.control_path(control_net_name)
@@ -91,7 +86,7 @@ class DiffBIRControlNetLoader(io.ComfyNode):
             info.config,
             network.state_dict(),
             weight_dtype=weight_dtype,
-            zero_snr=TRAINED_ON.get(trained_on, trained_on_zero_snr(control_net_name)),
+            version=version_of_choice(trained_on, control_net_name),
             vae=vae,
         )
         return io.NodeOutput(control)
@@ -171,6 +166,12 @@ class DiffBIRConditioning(io.ComfyNode):
                     tooltip="What lies right of and below the image up to a multiple of 64 "
                     "pixels. reflect: its mirror image; black: as in the official code.",
                 ),
+                io.Model.Input(
+                    "model",
+                    optional=True,
+                    tooltip="The base model, which comes out set to what the control net was "
+                    "trained on: for the sampler.",
+                ),
             ],
             outputs=[
                 io.Conditioning.Output(display_name="positive"),
@@ -178,6 +179,13 @@ class DiffBIRConditioning(io.ComfyNode):
                 io.Latent.Output(
                     display_name="latent",
                     tooltip="For the sampler; Crop to Picture reads the size from it.",
+                ),
+                io.Model.Output(
+                    display_name="model", tooltip="The model that came in, set for the control net."
+                ),
+                io.String.Output(
+                    display_name="report",
+                    tooltip="What the model is set to, and what is doubtful about it.",
                 ),
             ],
         )
@@ -197,8 +205,13 @@ class DiffBIRConditioning(io.ComfyNode):
         seed: int = 0,
         start: str = "noise",
         padding: PadMode = "reflect",
+        model: Model | None = None,
     ) -> io.NodeOutput:
         ir_control_net = require_control(control_net, vae)
+        if model is None:
+            set_model, report = services.blocked(NO_MODEL), base_needed(ir_control_net)
+        else:
+            set_model, report = set_base(model, ir_control_net)
         colours, _ = split_alpha(from_channels_last(image.float()))
         padded = pad_to_multiple(colours, PADDED_MULTIPLE, padding)
         latent = hint.encode(vae, padded)
@@ -210,6 +223,12 @@ class DiffBIRConditioning(io.ComfyNode):
             positive, negative = host_control.attach_control((positive, negative), control)
         samples = latent if start == "condition" else torch.zeros_like(latent)
         height, width = colours.shape[-2:]
+        messages.say(report)
         return io.NodeOutput(
-            positive, negative, {"samples": samples, PICTURE_SIZE: (height, width)}
+            positive,
+            negative,
+            {"samples": samples, PICTURE_SIZE: (height, width)},
+            set_model,
+            report,
+            ui=ui.PreviewText(report),
         )

@@ -22,7 +22,7 @@ from ..bir_core.latents import LATENT_FACTOR
 from ..bir_core.tiling import TileWeights, tile_starts
 from .host import hint, services
 from .host import sampling as host_sampling
-from .host.control import IRControlNet
+from .host.control import IRControlNet, require_ours
 from .host.guidance import GuidancePatch
 from .host.protocols import VAE, ControlNet, Model
 from .host.tiling import TilingPatch
@@ -112,13 +112,8 @@ def tile_model(
 
 def require_control(control_net: ControlNet, vae: VAE) -> IRControlNet:
     """The control net itself. Raise BIRError unless it is an IRControlNet with a VAE for it."""
-    if not isinstance(control_net, IRControlNet):
-        raise BIRError(
-            "DiffBIR should be conditioned by an IRControlNet from Load DiffBIR ControlNet, but a "
-            f"{type(control_net).__name__} came; use Apply ControlNet for that one."
-        )
     hint.require_vae(vae)
-    return control_net
+    return require_ours(control_net)
 
 
 def encoded(vae: VAE, padded: Tensor, tile_size: int) -> Tensor:

@@ -43,7 +43,7 @@ def build_control_net(
     weights: Mapping[str, Tensor],
     *,
     weight_dtype: str = "default",
-    zero_snr: bool | None = None,
+    version: str | None = None,
     vae: VAE | None = None,
 ) -> IRControlNet:
     """A CONTROL_NET from the weights of `bir_core.networks.ir_controlnet.IRControlNet`.
@@ -51,7 +51,7 @@ def build_control_net(
     Args:
         weight_dtype: "default" lets ComfyUI choose by the device and the file; "fp8_e4m3fn" and
             "fp8_e5m2" store a byte per weight and compute in a wider type.
-        zero_snr: see `IRControlNet`.
+        version: see `IRControlNet`.
         vae: used where Apply ControlNet has none.
     """
     if vae is not None:
@@ -69,7 +69,7 @@ def build_control_net(
     return IRControlNet(
         network.eval().requires_grad_(False),
         config,
-        zero_snr=zero_snr,
+        version=version,
         own_vae=vae,
         load_device=device,
         manual_cast_dtype=manual_cast,

@@ -13,6 +13,7 @@ import comfy.model_patcher
 import comfy.utils
 import folder_paths
 import torch
+from comfy_execution.graph_utils import ExecutionBlocker
 from torch import Tensor, nn
 
 from ...bir_core.errors import BIRError
@@ -120,6 +121,11 @@ def batch_progress(batch: int) -> Callable[[int], Callable[[int, int], None]]:
         return callback
 
     return of_image
+
+
+def blocked(reason: str) -> ExecutionBlocker:
+    """An output that is not there: a node that wants it ends with the reason, the others go on."""
+    return ExecutionBlocker(reason)
 
 
 def to_output(image: Tensor) -> Tensor:

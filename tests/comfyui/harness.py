@@ -29,6 +29,8 @@ PACK_PARTS = ("__init__.py", "pyproject.toml", "bir_core", "nodes", "workflows")
 Prompt = dict[str, dict[str, Any]]
 # The servers that a `with` holds.
 RUNNING: list["Server"] = []
+# How ComfyUI begins a binary message with a text for a node.
+TEXT_EVENT = (3).to_bytes(4, "big")
 # Whether a part of a test has failed, in the stash of its item.
 FAILED = pytest.StashKey[bool]()
 
@@ -242,7 +244,8 @@ def pauses() -> Iterator[float]:
 
 
 class Messages:
-    """The text messages that the server sends to one client: a websocket, read only."""
+    """The messages that the server sends to one client, but for pictures: a websocket, read only.
+    The texts that it shows on nodes come as messages of the type progress_text."""
 
     def __init__(self, server: Server, client_id: str) -> None:
         self.server = server
@@ -275,6 +278,10 @@ class Messages:
                 kind, payload = self.frame()
             if kind == 1:
                 yield json.loads(payload)
+            elif payload[:4] == TEXT_EVENT:
+                length = int.from_bytes(payload[4:8], "big")
+                name, text = payload[8 : 8 + length].decode(), payload[8 + length :].decode()
+                yield {"type": "progress_text", "data": {"node": name, "text": text}}
 
     def frame(self) -> tuple[int, bytes]:
         """Kind and content of the next frame."""

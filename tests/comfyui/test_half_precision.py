@@ -6,10 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from comfyui.diffbir_graph import Array
+from comfyui.diffbir_graph import Array, one_node, restored
 from comfyui.diffbir_models import prefixed, save, unet_weights, write_diffbir_models
 from comfyui.harness import Failed, Server, node
-from comfyui.test_diffbir_sampler import one_node, restored
 from comfyui.test_diffbir_vae import decoded, encoded
 from comfyui.vae_models import vae_weights, write_vae
 
