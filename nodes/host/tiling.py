@@ -5,7 +5,8 @@ Like `services.py` it uses parts of ComfyUI without a promise of stability.
 
 import copy
 import logging
-from collections.abc import Callable, Iterator, Sequence
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,6 +27,8 @@ KEY = "bir_tiled_diffusion"
 # The part of the free memory that ComfyUI itself leaves unused when it batches conditionings.
 RESERVE = 1.5
 MOST = 1024
+# The stock node that keeps what it saw in one call of the network for all of the picture.
+WHOLE_ATTENTION = "SelfAttentionGuidance."
 logger = logging.getLogger(__name__)
 
 Cond = dict[str, Any]
@@ -116,7 +119,7 @@ class TilingPatch:
         plan = tiles(*size, self.tile, self.overlap)
         if len(plan) == 1:
             return executor(model, conds, x, timestep, model_options)
-        require_tileable(conds)
+        require_tileable(conds, model_options)
         if WINDOW in model_options.get("transformer_options", {}):
             raise BIRError(
                 "Tiles should be cut once, but Tiled Diffusion is applied to this model twice; "
@@ -179,6 +182,8 @@ class TilingPatch:
         cropped = []
         for cond in conds:
             own = dict(cond)
+            # Whoever keeps something of a conditioning, as EasyCache does, finds it by this.
+            own["uuid"] = uuid.uuid5(cond["uuid"], repr(chosen))
             if "area" in own:
                 own["area"] = tile_area(own["area"], chosen[0])
                 if own["area"] is None:
@@ -314,8 +319,16 @@ def tile_area(area: Sequence[int], tile: Tile) -> list[int] | None:
     return [bottom - top, right - left, top - tile.y, left - tile.x]
 
 
-def require_tileable(conds: Conds) -> None:
+def require_tileable(conds: Conds, model_options: Mapping[str, Any]) -> None:
     """Raise BIRError for what cannot be cut into tiles."""
+    patches = model_options.get("transformer_options", {}).get("patches_replace", {})
+    names = [getattr(patch, "__qualname__", "") for patch in patches.get("attn1", {}).values()]
+    if any(name.startswith(WHOLE_ATTENTION) for name in names):
+        raise BIRError(
+            "Tiled sampling should go without Self-Attention Guidance, which keeps the attention "
+            "of the last tile for the whole picture; remove that node, or take Perturbed-Attention "
+            "Guidance."
+        )
     if any("gligen" in cond for group in conds for cond in group or ()):
         raise BIRError(
             "Tiled sampling should get prompts, areas, masks and control nets, but a GLIGEN box "
