@@ -13,14 +13,15 @@ from .automatic import BY_NAME, TRAINED_ON, base_needed, set_base, version_of_ch
 from .host import control as host_control
 from .host import control_loader as host_control_loader
 from .host import hint, messages, services
+from .host.node import Node
 from .host.protocols import VAE, Conditioning, ControlNet, Model
 from .inputs import PICTURE_SIZE, part_of_the_sampling
-from .operations import require_control
+from .operations import fault_of_file, require_control
 
 NO_MODEL = "connect the base model to DiffBIR Conditioning, which sets it for the control net."
 
 
-class DiffBIRControlNetLoader(io.ComfyNode):
+class DiffBIRControlNetLoader(Node):
     """A checkpoint file to a CONTROL_NET."""
 
     @classmethod
@@ -91,8 +92,17 @@ class DiffBIRControlNetLoader(io.ComfyNode):
         )
         return io.NodeOutput(control)
 
+    @classmethod
+    def validate_inputs(cls, control_net_name: str | None) -> bool | str:
+        return fault_of_file(control_net_name, host_control_loader.control_path, "ir_controlnet")
 
-class DiffBIRConditioning(io.ComfyNode):
+    @classmethod
+    def fingerprint_inputs(cls, control_net_name: str, **_: object) -> tuple[int, int]:
+        # A checkpoint that a training has written anew is loaded anew.
+        return services.fingerprint(host_control_loader.control_path(control_net_name))
+
+
+class DiffBIRConditioning(Node):
     """Prompts and the stage-1 image to conditionings and the latent to sample."""
 
     @classmethod

@@ -2,10 +2,12 @@
 
 import logging
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from ..bir_core.checkpoints import inspect
 from ..bir_core.checkpoints.decoder_copy import decoder_config
 from ..bir_core.diffbir.settings import COLOR_FIXES
 from ..bir_core.diffusion.guidance import weight_map
@@ -114,6 +116,21 @@ def require_control(control_net: ControlNet, vae: VAE) -> IRControlNet:
     """The control net itself. Raise BIRError unless it is an IRControlNet with a VAE for it."""
     hint.require_vae(vae)
     return require_ours(control_net)
+
+
+def fault_of_file(
+    name: str | None, path_of: Callable[[str], str | Path], architecture: str
+) -> bool | str:
+    """What a loader's `validate_inputs` gives: True, or the sentence on a file that holds another
+    network or none, of which nothing but the header is read. A name that another node gives is
+    not known yet."""
+    if name is None:
+        return True
+    try:
+        inspect(path_of(name), architecture=architecture)
+    except BIRError as error:
+        return str(error)
+    return True
 
 
 def encoded(vae: VAE, padded: Tensor, tile_size: int) -> Tensor:

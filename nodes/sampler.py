@@ -21,6 +21,7 @@ from .automatic import AS_CONNECTED, AUTOMATIC, SCHEDULES, Sampling, settled
 from .host import control as host_control
 from .host import messages, services
 from .host import sampling as host_sampling
+from .host.node import Node
 from .host.protocols import VAE, Conditioning, ControlNet, Model
 from .inputs import PICTURE_SIZE, PictureSize
 from .operations import (
@@ -34,7 +35,7 @@ from .operations import (
 )
 
 
-class DiffBIRSampler(io.ComfyNode):
+class DiffBIRSampler(Node):
     """From the stage-1 image to the restored image."""
 
     @classmethod

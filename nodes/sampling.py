@@ -4,10 +4,11 @@ from comfy_api.latest import io
 
 from ..bir_core.diffusion.schedules import TRAINED_STEPS, spaced_sigmas
 from .host import sampling as host_sampling
+from .host.node import Node
 from .host.protocols import Conditioning, Model
 
 
-class DiffBIRScheduler(io.ComfyNode):
+class DiffBIRScheduler(Node):
     """The exact spaced schedule of the official code."""
 
     @classmethod
@@ -53,7 +54,7 @@ class DiffBIRScheduler(io.ComfyNode):
         return io.NodeOutput(spaced_sigmas(host_sampling.trained_sigmas(model), steps, denoise))
 
 
-class DiffBIRCFGGuider(io.ComfyNode):
+class DiffBIRCFGGuider(Node):
     """Classifier-free guidance whose scale can grow while the noise falls."""
 
     @classmethod

@@ -30,11 +30,12 @@ from ..bir_core.spandrel_plugin import restorer_in_strips
 from ..bir_core.tiling import SMALLEST_TILE
 from .automatic import AUTOMATIC, stage1_version
 from .host import messages, services
+from .host.node import Node
 from .host.protocols import ControlNet, UpscaleModel
 from .inputs import PICTURE_SIZE, PictureSize
 
 
-class BIRRestorationModule(io.ComfyNode):
+class BIRRestorationModule(Node):
     """Any restoration network as stage 1 of DiffBIR."""
 
     @classmethod
@@ -209,7 +210,7 @@ class BIRRestorationModule(io.ComfyNode):
         )
 
 
-class BIRCrop(io.ComfyNode):
+class BIRCrop(Node):
     """Takes a restored picture out of its padding, and to the size that was asked for."""
 
     @classmethod

@@ -23,6 +23,7 @@ from ...bir_core.networks.unet import UNetConfig
 from .base import other_base, require_base
 from .hint import Hint, ResizeMode, require_vae
 from .messages import say
+from .node import spoken
 from .protocols import (
     VAE,
     Conditioning,
@@ -147,6 +148,7 @@ class IRControlNet(comfy.controlnet.ControlNet):
         wide.control_model_wrapped.patches_uuid = uuid.uuid4()
         return wide
 
+    @spoken
     def set_cond_hint(
         self,
         cond_hint: Tensor,
@@ -176,6 +178,7 @@ class IRControlNet(comfy.controlnet.ControlNet):
         self.hint.latents[latent.shape[-2], latent.shape[-1]] = latent
         return self
 
+    @spoken
     def pre_run(
         self, model: DiffusionModel, percent_to_timestep_function: Callable[[float], float]
     ) -> None:
@@ -197,6 +200,7 @@ class IRControlNet(comfy.controlnet.ControlNet):
             condition = augment_condition(condition, 1 / (1 + sigma**2), self.seed)
         self.condition = condition
 
+    @spoken
     def get_control(
         self,
         x_noisy: Tensor,

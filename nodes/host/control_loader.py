@@ -18,6 +18,7 @@ import torch
 from comfy.ldm.modules.diffusionmodules.openaimodel import TimestepEmbedSequential
 from torch import Tensor
 
+from ...bir_core.errors import BIRError, shown
 from ...bir_core.networks.ir_controlnet import HINT_CHANNELS
 from ...bir_core.networks.unet import UNetConfig
 from .control import IRControlNet
@@ -34,7 +35,13 @@ def control_names() -> list[str]:
 
 
 def control_path(name: str) -> str:
-    path: str = folder_paths.get_full_path_or_raise("controlnet", name)
+    """The file of a name that `control_names` gave."""
+    path: str | None = folder_paths.get_full_path("controlnet", name)
+    if path is None:
+        raise BIRError(
+            f"Expected the file {shown(name)} in models/controlnet, but it is not there; put it "
+            "there or choose another one."
+        )
     return path
 
 

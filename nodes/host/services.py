@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 
 import comfy.model_management
 import comfy.model_patcher
@@ -16,7 +17,7 @@ import torch
 from comfy_execution.graph_utils import ExecutionBlocker
 from torch import Tensor, nn
 
-from ...bir_core.errors import BIRError
+from ...bir_core.errors import BIRError, shown
 from ...bir_core.memory import is_out_of_memory
 from ...bir_core.weights import FOLDER as BUILT_IN_FOLDER
 from .protocols import Patcher
@@ -54,9 +55,15 @@ def model_path(name: str) -> str:
         if path is not None:
             return path
     raise BIRError(
-        f"Expected the model file {name} in models/{' or models/'.join(MODEL_FOLDERS)}, but it is "
-        "in neither; put it there or choose another one."
+        f"Expected the model file {shown(name)} in models/{' or models/'.join(MODEL_FOLDERS)}, "
+        "but it is in neither; put it there or choose another one."
     )
+
+
+def fingerprint(path: str | Path) -> tuple[int, int]:
+    """What changes when a file is written anew."""
+    status = os.stat(path)
+    return status.st_mtime_ns, status.st_size
 
 
 @dataclass(frozen=True)

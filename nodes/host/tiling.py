@@ -20,6 +20,7 @@ from torch import Tensor
 from ...bir_core.errors import BIRError
 from ...bir_core.tiling import Tile, TileWeights, tiled_apply, tiles
 from .control import AREA, WINDOW, AreaOffset, IRControlNet
+from .node import spoken
 from .protocols import ControlNet, DiffusionModel, Model, ModelCond
 from .services import free_cache, raise_unless_out_of_memory
 
@@ -99,6 +100,7 @@ class TilingPatch:
         self._hints.clear()
         self._most = MOST
 
+    @spoken
     def __call__(
         self,
         executor: Callable[..., list[Tensor]],

@@ -59,10 +59,16 @@ def find_python(comfyui: Path) -> str | None:
 
 
 class Refused(Exception):
-    """The server did not queue a prompt; `errors` are the messages of its nodes."""
+    """The server did not queue a prompt; `errors` are the messages of its nodes, `details` what
+    these say of each input by (kind of node, input)."""
 
     def __init__(self, answer: dict[str, Any]) -> None:
         self.errors = json.dumps(answer)
+        self.details = {
+            (entry["class_type"], error["extra_info"].get("input_name")): error["details"]
+            for entry in answer.get("node_errors", {}).values()
+            for error in entry["errors"]
+        }
         super().__init__(self.errors)
 
 
@@ -72,6 +78,7 @@ class Failed(Exception):
     def __init__(self, kind: str, details: dict[str, Any]) -> None:
         self.kind = kind
         self.node_type = details.get("node_type")
+        self.exception_type = details.get("exception_type")
         super().__init__(details.get("exception_message", kind))
 
 
