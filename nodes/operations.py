@@ -26,6 +26,7 @@ from .host import hint, services
 from .host import sampling as host_sampling
 from .host.control import IRControlNet, require_ours
 from .host.guidance import GuidancePatch
+from .host.messages import TileProgress
 from .host.protocols import VAE, ControlNet, Model
 from .host.tiling import TilingPatch
 from .host.vae import Tiling, decode, decode_whole, encode
@@ -104,12 +105,18 @@ def guide(
 
 
 def tile_model(
-    model: Model, tile_size: int, overlap: int, weights: TileWeights, tile_batch: int
+    model: Model,
+    tile_size: int,
+    overlap: int,
+    weights: TileWeights,
+    tile_batch: int,
+    beginning: str = "",
 ) -> Model:
-    """A MODEL that works on tiles of `tile_size` pixels."""
+    """A MODEL that works on tiles of `tile_size` pixels, and tells of them in words with this
+    `beginning`."""
     tile, shared = tile_size // LATENT_FACTOR, overlap // LATENT_FACTOR
     tile_starts(tile, tile, shared)  # a wrong overlap is said before the sampling
-    return TilingPatch(tile, shared, weights, tile_batch).attach(model)
+    return TilingPatch(tile, shared, weights, tile_batch, TileProgress(beginning)).attach(model)
 
 
 def require_control(control_net: ControlNet, vae: VAE) -> IRControlNet:

@@ -271,6 +271,8 @@ class DiffBIRSampler(Node):
             picture = colours[index : index + 1]
             own_seed = image_seed(seed, index)
             padded = pad_to_multiple(picture, PADDED_MULTIPLE)
+            beginning = messages.which_image(index, len(colours))
+            messages.say(f"{beginning}encoding")
             condition = encoded(vae, padded, tile_size)
             begin = condition if start == "condition" else torch.zeros_like(condition)
 
@@ -294,13 +296,15 @@ class DiffBIRSampler(Node):
                 )
                 if tile_size:
                     shared = min(overlap, tile_size // 2)
-                    guided = tile_model(guided, tile_size, shared, "gaussian", 0)
+                    guided = tile_model(guided, tile_size, shared, "gaussian", 0, beginning)
                 guider = host_sampling.growing_cfg_guider(
                     guided, followed, avoided, chosen.cfg, rescale_cfg
                 )
                 return host_sampling.sample(guider, begin, chosen.sampler, sigmas, own_seed)
 
+            messages.say(f"{beginning}sampling")
             latent = in_float32_if_need_be(sampled, chosen.model, ir_control_net, vae)
+            messages.say(f"{beginning}decoding")
             restored = crop(decoded(vae, latent, tile_size), height, width)
             if color_fix != "none":
                 restored = fix_colors(restored, picture, color_fix)

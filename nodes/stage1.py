@@ -184,7 +184,7 @@ class BIRRestorationModule(Node):
         model.load(stage1_memory(sizes.network, scale))
         if tile == 0 and in_strips is None:
             tile = automatic_tile(sizes.network, scale, services.free_memory(model.device))
-        progress = services.batch_progress(len(colours))
+        progress = services.batch_progress(len(colours), "tile" if in_strips is None else "")
         restored = [
             restore_stage1(
                 colours[index : index + 1].to(model.device),

@@ -22,7 +22,6 @@ from ...bir_core.latents import LATENT_FACTOR
 from ...bir_core.networks.unet import UNetConfig
 from .base import other_base, require_base
 from .hint import Hint, ResizeMode, require_vae
-from .messages import say
 from .node import spoken
 from .protocols import (
     VAE,
@@ -190,7 +189,6 @@ class IRControlNet(comfy.controlnet.ControlNet):
         doubt = other_base(model.model_sampling, self.version)
         if doubt is not None:
             logger.warning(doubt)
-            say(doubt)
         height, width = model.latent_shapes[0][-2:]
         assert self.hint is not None
         latent = self.hint.latent(height, width, self.upscale_algorithm)

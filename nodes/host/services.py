@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from ...bir_core.errors import BIRError, shown
 from ...bir_core.memory import is_out_of_memory
 from ...bir_core.weights import FOLDER as BUILT_IN_FOLDER
+from .messages import say, which_image
 from .protocols import Patcher
 
 # Files that no stock node can load have a folder of their own; the first folder with a name wins.
@@ -116,14 +117,20 @@ def raise_if_cancelled(done: int = 0, total: int = 0) -> None:
     comfy.model_management.throw_exception_if_processing_interrupted()
 
 
-def batch_progress(batch: int) -> Callable[[int], Callable[[int, int], None]]:
-    """A progress bar over `batch` images: the callback of image `index` moves it, and cancels."""
+def batch_progress(batch: int, piece: str = "") -> Callable[[int], Callable[[int, int], None]]:
+    """A progress bar over `batch` images: the callback of image `index` moves it, and cancels.
+
+    Args:
+        piece: what the callback counts, to be told in words; nothing is told without it.
+    """
     bar = comfy.utils.ProgressBar(batch)
 
     def of_image(index: int) -> Callable[[int, int], None]:
         def callback(done: int, total: int) -> None:
             raise_if_cancelled()
             bar.update_absolute(index * total + done, batch * total)
+            if piece:
+                say(f"{which_image(index, batch)}{piece} {done} of {total}")
 
         return callback
 

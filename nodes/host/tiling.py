@@ -20,6 +20,7 @@ from torch import Tensor
 from ...bir_core.errors import BIRError
 from ...bir_core.tiling import Tile, TileWeights, tiled_apply, tiles
 from .control import AREA, WINDOW, AreaOffset, IRControlNet
+from .messages import TileProgress
 from .node import spoken
 from .protocols import ControlNet, DiffusionModel, Model, ModelCond
 from .services import free_cache, raise_unless_out_of_memory
@@ -46,12 +47,14 @@ class TilingPatch:
         tile, overlap: in latent pixels.
         weights: how tiles are blended, see `bir_core.tiling.tile_weights`.
         tile_batch: tiles in one call of the network; 0 chooses by the free memory.
+        progress: is told of every call.
     """
 
     tile: int
     overlap: int
     weights: TileWeights
     tile_batch: int
+    progress: TileProgress = field(default_factory=TileProgress)
     # By the id of a control net: its parts by tiles, and its hint at the size of the picture. The
     # originals are kept with them, so that an id stays theirs.
     _controls: dict[tuple[int, tuple[Tile, ...]], tuple[ControlNet, ControlNet]] = field(
@@ -99,6 +102,7 @@ class TilingPatch:
         self._controls.clear()
         self._hints.clear()
         self._most = MOST
+        self.progress.restart()
 
     @spoken
     def __call__(
@@ -140,6 +144,8 @@ class TilingPatch:
             times = timestep.repeat(len(chosen))
             outputs = executor(model, cropped, pieces, times, options)
             self.release()
+            sigmas = options["transformer_options"]["sample_sigmas"]
+            self.progress.tell(plan.index(chosen[-1]) + 1, len(plan), float(timestep[0]), sigmas)
             return torch.cat(outputs, dim=1)
 
         batch = 1 if has_areas(conds) else self.tile_batch or free_batch(model, conds, x, plan)

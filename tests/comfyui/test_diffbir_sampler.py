@@ -146,7 +146,7 @@ def test_progress_and_cancel(diffbir_server: Server, image: Array) -> None:
     output.unlink(missing_ok=True)
     # Two tiles a step: the first of the second step has begun.
     messages, after = cancel_at(diffbir_server, prompt, "model", 3)
-    assert progress_of(messages, "sample") == [(1, 4)]
+    assert progress_of(messages, "sample") == [(1, 8), (2, 8), (1, 4)]
     assert after == 0 and not output.exists()
     # The models are as before.
     assert restored(diffbir_server, one_node(diffbir_server, image)).shape == image.shape
