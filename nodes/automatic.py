@@ -57,10 +57,22 @@ def version_of_choice(trained_on: str, file_name: str) -> str | None:
     return named if named in choices else choices[-1]
 
 
-def set_base(
-    model: Model, control_net: IRControlNet, sampling: str = AUTOMATIC
-) -> tuple[Model, str]:
-    """A MODEL set to what the control net was trained on, or as it is connected, and a report.
+@dataclass(frozen=True)
+class SetBase:
+    """A MODEL as a control net is used with it.
+
+    Attributes:
+        version: of DiffBIR that the settings follow, None if nothing tells it.
+        report: what the model is set to, and what is doubtful about it.
+    """
+
+    model: Model
+    version: str | None
+    report: str
+
+
+def set_base(model: Model, control_net: IRControlNet, sampling: str = AUTOMATIC) -> SetBase:
+    """A MODEL set to what the control net was trained on, or as it is connected.
 
     Raises:
         BIRError: a model that the control net cannot steer.
@@ -69,13 +81,22 @@ def set_base(
     version = control_net.version
     if version is not None and sampling == AUTOMATIC:
         model = base.set_to(model, find_version(version))
-    found = base.setting_of(model.get_model_object("model_sampling"))
+    connected = model.get_model_object("model_sampling")
+    found = base.setting_of(connected)
     if version is None:
-        return model, f"{UNKNOWN}; the model is used as connected, {found}."
+        report = f"{UNKNOWN}; the model is used as connected, {found}."
+        return SetBase(model, base.version_set(connected), report)
     wanted = base.setting_for(find_version(version))
     if found != wanted:
-        return model, f"Doubtful: DiffBIR {version} wants {wanted}, but the model has {found}."
-    return model, f"DiffBIR {version} on {found}."
+        report = f"Doubtful: DiffBIR {version} wants {wanted}, but the model has {found}."
+        return SetBase(model, version, report)
+    return SetBase(model, version, f"DiffBIR {version} on {found}.")
+
+
+def loaded(control_net: IRControlNet) -> str:
+    """Which version a control net is taken for, as a report."""
+    version = control_net.version
+    return f"{UNKNOWN}." if version is None else f"IRControlNet of DiffBIR {version}."
 
 
 def base_needed(control_net: IRControlNet) -> str:
@@ -104,26 +125,25 @@ def settled(
         BIRError: something is on automatic, and neither the control net nor the model tells a
             version.
     """
-    model, report = set_base(model, control_net, sampling)
-    version = control_net.version or base.version_set(model.get_model_object("model_sampling"))
+    based = set_base(model, control_net, sampling)
     if AUTOMATIC in (sampler, scheduler) or steps == 0 or cfg < 0:
-        if version is None:
+        if based.version is None:
             raise BIRError(
                 "Settings on automatic should follow from the version of DiffBIR, but neither the "
                 "control net nor the model tells it; choose trained_on in Load DiffBIR ControlNet."
             )
-        official = official_settings(version)
+        official = official_settings(based.version)
         steps, cfg = steps or official.steps, official.cfg if cfg < 0 else cfg
         if sampler == AUTOMATIC:
             sampler = STOCK_SAMPLERS.get(official.sampler, official.sampler)
         if scheduler == AUTOMATIC:
             scheduler = schedule_of(sampler) or SAMPLERS[official.sampler].plan
-    lines = [report, f"{steps} steps of {sampler}, scheduler {scheduler}, cfg {cfg:g}."]
+    lines = [based.report, f"{steps} steps of {sampler}, scheduler {scheduler}, cfg {cfg:g}."]
     if scheduler == "spaced" and "sde" in sampler:
         lines.append(f"Doubtful: the authors let {sampler} walk down edm, not spaced.")
     if scheduler == "edm" and schedule_of(sampler) == "spaced":
         lines.append(f"Doubtful: the authors let {sampler} walk down spaced, not edm.")
-    return Sampling(model, steps, cfg, sampler, scheduler, "\n".join(lines))
+    return Sampling(based.model, steps, cfg, sampler, scheduler, "\n".join(lines))
 
 
 def schedule_of(sampler: str) -> str | None:

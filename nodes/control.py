@@ -9,7 +9,7 @@ from ..bir_core.diffbir.versions import VERSIONS
 from ..bir_core.images import PadMode, from_channels_last, pad_to_multiple, split_alpha
 from ..bir_core.latents import PADDED_MULTIPLE
 from ..bir_core.networks.unet import UNetConfig
-from .automatic import BY_NAME, TRAINED_ON, base_needed, set_base, version_of_choice
+from .automatic import BY_NAME, TRAINED_ON, base_needed, loaded, set_base, version_of_choice
 from .host import control as host_control
 from .host import control_loader as host_control_loader
 from .host import hint, messages, services
@@ -68,7 +68,12 @@ class DiffBIRControlNetLoader(Node):
                     tooltip="Encodes the condition image where Apply ControlNet has no VAE.",
                 ),
             ],
-            outputs=[io.ControlNet.Output()],
+            outputs=[
+                io.ControlNet.Output(),
+                io.String.Output(
+                    display_name="report", tooltip="Which version of DiffBIR it is taken for."
+                ),
+            ],
         )
 
     @classmethod
@@ -90,7 +95,9 @@ class DiffBIRControlNetLoader(Node):
             version=version_of_choice(trained_on, control_net_name),
             vae=vae,
         )
-        return io.NodeOutput(control)
+        report = loaded(control)
+        messages.say(report)
+        return io.NodeOutput(control, report, ui=ui.PreviewText(report))
 
     @classmethod
     def validate_inputs(cls, control_net_name: str | None) -> bool | str:
@@ -221,7 +228,8 @@ class DiffBIRConditioning(Node):
         if model is None:
             set_model, report = services.blocked(NO_MODEL), base_needed(ir_control_net)
         else:
-            set_model, report = set_base(model, ir_control_net)
+            based = set_base(model, ir_control_net)
+            set_model, report = based.model, based.report
         colours, _ = split_alpha(from_channels_last(image.float()))
         padded = pad_to_multiple(colours, PADDED_MULTIPLE, padding)
         latent = hint.encode(vae, padded)

@@ -25,8 +25,7 @@ class DiffBIRScheduler(Node):
             inputs=[
                 io.Model.Input(
                     "model",
-                    tooltip="Set to its prediction and schedule, for v2.1 by ModelSamplingDiscrete "
-                    "with v_prediction and zsnr.",
+                    tooltip="Set for its control net: the model that DiffBIR Conditioning gives.",
                 ),
                 io.Int.Input(
                     "steps",
