@@ -3,12 +3,10 @@ report that says what was taken and what is doubtful."""
 
 from dataclasses import dataclass
 
+from ..bir_core.checkpoints.origin import Origin
 from ..bir_core.diffbir.settings import official_settings
-from ..bir_core.diffbir.versions import (
-    DEFAULT_VERSION,
-    find_version,
-    version_name_of_file,
-)
+from ..bir_core.diffbir.versions import DEFAULT_VERSION, find_version
+from ..bir_core.diffbir.which_version import versions_of_file
 from ..bir_core.diffusion.sampling import SAMPLERS
 from ..bir_core.diffusion.schedules import edm_sigmas, spaced_sigmas
 from ..bir_core.errors import BIRError
@@ -26,8 +24,8 @@ SCHEDULES = {"spaced": spaced_sigmas, "edm": edm_sigmas}
 # ComfyUI's names of the official samplers, where they are others.
 STOCK_SAMPLERS = {"spaced": "ddpm"}
 UNKNOWN = (
-    "Doubtful: neither the name of the control net's file nor trained_on in Load DiffBIR "
-    "ControlNet says which version of DiffBIR it is"
+    "Doubtful: neither the control net's file, by its name or header, nor trained_on in Load "
+    "DiffBIR ControlNet says which version of DiffBIR it is"
 )
 
 
@@ -48,13 +46,16 @@ class Sampling:
     report: str
 
 
-def version_of_choice(trained_on: str, file_name: str) -> str | None:
-    """The version of a control net by what the loader is set to, and by the name of its file."""
-    named = version_name_of_file(file_name)
+def version_of_choice(trained_on: str, origin: Origin) -> str | None:
+    """The version of a control net by what the loader is set to, and by its file; None if that
+    does not even say the base."""
+    possible = versions_of_file(origin)
     if trained_on == BY_NAME:
-        return named
+        settings = {base.setting_for(find_version(name)) for name in possible}
+        return possible[-1] if len(settings) == 1 else None
     choices = TRAINED_ON.get(trained_on, (trained_on,))
-    return named if named in choices else choices[-1]
+    agreed = [name for name in choices if name in possible]
+    return (agreed or choices)[-1]
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from comfy_api.latest import io, ui
 from torch import Tensor
 
 from ..bir_core.checkpoints import inspect, load_model
+from ..bir_core.checkpoints.origin import Origin
 from ..bir_core.diffbir.versions import VERSIONS
 from ..bir_core.images import PadMode, from_channels_last, pad_to_multiple, split_alpha
 from ..bir_core.latents import PADDED_MULTIPLE
@@ -59,8 +60,9 @@ class DiffBIRControlNetLoader(Node):
                     optional=True,
                     advanced=True,
                     tooltip="The version, which says the base model that the network was trained "
-                    "on; the file does not say it. v1 and v2: eps, plain schedule; v2.1: "
-                    "v-prediction, zero terminal SNR. All that stands on automatic follows it.",
+                    "on: v1 and v2 eps with the plain schedule, v2.1 v-prediction with zero "
+                    "terminal SNR. Of published files only the name says it. What stands on "
+                    "automatic follows it.",
                 ),
                 io.Vae.Input(
                     "vae",
@@ -88,11 +90,13 @@ class DiffBIRControlNetLoader(Node):
         info = inspect(path, architecture="ir_controlnet")
         assert isinstance(info.config, UNetConfig)
         network = load_model(path, dtype=info.dtype, architecture="ir_controlnet")
+        origin = network.origin
+        assert isinstance(origin, Origin)
         control = host_control_loader.build_control_net(
             info.config,
             network.state_dict(),
             weight_dtype=weight_dtype,
-            version=version_of_choice(trained_on, control_net_name),
+            version=version_of_choice(trained_on, origin),
             vae=vae,
         )
         report = loaded(control)

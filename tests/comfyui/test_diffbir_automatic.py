@@ -1,11 +1,14 @@
 """A graph cannot be wrong without a word: what stands on automatic follows the control net."""
 
+import json
 from typing import Any
 
 import numpy as np
 import pytest
 from comfyui.diffbir_graph import Array, latent_of, one_node, restoration, restored
+from comfyui.diffbir_models import control_weights
 from comfyui.harness import Failed, Prompt, Server, node
+from safetensors.torch import save_file
 
 V2, V21, UNKNOWN = "mini_v2.safetensors", "mini_DiffBIR_v2.1.safetensors", "mine.safetensors"
 EPS, V = {"sampling": "eps", "zsnr": False}, {"sampling": "v_prediction", "zsnr": True}
@@ -134,8 +137,8 @@ def test_an_unknown_version_is_said_and_the_base_decides(
         one_node(diffbir_server, image, UNKNOWN, **{**AUTOMATIC, "steps": 2}), **setting
     )
     text = reported(diffbir_server, prompt)
-    assert "Doubtful: neither the name" in text and "trained_on" in text
-    assert "Doubtful: neither the name" in reported(diffbir_server, prompt, "control", 1)
+    assert "Doubtful: neither the control" in text and "trained_on" in text
+    assert "Doubtful: neither the control" in reported(diffbir_server, prompt, "control", 1)
     assert ("steps of dpmpp_3m_sde" if setting == V else "steps of ddpm") in text
 
 
@@ -158,6 +161,17 @@ def test_the_loader_may_be_told_the_version(
     prompt["control"]["inputs"]["trained_on"] = trained_on
     text = reported(diffbir_server, prompt)
     assert f"cfg {cfg}." in text and "Doubtful" not in text
+
+
+@pytest.mark.parametrize(("parameterization", "version"), [("v", "v2.1"), ("eps", "v2")])
+def test_files_of_our_training_say_the_base_themselves(
+    diffbir_server: Server, image: Array, parameterization: str, version: str
+) -> None:
+    header = {"training": json.dumps({"recipe": {"parameterization": parameterization}})}
+    file = diffbir_server.base / "models" / "controlnet" / f"own_{parameterization}.safetensors"
+    save_file(control_weights(), file, header)
+    text = reported(diffbir_server, one_node(diffbir_server, image, file.name))
+    assert text.startswith(f"DiffBIR {version} on") and "Doubtful" not in text
 
 
 def with_stage1(prompt: Prompt, connected: bool, **inputs: Any) -> Prompt:
