@@ -15,6 +15,7 @@ _MARK = "-part-"
 _RANDOM_BYTES = 4  # as hexadecimal digits, twice as many characters
 # Bytes of a file name that every file system holds, those of encrypted home folders included.
 _MOST_NAME_BYTES = 143
+CHECK_FOLDER = "check the folder and the free space"
 
 
 def make_folder(folder: Path) -> None:
@@ -40,6 +41,30 @@ def file_number(path: Path) -> tuple[int, int] | None:
     except (OSError, ValueError):
         return None
     return status.st_dev, status.st_ino
+
+
+@contextmanager
+def writing(path: str | Path, what: str, advice: str = CHECK_FOLDER) -> Iterator[None]:
+    """Make a sentence of it if a file cannot be written.
+
+    Args:
+        what: is written, and `advice`, what to do, as parts of the sentence.
+
+    Raises:
+        BIRError: an OSError came.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise BIRError(
+            f"Expected to write {what} {path}, but it failed ({error.strerror or error}); {advice}."
+        ) from error
+
+
+def write_text(path: Path, text: str, what: str) -> None:
+    """Write a text as UTF-8, whole or not at all; arguments and errors as of `writing`."""
+    with writing(path, what), complete_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Lines for the user. A line that cannot be written never ends the work."""
 
 import contextlib
+import io
 import os
 import re
 import sys
@@ -9,8 +10,20 @@ from typing import TextIO
 from .errors import BIRError
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-# Why lines of stdout went nowhere; a reader that left, as `head` does, is no reason.
-_refused: list[str] = []
+
+
+class _Nowhere(io.TextIOBase):
+    """A stream that takes the place of one that cannot be written any more.
+
+    Attributes:
+        reason: why not; None for a reader that left, as `head` does, or if it was told.
+    """
+
+    def __init__(self, reason: str | None = None) -> None:
+        self.reason = reason
+
+    def write(self, text: str) -> int:
+        return len(text)
 
 
 def write_line(text: str) -> None:
@@ -20,10 +33,9 @@ def write_line(text: str) -> None:
     try:
         _write(text, sys.stdout)
     except (BrokenPipeError, ValueError):  # ValueError: closed from within
-        _silence(sys.stdout)
+        _silence("stdout")
     except OSError as error:
-        _silence(sys.stdout)
-        _refused.append(error.strerror or str(error))
+        _silence("stdout", error.strerror or str(error))
 
 
 def write_error(text: str) -> None:
@@ -31,17 +43,17 @@ def write_error(text: str) -> None:
     try:
         _write(f"bir: {one_line(text)}", sys.stderr)
     except (OSError, ValueError):
-        _silence(sys.stderr)
+        _silence("stderr")
 
 
 def require_output() -> None:
     """Raise BIRError if lines of stdout were lost since the last call, but not to a reader that
     had left."""
-    reasons = _refused.copy()
-    _refused.clear()
-    if reasons:
+    stream = sys.stdout
+    if isinstance(stream, _Nowhere) and stream.reason is not None:
+        reason, stream.reason = stream.reason, None
         raise BIRError(
-            f"Expected to write to the standard output, but it failed ({reasons[0]}); the work is "
+            f"Expected to write to the standard output, but it failed ({reason}); the work is "
             "done, but its lines are lost: check where they go."
         )
 
@@ -78,8 +90,10 @@ def _write(text: str, stream: TextIO) -> None:
     stream.flush()
 
 
-def _silence(stream: TextIO) -> None:
-    """Connect the stream to nowhere, together with what it still holds."""
+def _silence(name: str, reason: str | None = None) -> None:
+    """Let a standard stream lead nowhere, and what it still holds, too."""
+    stream: TextIO = getattr(sys, name)
+    setattr(sys, name, _Nowhere(reason))
     with contextlib.suppress(OSError, ValueError, AttributeError):
         number = stream.fileno()
         nowhere = os.open(os.devnull, os.O_WRONLY)

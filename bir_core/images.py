@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from .errors import BIRError
 
 PadMode = Literal["reflect", "symmetric", "edge", "black"]
+ResizeMode = Literal["area", "bilinear", "bicubic"]
 
 
 def from_channels_last(image: Tensor) -> Tensor:
@@ -49,11 +50,14 @@ def to_channels_last(image: Tensor) -> Tensor:
     return rearrange(image, "b c h w -> b h w c").contiguous()
 
 
-def _mirrored_indices(length: int, padded: int, mode: PadMode) -> Tensor:
-    """Source index of each position of an axis of `length` that is continued to `padded`."""
-    position = torch.arange(padded)
+def mirrored_indices(
+    length: int, before: int, after: int, device: torch.device, mode: PadMode = "reflect"
+) -> Tensor:
+    """Source index of each position of an axis of `length` that is continued at both ends by so
+    many pixels, any number; (before + length + after,)."""
+    position = torch.arange(-before, length + after, device=device)
     if length == 1 or mode == "edge":
-        return position.clamp(max=length - 1)
+        return position.clamp(0, length - 1)
     period = 2 * length if mode == "symmetric" else 2 * (length - 1)
     position = position % period
     mirrored = period - 1 - position if mode == "symmetric" else period - position
@@ -79,10 +83,10 @@ def pad_to_multiple(image: Tensor, multiple: int, mode: PadMode = "reflect") -> 
     if mode == "black":
         return F.pad(image, (0, padded_width - width, 0, padded_height - height))
     if padded_height != height:
-        rows = _mirrored_indices(height, padded_height, mode).to(image.device)
+        rows = mirrored_indices(height, 0, padded_height - height, image.device, mode)
         image = image.index_select(-2, rows)
     if padded_width != width:
-        columns = _mirrored_indices(width, padded_width, mode).to(image.device)
+        columns = mirrored_indices(width, 0, padded_width - width, image.device, mode)
         image = image.index_select(-1, columns)
     return image
 
@@ -92,9 +96,7 @@ def crop(image: Tensor, height: int, width: int) -> Tensor:
     return image[..., :height, :width]
 
 
-def resize(
-    image: Tensor, height: int, width: int, mode: Literal["bicubic", "bilinear", "area"] = "bicubic"
-) -> Tensor:
+def resize(image: Tensor, height: int, width: int, mode: ResizeMode = "bicubic") -> Tensor:
     """Resize (B, C, H, W) to (height, width), antialiased where it shrinks; bicubic may overshoot
     the range, so clamp afterwards where that matters."""
     if mode == "area":

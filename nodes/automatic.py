@@ -8,7 +8,7 @@ from ..bir_core.diffbir.settings import official_settings
 from ..bir_core.diffbir.versions import DEFAULT_VERSION, find_version
 from ..bir_core.diffbir.which_version import versions_of_file
 from ..bir_core.diffusion.sampling import SAMPLERS
-from ..bir_core.diffusion.schedules import edm_sigmas, spaced_sigmas
+from ..bir_core.diffusion.schedules import SchedulePlan
 from ..bir_core.errors import BIRError
 from .host import base
 from .host.control import IRControlNet, require_ours
@@ -20,7 +20,7 @@ BY_NAME = "by the file name"
 # Entries of the loader that name several versions; a file's name may say which of them.
 TRAINED_ON = {"v1, v2 (eps)": ("v1", "v2"), "v2.1 (zero-SNR v)": ("v2.1",)}
 # The schedules of the official code, on the model's own noise levels.
-SCHEDULES = {"spaced": spaced_sigmas, "edm": edm_sigmas}
+SCHEDULES: tuple[SchedulePlan, ...] = ("spaced", "edm")
 # ComfyUI's names of the official samplers, where they are others.
 STOCK_SAMPLERS = {"spaced": "ddpm"}
 UNKNOWN = (

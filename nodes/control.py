@@ -6,6 +6,7 @@ from torch import Tensor
 
 from ..bir_core.checkpoints import inspect, load_model
 from ..bir_core.checkpoints.origin import Origin
+from ..bir_core.diffbir.settings import CHOICES
 from ..bir_core.diffbir.versions import VERSIONS
 from ..bir_core.images import PadMode, from_channels_last, pad_to_multiple, split_alpha
 from ..bir_core.latents import PADDED_MULTIPLE
@@ -170,7 +171,7 @@ class DiffBIRConditioning(Node):
                 ),
                 io.Combo.Input(
                     "start",
-                    options=["noise", "condition"],
+                    options=list(CHOICES["start"]),
                     default="noise",
                     optional=True,
                     advanced=True,
@@ -180,12 +181,13 @@ class DiffBIRConditioning(Node):
                 ),
                 io.Combo.Input(
                     "padding",
-                    options=["reflect", "black"],
+                    options=list(CHOICES["padding"]),
                     default="reflect",
                     optional=True,
                     advanced=True,
                     tooltip="What lies right of and below the image up to a multiple of 64 "
-                    "pixels. reflect: its mirror image; black: as in the official code.",
+                    "pixels. reflect: its mirror image; symmetric: the same with the last pixel "
+                    "twice; black: as in the official code.",
                 ),
                 io.Model.Input(
                     "model",

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from ..bir_core.diffbir.conditioning import latent_mask
 from ..bir_core.diffbir.settings import CHOICES
+from ..bir_core.diffusion.schedules import model_sigmas
 from ..bir_core.images import (
     attach_alpha,
     crop,
@@ -195,7 +196,7 @@ class DiffBIRSampler(Node):
                 ),
                 io.Combo.Input(
                     "start",
-                    options=["noise", "condition"],
+                    options=list(CHOICES["start"]),
                     default="noise",
                     optional=True,
                     advanced=True,
@@ -328,5 +329,5 @@ def sigmas_of(chosen: Sampling) -> Tensor:
     """(steps + 1,) descending: the noise levels, by DiffBIR's schedules or ComfyUI's."""
     if chosen.scheduler in SCHEDULES:
         trained = host_sampling.trained_sigmas(chosen.model)
-        return SCHEDULES[chosen.scheduler](trained, chosen.steps)
+        return model_sigmas(chosen.scheduler, trained, chosen.steps)
     return host_sampling.stock_sigmas(chosen.model, chosen.sampler, chosen.scheduler, chosen.steps)

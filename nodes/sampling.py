@@ -2,7 +2,7 @@
 
 from comfy_api.latest import io
 
-from ..bir_core.diffusion.schedules import TRAINED_STEPS, spaced_sigmas
+from ..bir_core.diffusion.schedules import TRAINED_STEPS, model_sigmas
 from .host import sampling as host_sampling
 from .host.node import Node
 from .host.protocols import Conditioning, Model
@@ -50,7 +50,9 @@ class DiffBIRScheduler(Node):
 
     @classmethod
     def execute(cls, model: Model, steps: int, denoise: float = 1.0) -> io.NodeOutput:
-        return io.NodeOutput(spaced_sigmas(host_sampling.trained_sigmas(model), steps, denoise))
+        return io.NodeOutput(
+            model_sigmas("spaced", host_sampling.trained_sigmas(model), steps, denoise)
+        )
 
 
 class DiffBIRCFGGuider(Node):

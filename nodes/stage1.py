@@ -6,6 +6,7 @@ import torch
 from comfy_api.latest import io, ui
 from torch import Tensor
 
+from ..bir_core.diffbir.settings import CHOICES
 from ..bir_core.diffbir.stage1 import (
     SHORT_SIDE,
     automatic_tile,
@@ -121,13 +122,13 @@ class BIRRestorationModule(Node):
                 ),
                 io.Combo.Input(
                     "padding",
-                    options=["reflect", "black"],
+                    options=list(CHOICES["padding"]),
                     default="reflect",
                     optional=True,
                     advanced=True,
                     tooltip="What the model sees right of and below the picture up to a multiple "
-                    "of 64 pixels. reflect: its mirror image; black: as in the official code, "
-                    "which darkens the border.",
+                    "of 64 pixels. reflect: its mirror image; symmetric: the same with the last "
+                    "pixel twice; black: as in the official code, which darkens the border.",
                 ),
                 io.ControlNet.Input(
                     "control_net",

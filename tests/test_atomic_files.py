@@ -4,7 +4,8 @@ import stat
 
 import pytest
 
-from bir_core.atomic_files import complete_file, remove_leftovers
+from bir_core.atomic_files import complete_file, remove_leftovers, write_text
+from bir_core.errors import BIRError
 
 
 def test_the_file_appears_at_the_end(tmp_path):
@@ -35,6 +36,13 @@ def test_a_failure_leaves_what_was_there(tmp_path, error):
         raise error
     assert target.read_bytes() == b"old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["picture.png"]
+
+
+def test_a_text_that_cannot_be_written_ends_in_a_sentence(tmp_path):
+    write_text(tmp_path / "a.md", "caf\u00e9", "the report")
+    assert (tmp_path / "a.md").read_bytes() == b"caf\xc3\xa9"
+    with pytest.raises(BIRError, match="to write the report .*b.md, but it failed .No such file"):
+        write_text(tmp_path / "absent" / "b.md", "b", "the report")
 
 
 def test_leftovers_of_killed_processes(tmp_path):

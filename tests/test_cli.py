@@ -23,6 +23,13 @@ def test_help_names_every_command_without_importing_torch():
     assert not {name for name in imported if name.partition(".")[0] in ("torch", "numpy")}
 
 
+def test_commands_start_without_kornia():
+    """It takes a quarter of a second and more."""
+    names = ", ".join(f"bir_core.commands.{name}" for name in COMMANDS)
+    done = run_python("-c", f"import sys, {names}; print('kornia' in sys.modules)")
+    assert done.stdout == "False\n", done.stderr
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_explains_itself(name, capsys):
     with pytest.raises(SystemExit) as end:

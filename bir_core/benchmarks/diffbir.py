@@ -17,6 +17,7 @@ from ..exact_vae.tiled import decode_tiled, decode_with_gradient, encode_tiled
 from ..latents import LATENT_FACTOR, LATENT_SCALE
 from ..networks.autoencoder import SDVAE, VAEConfig
 from ..networks.ir_controlnet import IRControlNet
+from ..networks.text_encoder import CONTEXT_LENGTH
 from ..networks.unet import SDUNet, UNetConfig
 from ..tiling import Tile, tiled_apply
 from .measuring import seconds_of
@@ -90,7 +91,7 @@ class Stage2:
             return torch.randn(shape, generator=generator).to(device)
 
         self.x, self.hint = normal(*latent), normal(*latent)
-        self.context = normal(2, 77, config.context_dim)
+        self.context = normal(2, CONTEXT_LENGTH, config.context_dim)
         self.image = torch.rand(1, 3, height, width, generator=generator).to(device)
 
     def evaluate(self, x: Tensor, hint: Tensor) -> Tensor:

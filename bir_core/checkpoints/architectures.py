@@ -5,7 +5,7 @@ Sizes come from tensor shapes, so no configuration file is needed beside the wei
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -18,8 +18,8 @@ from ..networks.ir_controlnet import IRControlNet
 from ..networks.swinir import SwinIR, SwinIRConfig
 from ..networks.text_encoder import TextEncoder, TextEncoderConfig
 from ..networks.unet import SDUNet, UNetConfig
-from . import compact, diffbir, diffir
-from .keys import StateDict, without_diffir_duplicates
+from . import compact, diffbir, diffir, diffusers
+from .keys import StateDict
 
 
 class NetworkConfig(Protocol):
@@ -72,7 +72,11 @@ class Architecture:
     Attributes:
         belongs: what a user who gave the file in another one's place should know.
         canonical: from the tensors of a file to those of this network under its own names.
-        optional: keys that a file may lack; the configuration's values take their place.
+        optional: keys that a file may lack; the configuration's values take their place. In files
+            of half precision they have their full one.
+        published_tables: what published files hold besides the weights; other programs refuse a
+            file without.
+        folder: where a folder in the layout of diffusers has it; "" if it has none.
         task: `ModelInfo.task`, where the configuration does not say it.
         may_be_tiled, half_precision: as in `ModelInfo`.
     """
@@ -84,8 +88,10 @@ class Architecture:
     absent: tuple[str, ...] = ()
     canonical: Callable[[StateDict], StateDict]
     optional: tuple[str, ...] = ()
+    published_tables: Callable[[Any], StateDict] = lambda network: {}
+    folder: str = ""
     config: Callable[[StateDict], NetworkConfig]
-    build: Callable[..., nn.Module]
+    build: type[nn.Module]
     variants: Mapping[str, NetworkConfig] = field(default_factory=dict)
     task: str = ""
     may_be_tiled: bool = True
@@ -113,7 +119,7 @@ ARCHITECTURES = (
         description="DiffIR stage 2",
         belongs="which belongs in Load DiffIR Model",
         required=(*diffir.DIFFIR_REQUIRED, "condition.E.0.weight", "denoise.resmlp.0.weight"),
-        canonical=without_diffir_duplicates,
+        canonical=diffir.stage2_tensors,
         optional=("diffusion.betas",),
         config=diffir.diffir_config,
         build=DiffIRStage2,
@@ -151,6 +157,7 @@ ARCHITECTURES = (
         required=diffbir.SD_UNET_REQUIRED,
         canonical=diffbir.sd_unet_tensors,
         config=diffbir.sd_unet_config,
+        folder="unet",
         build=SDUNet,
         variants={"sd2.1": UNetConfig()},
         task="generation",
@@ -163,6 +170,7 @@ ARCHITECTURES = (
         canonical=diffbir.swinir_tensors,
         config=diffbir.swinir_config,
         build=SwinIR,
+        published_tables=SwinIR.published_tables,
         variants={"diffbir": SwinIRConfig()},
         task="restoration",
         half_precision=False,  # the official code runs it in float32 only
@@ -184,6 +192,7 @@ ARCHITECTURES = (
         required=diffbir.SD_VAE_REQUIRED,
         canonical=diffbir.sd_vae_tensors,
         config=diffbir.sd_vae_config,
+        folder="vae",
         build=SDVAE,
         variants={"sd": VAEConfig()},
         task="autoencoding",
@@ -195,12 +204,15 @@ ARCHITECTURES = (
         required=diffbir.TEXT_ENCODER_REQUIRED,
         canonical=diffbir.text_encoder_tensors,
         config=diffbir.text_encoder_config,
+        folder=diffusers.TEXT_FOLDER,
         build=TextEncoder,
         variants={"sd2.1": TextEncoderConfig()},
         task="embedding",
         may_be_tiled=False,
     ),
 )
+# Of a folder in the layout of diffusers.
+FOLDERS = {row.name: row.folder for row in ARCHITECTURES if row.folder}
 FOREIGN_FILES = (
     ForeignFile(
         "model.diffusion_model.",

@@ -17,6 +17,11 @@ WEIGHT_TYPES = (
 )
 
 
+def dtype_name(dtype: torch.dtype) -> str:
+    """As in `float32`."""
+    return str(dtype).removeprefix("torch.")
+
+
 def require_weights(tensors: Mapping[str, Tensor], what: str) -> None:
     """Raise BIRError for tensors that can be the weights of no network: of integers, booleans or
     complex numbers, empty, single numbers, or sparse. Sizes may be read from the others.
@@ -28,7 +33,7 @@ def require_weights(tensors: Mapping[str, Tensor], what: str) -> None:
         shape = tuple(tensor.shape)
         found = None
         if tensor.dtype not in WEIGHT_TYPES or tensor.layout != torch.strided:
-            found = f"is of the type {str(tensor.dtype).removeprefix('torch.')}"
+            found = f"is of the type {dtype_name(tensor.dtype)}"
             found += "" if tensor.layout == torch.strided else f" and {tensor.layout}"
         elif not shape or 0 in shape:
             found = f"has the shape {shape}"
@@ -52,8 +57,8 @@ def require_sound(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], what
             continue
         tensor = tensors[name]
         if tensor.dtype not in WEIGHT_TYPES or not is_finite(tensor):
-            kind = str(tensor.dtype).removeprefix("torch.")
-            found = "NaN or infinity" if tensor.dtype in WEIGHT_TYPES else f"numbers of {kind}"
+            kind = f"numbers of {dtype_name(tensor.dtype)}"
+            found = "NaN or infinity" if tensor.dtype in WEIGHT_TYPES else kind
             raise BIRError(
                 f"Expected finite weights in {what}, but {shown(name)} holds {found}; the file is "
                 "damaged: get it again."

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..errors import BIRError
 from ..networks.autoencoder import SDVAE, VAEConfig
-from .keys import count_modules
+from .diffbir import sd_vae_config
 
 
 def decoder_config(tensors: Mapping[str, Tensor]) -> VAEConfig:
@@ -16,18 +16,9 @@ def decoder_config(tensors: Mapping[str, Tensor]) -> VAEConfig:
     Raises:
         BIRError: another network than the autoencoder of Stable Diffusion.
     """
+    encoder = ("encoder.", "quant_conv.")
     try:
-        levels = count_modules(tensors, "decoder.up.{}.block.0.conv1.weight")
-        widths = [
-            tensors[f"decoder.up.{level}.block.0.conv1.weight"].shape[0] for level in range(levels)
-        ]
-        return VAEConfig(
-            ch=widths[0],
-            ch_mult=tuple(width // widths[0] for width in widths),
-            num_res_blocks=count_modules(tensors, "decoder.up.0.block.{}.conv1.weight") - 1,
-            z_channels=tensors["decoder.conv_in.weight"].shape[1],
-            embed_dim=tensors["post_quant_conv.weight"].shape[1],
-        )
+        return sd_vae_config({k: v for k, v in tensors.items() if not k.startswith(encoder)})
     except (KeyError, IndexError):
         raise BIRError(
             "Guidance on pixels should have the VAE of Stable Diffusion, but a decoder of another "

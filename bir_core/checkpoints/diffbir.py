@@ -171,16 +171,20 @@ def _unet_config(tensors: StateDict, in_channels: int, what: str) -> UNetConfig:
 
 
 def sd_vae_config(tensors: StateDict) -> VAEConfig:
-    """Raises KeyError for a damaged file."""
-    ch = tensors["encoder.conv_in.weight"].shape[0]
-    levels = count_modules(tensors, "encoder.down.{}.block.0.conv1.weight")
+    """Of a decoder alone, too, whose lowest level counts as the width. Raises KeyError or
+    IndexError for a damaged file."""
+    whole = "encoder.conv_in.weight" in tensors
+    block = ("encoder.down" if whole else "decoder.up") + ".{}.block.{}.conv1.weight"
+    widths = [
+        tensors[block.format(level, 0)].shape[0]
+        for level in range(count_modules(tensors, block.format("{}", 0)))
+    ]
+    ch = tensors["encoder.conv_in.weight"].shape[0] if whole else widths[0]
+    blocks = count_modules(tensors, block.format(0, "{}"))
     return VAEConfig(
         ch=ch,
-        ch_mult=tuple(
-            tensors[f"encoder.down.{level}.block.0.conv1.weight"].shape[0] // ch
-            for level in range(levels)
-        ),
-        num_res_blocks=count_modules(tensors, "encoder.down.0.block.{}.conv1.weight"),
+        ch_mult=tuple(width // ch for width in widths),
+        num_res_blocks=blocks if whole else blocks - 1,
         z_channels=tensors["decoder.conv_in.weight"].shape[1],
         embed_dim=tensors["post_quant_conv.weight"].shape[1],
     )

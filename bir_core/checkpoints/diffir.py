@@ -10,6 +10,41 @@ from .keys import StateDict, count_modules
 
 MOST_TIMESTEPS = 1000
 _LEVELS = ("encoder_level1", "encoder_level2", "encoder_level3", "latent")
+# The derived tables of the schedule, which follow from `diffusion.betas`.
+_TABLES = tuple(
+    f"diffusion.{name}"
+    for name in (
+        "alphas_cumprod",
+        "alphas_cumprod_prev",
+        "sqrt_alphas_cumprod",
+        "sqrt_one_minus_alphas_cumprod",
+        "log_one_minus_alphas_cumprod",
+        "sqrt_recip_alphas_cumprod",
+        "sqrt_recipm1_alphas_cumprod",
+        "posterior_variance",
+        "posterior_log_variance_clipped",
+        "posterior_mean_coef1",
+        "posterior_mean_coef2",
+    )
+)
+# The official stage 2 saves two of its modules twice.
+_ALIASES = {"diffusion.model.": "denoise.", "diffusion.condition.": "condition."}
+
+
+def stage2_tensors(tensors: StateDict) -> StateDict:
+    """The weights of a stage 2 without the derived tables and the second copies of official files;
+    a copy whose original is absent (a file that lost one of the two) takes its place."""
+    kept = {name: value for name, value in tensors.items() if name not in _TABLES}
+    originals = {name: _original(name) for name in kept}
+    copies = {originals[name]: value for name, value in kept.items()}
+    return copies | {name: value for name, value in kept.items() if originals[name] == name}
+
+
+def _original(name: str) -> str:
+    for alias, original in _ALIASES.items():
+        if name.startswith(alias):
+            return original + name.removeprefix(alias)
+    return name
 
 
 def diffir_config(tensors: StateDict) -> DiffIRConfig:

@@ -14,9 +14,9 @@ from torch import Tensor, cat
 from ..errors import BIRError, shown
 from .keys import StateDict, count_modules
 
-# Subfolder of each network, and what its file is called, the preferred first.
-FOLDERS = {"sd_unet": "unet", "sd_vae": "vae", "text_encoder": "text_encoder"}
-_STEMS = {"text_encoder": ("model", "pytorch_model")}
+# What a network's file is called, the preferred first; that of texts by the transformers library.
+TEXT_FOLDER = "text_encoder"
+_STEMS = {TEXT_FOLDER: ("model", "pytorch_model")}
 _DEFAULT_STEMS = ("diffusion_pytorch_model",)
 _ENDINGS = (".safetensors", ".fp16.safetensors", ".bin", ".fp16.bin")
 
@@ -69,23 +69,19 @@ TEXT_PREFIX = "text_model."  # absent from version 5 of the transformers library
 TEXT_MARK = "embeddings.token_embedding.weight"
 
 
-def network_file(folder: Path, network: str) -> Path:
-    """The file of a network in a diffusers folder.
-
-    Args:
-        network: "sd_unet", "sd_vae" or "text_encoder".
+def network_file(folder: Path) -> Path:
+    """The file of a network in its own folder, the `unet`, `vae` or `text_encoder` of a model.
 
     Raises:
         BIRError: it is not there.
     """
-    inside = folder / FOLDERS[network]
-    stems = _STEMS.get(network, _DEFAULT_STEMS)
+    stems = _STEMS.get(folder.name, _DEFAULT_STEMS)
     names = [stem + ending for stem in stems for ending in _ENDINGS]
     for name in names:
-        if os.path.isfile(inside / name):
-            return inside / name
+        if os.path.isfile(folder / name):
+            return folder / name
     raise BIRError(
-        f"Expected a diffusers folder with {names[0]} in {inside}, but found none; give the folder "
+        f"Expected a diffusers folder with {names[0]} in {folder}, but found none; give the folder "
         "that holds unet, vae and text_encoder, or single files."
     )
 

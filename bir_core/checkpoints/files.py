@@ -1,45 +1,25 @@
 """Checkpoint files: from a path to what it holds, without executing anything, and back."""
 
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..atomic_files import complete_file
+from ..atomic_files import CHECK_FOLDER, complete_file, writing
 from ..errors import BIRError, shown_path
-from ..networks.swinir import SwinIR
 from ..weights import builtin_model_path
-from .diffusers import FOLDERS, network_file
 from .pytorch_files import PICKLE_START, ZIP_START, read_pytorch, require_checksums
 from .safetensors_header import looks_like_safetensors, read_header
 from .stored import DOWNLOAD, Checkpoint, reading, require_file
 
 
-def model_file(source: str | Path, architecture: str | None = None) -> Path:
-    """The file that a path, a folder in the layout of diffusers or the name of a built-in model
-    stands for.
-
-    Args:
-        architecture: the network wanted; a folder holds several.
-
-    Raises:
-        BIRError: a folder without a file for that network.
-    """
-    path = builtin_model_path(str(source)) or Path(source)
-    if not os.path.isdir(path) or architecture is None:
-        return path
-    if architecture not in FOLDERS:
-        raise BIRError(
-            f"Expected a file for the network {architecture}, but found a folder at {path}, "
-            f"in which only {', '.join(FOLDERS)} are looked for; give the file itself."
-        )
-    return network_file(path, architecture)
+def model_file(source: str | Path) -> Path:
+    """The file that a path or the name of a built-in model stands for."""
+    return builtin_model_path(str(source)) or Path(source)
 
 
 @contextmanager
@@ -106,40 +86,12 @@ def require_whole(path: str | Path) -> None:
             require_checksums(file, size)
 
 
-def save_checkpoint(
-    model: nn.Module,
-    path: str | Path,
-    *,
-    dtype: torch.dtype | None = None,
-    metadata: dict[str, str] | None = None,
-) -> None:
-    """Write a network's state dict as safetensors; the file appears only when it is complete.
-
-    A SwinIR gets the tables of the published files, so that other programs load it too.
-
-    Args:
-        dtype: what floating-point weights are stored as; None keeps theirs.
-        metadata: texts for the file's header.
-
-    Raises:
-        BIRError: the file cannot be written (folder missing, disk full).
-    """
-    state: dict[str, Tensor] = model.state_dict()
-    if isinstance(model, SwinIR):
-        state = state | model.published_tables()
-    tensors: dict[str, Tensor] = {}
-    for name, value in state.items():
-        keep = dtype is None or not value.is_floating_point() or name.endswith("betas")
-        tensors[name] = value.detach().to("cpu", value.dtype if keep else dtype).contiguous()
-    write_tensors(path, tensors, "the checkpoint", metadata=metadata)
-
-
 def write_tensors(
     path: str | Path,
     tensors: Mapping[str, Tensor],
     what: str,
     *,
-    advice: str = "check the folder and the free space",
+    advice: str = CHECK_FOLDER,
     metadata: dict[str, str] | None = None,
     make_folder: bool = False,
 ) -> None:
@@ -155,12 +107,11 @@ def write_tensors(
         BIRError: the file cannot be written (folder missing, disk full).
     """
     plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    try:
+    with writing(path, what, advice):
         if make_folder:
             Path(path).parent.mkdir(parents=True, exist_ok=True)
         with complete_file(path) as temporary:
-            save_file(plain, temporary, metadata=metadata)
-    except (OSError, SafetensorError) as error:
-        raise BIRError(
-            f"Expected to write {what} {path}, but it failed ({error}); {advice}."
-        ) from error
+            try:
+                save_file(plain, temporary, metadata=metadata)
+            except SafetensorError as error:  # its word for whatever the system says
+                raise OSError(str(error)) from error

@@ -24,25 +24,6 @@ ATTRIBUTES = ("netG.", "net_g.", "net.", "network.", "model.")
 MOST_WRAPPERS = 3  # around each other
 # What begins with `model.` by itself: Stable Diffusion, and chains of layers such as ESRGAN.
 _OWN_MODEL = re.compile(r"model\.(\d+|diffusion_model)\.")
-# The derived tables of DiffIR's schedule, which follow from `diffusion.betas`.
-DIFFIR_TABLES = tuple(
-    f"diffusion.{name}"
-    for name in (
-        "alphas_cumprod",
-        "alphas_cumprod_prev",
-        "sqrt_alphas_cumprod",
-        "sqrt_one_minus_alphas_cumprod",
-        "log_one_minus_alphas_cumprod",
-        "sqrt_recip_alphas_cumprod",
-        "sqrt_recipm1_alphas_cumprod",
-        "posterior_variance",
-        "posterior_log_variance_clipped",
-        "posterior_mean_coef1",
-        "posterior_mean_coef2",
-    )
-)
-# DiffIR's official stage 2 saves two of its modules twice.
-DIFFIR_ALIASES = {"diffusion.model.": "denoise.", "diffusion.condition.": "condition."}
 
 
 def unwrap(content: Mapping[str, Any]) -> StateDict:
@@ -81,15 +62,12 @@ def _unwrapped(content: Mapping[Any, Any]) -> tuple[StateDict, tuple[str, ...]]:
     if plain.keys() != tensors.keys():
         names = "".join(f".{name}" for name in tensors)
         found += [part for part in (DATA_PARALLEL, COMPILED) if f".{part}" in names]
-    tensors = plain
-    attribute = _attribute(tensors)
-    if attribute is not None:
-        found.append(attribute)
-        tensors = _strip(tensors, attribute)
-    if any(name.startswith(LIGHTNING_GENERATOR) for name in tensors):
-        found.append(LIGHTNING_GENERATOR)
-        tensors = _strip(tensors, LIGHTNING_GENERATOR)
-    return tensors, tuple(found)
+    for prefix in (*_attribute(plain), LIGHTNING_GENERATOR):
+        inner = below(plain, prefix)
+        if inner:
+            found.append(prefix)
+            plain = inner
+    return plain, tuple(found)
 
 
 def _wrapper(content: Mapping[Any, Any]) -> str | None:
@@ -130,14 +108,16 @@ def _with_plain_names(tensors: StateDict) -> StateDict:
     return renamed
 
 
-def _attribute(tensors: StateDict) -> str | None:
+def _attribute(tensors: StateDict) -> list[str]:
+    """The attribute that all names begin with, if there is one."""
     if any(_OWN_MODEL.match(name) for name in tensors):
-        return None
-    begins = (prefix for prefix in ATTRIBUTES if all(name.startswith(prefix) for name in tensors))
-    return next(begins, None) if tensors else None
+        return []
+    begin = [prefix for prefix in ATTRIBUTES if all(name.startswith(prefix) for name in tensors)]
+    return begin[:1]
 
 
-def _strip(tensors: StateDict, prefix: str) -> StateDict:
+def below(tensors: Mapping[str, Tensor], prefix: str) -> StateDict:
+    """The tensors whose names begin with `prefix`, without it."""
     return {
         name.removeprefix(prefix): value
         for name, value in tensors.items()
@@ -146,24 +126,8 @@ def _strip(tensors: StateDict, prefix: str) -> StateDict:
 
 
 def part(tensors: StateDict, prefix: str) -> StateDict:
-    """The tensors below `prefix`, without it; all of them where the file has no such prefix."""
-    return _strip(tensors, prefix) or tensors
-
-
-def without_diffir_duplicates(tensors: StateDict) -> StateDict:
-    """Drop the derived tables and the second copies of official DiffIR files; a copy whose
-    original is absent (a file that lost one of the two) takes its place."""
-    kept = {name: value for name, value in tensors.items() if name not in DIFFIR_TABLES}
-    originals = {name: _diffir_original(name) for name in kept}
-    copies = {originals[name]: value for name, value in kept.items()}
-    return copies | {name: value for name, value in kept.items() if originals[name] == name}
-
-
-def _diffir_original(name: str) -> str:
-    for alias, original in DIFFIR_ALIASES.items():
-        if name.startswith(alias):
-            return original + name.removeprefix(alias)
-    return name
+    """The tensors below `prefix`; all of them where the file has no such prefix."""
+    return below(tensors, prefix) or tensors
 
 
 def count_modules(tensors: Mapping[str, Tensor], key: str, start: int = 0) -> int:

@@ -1,5 +1,6 @@
 """From a file, a folder, a built-in name or a state dict to a network."""
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,8 +11,16 @@ from torch import Tensor, nn
 
 from ..errors import BIRError, shown, shown_path
 from ..images import is_finite
-from .architectures import ARCHITECTURES, Architecture, ModelInfo, foreign_kind
+from .architectures import (
+    ARCHITECTURES,
+    FOLDERS,
+    Architecture,
+    ModelInfo,
+    foreign_kind,
+    networks_in,
+)
 from .completeness import WeightDifferences, require_weights, weight_differences
+from .diffusers import network_file
 from .files import model_file, open_checkpoint
 from .keys import StateDict, unwrap
 from .origin import Origin
@@ -34,18 +43,33 @@ def _opened(
     if not isinstance(source, str | Path):
         yield unwrap(source), lambda tensor: tensor, Origin()
         return
-    file = model_file(source, wanted[0] if len(wanted) == 1 else None)
-    with open_checkpoint(file) as checkpoint:
-        origin = Origin(file.name, checkpoint.metadata)
+    path = model_file(source)
+    if len(wanted) == 1 and os.path.isdir(path):
+        path = _file_in(path, wanted[0])
+    with open_checkpoint(path) as checkpoint:
+        origin = Origin(path.name, checkpoint.metadata)
         yield unwrap(checkpoint.content), checkpoint.read, origin
+
+
+def _file_in(folder: Path, network: str) -> Path:
+    """The file of a network in a folder in the layout of diffusers, which holds several."""
+    if network not in FOLDERS:
+        raise BIRError(
+            f"Expected a file for the network {network}, but found a folder at {folder}, "
+            f"in which only {', '.join(FOLDERS)} are looked for; give the file itself."
+        )
+    return network_file(folder / FOLDERS[network])
 
 
 def _name(source: Source) -> str:
     return shown_path(source) if isinstance(source, str | Path) else "the state dict"
 
 
-def _row(tensors: StateDict, wanted: Sequence[str], name: str) -> Architecture:
-    """The row of the network that tensors hold, among the `wanted` ones if there are any."""
+def _network(
+    tensors: StateDict, wanted: Sequence[str], name: str
+) -> tuple[Architecture, StateDict]:
+    """The row of the network that tensors hold, among the `wanted` ones if there are any, and its
+    own tensors in canonical form."""
     rows = [row for row in ARCHITECTURES if not wanted or row.name in wanted]
     if not rows:
         names = ", ".join(row.name for row in ARCHITECTURES)
@@ -54,9 +78,10 @@ def _row(tensors: StateDict, wanted: Sequence[str], name: str) -> Architecture:
             "these."
         )
     for row in rows:
-        if row.holds(row.canonical(tensors)):
-            return row
-    other = next((row for row in ARCHITECTURES if row.holds(row.canonical(tensors))), None)
+        own = row.canonical(tensors)
+        if row.holds(own):
+            return row, own
+    other = next(iter(networks_in(tensors)), None)
     expected = " or ".join(row.description for row in rows)
     if other is not None:
         raise BIRError(
@@ -131,8 +156,7 @@ def inspect(source: Source, *, architecture: str | None = None) -> ModelInfo:
         BIRError: unreadable (see `open_checkpoint`) or of no known, or of another, architecture.
     """
     with _opened(source, _wanted(architecture)) as (tensors, *_):
-        row = _row(tensors, _wanted(architecture), _name(source))
-        return _info(row, row.canonical(tensors))
+        return _info(*_network(tensors, _wanted(architecture), _name(source)))
 
 
 def find_architecture(source: Source, names: Sequence[str]) -> str:
@@ -143,7 +167,7 @@ def find_architecture(source: Source, names: Sequence[str]) -> str:
         BIRError: unreadable, or of none of them.
     """
     with _opened(source, names) as (tensors, *_):
-        return _row(tensors, names, _name(source)).name
+        return _network(tensors, names, _name(source))[0].name
 
 
 def origin_of(source: Source, architecture: str) -> Origin:
@@ -154,8 +178,19 @@ def origin_of(source: Source, architecture: str) -> Origin:
     """
     wanted = _wanted(architecture)
     with _opened(source, wanted) as (tensors, _, origin):
-        _row(tensors, wanted, _name(source))
+        _network(tensors, wanted, _name(source))
         return origin
+
+
+def networks_of(source: str | Path) -> list[Architecture]:
+    """The rows of all networks in the file of a path or a built-in name, in the order of the table;
+    none for what is not known here.
+
+    Raises:
+        BIRError: unreadable.
+    """
+    with _opened(source, ()) as (tensors, *_):
+        return networks_in(tensors)
 
 
 def describe(row: Architecture, tensors: StateDict) -> tuple[ModelInfo, WeightDifferences]:
@@ -207,8 +242,7 @@ def load_model(
     """
     wanted, name = _wanted(architecture), _name(source)
     with _opened(source, wanted) as (tensors, read, origin):
-        row = _row(tensors, wanted, name)
-        canonical = row.canonical(tensors)
+        row, canonical = _network(tensors, wanted, name)
         info = _info(row, canonical)
         model = _built(row, info, operations=operations)
         own = model.state_dict()

@@ -164,7 +164,7 @@ class Checkpoint:
         if place.offset + _extent(shape, stride) > place.size // dtype.itemsize:
             raise DamagedFile(f"a tensor of the shape {shape} lies in {place.size} bytes")
         if prod(shape) <= SMALL:
-            return self._view(self._bytes(place, shape, stride, dtype), dtype, shape, stride)
+            return self._numbers(place, dtype, shape, stride)
         tensor = torch.empty_strided(shape, stride, dtype=dtype, device="meta")
         self._places[id(tensor)] = tensor, place
         return tensor
@@ -182,7 +182,7 @@ class Checkpoint:
         with reading(self.path, size=self._size, advice=self._advice):
             if tensor.numel() > place.size // dtype.itemsize:
                 raise DamagedFile(f"a tensor of the shape {shape} lies in {place.size} bytes")
-            return self._view(self._bytes(place, shape, stride, dtype), dtype, shape, stride)
+            return self._numbers(place, dtype, shape, stride)
 
     def everything(self) -> dict[str, Any]:
         """`content` with all tensors read. Those that share memory in the file share it here.
@@ -199,33 +199,20 @@ class Checkpoint:
             key = place.begin, place.size
             if key not in memories:
                 memories[key] = self._range(place.begin, place.size)
-            return self._view(
-                memories[key],
-                tensor.dtype,
-                tuple(tensor.shape),
-                tensor.stride(),
-                place.offset,
-            )
+            memory, size = memories[key], tensor.dtype.itemsize
+            whole = memory[: len(memory) // size * size].view(tensor.dtype)
+            return whole.as_strided(tensor.shape, tensor.stride(), place.offset)
 
         with reading(self.path, size=self._size, advice=self._advice):
             return map_values(self.content, whole)
 
-    @staticmethod
-    def _view(
-        memory: Tensor,
-        dtype: torch.dtype,
-        shape: tuple[int, ...],
-        stride: tuple[int, ...],
-        offset: int = 0,
+    def _numbers(
+        self, place: Place, dtype: torch.dtype, shape: tuple[int, ...], stride: tuple[int, ...]
     ) -> Tensor:
-        whole = memory[: len(memory) // dtype.itemsize * dtype.itemsize].view(dtype)
-        return whole.as_strided(shape, stride, offset)
-
-    def _bytes(
-        self, place: Place, shape: tuple[int, ...], stride: tuple[int, ...], dtype: torch.dtype
-    ) -> Tensor:
+        """A tensor in memory of its own, from its first number to its last."""
         begin = place.begin + place.offset * dtype.itemsize
-        return self._range(begin, _extent(shape, stride) * dtype.itemsize)
+        memory = self._range(begin, _extent(shape, stride) * dtype.itemsize)
+        return memory.view(dtype).as_strided(shape, stride)
 
     def _range(self, begin: int, size: int) -> Tensor:
         self._left -= size

@@ -14,10 +14,9 @@ from pathlib import Path
 from torch import Tensor
 from tqdm import tqdm
 
-from ..atomic_files import complete_file, make_folder
+from ..atomic_files import make_folder, write_text
 from ..console import one_line
-from ..degradations import Degradation, MaskDegradation, degrade, get_preset, preset_names
-from ..degradations.pipeline import Draws
+from ..degradations import Degradation, Draws, degrade, get_preset, preset_names
 from ..errors import BIRError
 from ..images import extend_opaque, resize
 from ..options import positive, read_options, seed, write_line
@@ -94,7 +93,7 @@ def run(options: DegradeOptions) -> int:
             place without masks, or an output that exists.
     """
     preset = get_preset(options.preset)
-    cuts_holes = isinstance(preset, MaskDegradation)
+    cuts_holes = preset.cuts_holes
     mask_output = _mask_output(options, cuts_holes)
     jobs = _jobs(options.input, options.output)
     if options.input.is_dir():
@@ -235,11 +234,4 @@ def _plain(value: object) -> object:
 
 def _write_draws(path: Path, record: dict[str, object]) -> None:
     text = json.dumps(record, indent=2, default=_plain) + "\n"
-    try:
-        with complete_file(path) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise BIRError(
-            f"Expected to write the drawn values to {path}, but it failed "
-            f"({error.strerror or error}); check the folder and the free space."
-        ) from error
+    write_text(path, text, "the drawn values to")

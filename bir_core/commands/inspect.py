@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from ..checkpoints import ModelInfo, inspect
+from ..checkpoints.completeness import dtype_name
 from ..checkpoints.files import model_file, require_whole
 from ..options import read_options, write_line
 from ..weights import BUILTIN_NAMES
@@ -50,4 +51,4 @@ def run(options: InspectOptions) -> int:
 
 
 def _facts(info: ModelInfo) -> dict[str, Any]:
-    return dataclasses.asdict(info) | {"dtype": str(info.dtype).removeprefix("torch.")}
+    return dataclasses.asdict(info) | {"dtype": dtype_name(info.dtype)}

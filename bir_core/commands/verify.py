@@ -16,9 +16,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from ..atomic_files import complete_file
+from ..atomic_files import write_text, writing
 from ..diffbir.versions import VERSIONS
-from ..errors import BIRError
 from ..latents import PADDED_MULTIPLE
 from ..options import DTYPES, add_device_arguments, choose_device, read_options, write_line
 from ..pictures.files import require_free
@@ -28,6 +27,7 @@ from ..verification.report import as_json, as_markdown, environment
 from ..weights import BUILTIN_NAMES
 
 DEFAULT_SIDE = Conditions.side
+REPORT = "the report"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +93,8 @@ def run(options: VerifyOptions) -> int:
     """
     if options.output is not None:
         require_free(options.output, overwrite=options.overwrite)
-        _write(options.output)  # now, not after the work
+        with writing(options.output, REPORT):  # now, not after the work
+            tempfile.TemporaryFile(dir=options.output.parent).close()
     conditions = Conditions(
         device=choose_device(options.device),
         dtype=DTYPES[options.dtype],
@@ -113,20 +114,5 @@ def run(options: VerifyOptions) -> int:
     if options.output is None:
         write_line(text)
     else:
-        _write(options.output, text)
+        write_text(options.output, text + "\n", REPORT)
     return 0 if verification.passed else 1
-
-
-def _write(path: Path, text: str | None = None) -> None:
-    """Write the report; without a text, only find out whether it could be written."""
-    try:
-        if text is None:
-            tempfile.TemporaryFile(dir=path.parent).close()
-            return
-        with complete_file(path) as temporary:
-            temporary.write_text(text + "\n", encoding="utf-8")
-    except OSError as error:
-        raise BIRError(
-            f"Expected to write the report {path}, but it failed ({error.strerror or error}); "
-            "check the folder and the free space."
-        ) from error

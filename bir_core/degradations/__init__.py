@@ -1,23 +1,19 @@
 """Synthetic degradations: pairs of high- and low-quality images from high-quality ones."""
 
+from .codeformer import CodeFormerDegradation
+from .degradation import Degradation, Degraded, Draws, degrade
+from .fixed import FixedDegradation
 from .kernels import MixedKernels
 from .masks import BoxMasks, MaskDegradation, StrokeMasks
-from .parameters import (
-    CodeFormerDegradation,
-    Degradation,
-    FixedDegradation,
-    RealESRGANDegradation,
-    RealESRGANOrder,
-    keeps_size,
-)
-from .pipeline import Degraded, degrade
 from .presets import get_preset, preset_names
+from .real_esrgan import RealESRGANDegradation, RealESRGANOrder
 
 __all__ = [
     "BoxMasks",
     "CodeFormerDegradation",
     "Degradation",
     "Degraded",
+    "Draws",
     "FixedDegradation",
     "MaskDegradation",
     "MixedKernels",
@@ -26,6 +22,5 @@ __all__ = [
     "StrokeMasks",
     "degrade",
     "get_preset",
-    "keeps_size",
     "preset_names",
 ]

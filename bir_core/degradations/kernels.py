@@ -10,12 +10,12 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-import kornia.filters as kornia_filters
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from ..errors import BIRError
+from ..images import mirrored_indices
 from .draws import (
     Range,
     chance,
@@ -244,16 +244,6 @@ def stack_kernels(kernels: list[Tensor]) -> Tensor:
     return torch.stack([pad_kernel(kernel, largest) for kernel in kernels])
 
 
-def _reflected(length: int, margin: int, device: torch.device) -> Tensor:
-    """Source index of each position of an axis continued by `margin` at both ends."""
-    position = torch.arange(-margin, length + margin, device=device)
-    if length == 1:
-        return torch.zeros_like(position)
-    period = 2 * (length - 1)
-    position = position % period
-    return torch.where(position < length, position, period - position)
-
-
 def pad_reflect(image: Tensor, vertical: int, horizontal: int) -> Tensor:
     """Mirror (B, C, H, W) about the centres of its border pixels, at both ends of each axis.
 
@@ -262,8 +252,9 @@ def pad_reflect(image: Tensor, vertical: int, horizontal: int) -> Tensor:
     height, width = image.shape[-2:]
     if vertical < height and horizontal < width:
         return F.pad(image, (horizontal, horizontal, vertical, vertical), mode="reflect")
-    image = image.index_select(-2, _reflected(height, vertical, image.device))
-    return image.index_select(-1, _reflected(width, horizontal, image.device))
+    rows = mirrored_indices(height, vertical, vertical, image.device)
+    columns = mirrored_indices(width, horizontal, horizontal, image.device)
+    return image.index_select(-2, rows).index_select(-1, columns)
 
 
 def filter2d(image: Tensor, kernels: Tensor) -> Tensor:
@@ -286,19 +277,23 @@ def filter2d(image: Tensor, kernels: Tensor) -> Tensor:
             f"There should be one kernel, or one for each of the {batch} images, but {count} came; "
             "pass kernels of shape (B, k, k)."
         )
+    from kornia.filters import filter2d as filter_valid  # here, as commands would start later by it
+
     # kornia's own padding fails where the margin is larger than the image.
     padded = pad_reflect(image, size // 2, size // 2)
-    filtered: Tensor = kornia_filters.filter2d(padded, kernels.to(image), padding="valid")
+    filtered: Tensor = filter_valid(padded, kernels.to(image), padding="valid")
     return filtered
 
 
 def _blur_gaussian(image: Tensor, size: int, sigma: float) -> Tensor:
     """Isotropic Gaussian blur as two one-dimensional filters, borders reflected."""
+    from kornia.filters import filter2d_separable
+
     axis = torch.arange(size, dtype=torch.float64) - (size - 1) / 2
     row = torch.exp(-0.5 * (axis / sigma) ** 2)
     row = (row / row.sum()).to(image)[None]
     padded = pad_reflect(image, size // 2, size // 2)
-    blurred: Tensor = kornia_filters.filter2d_separable(padded, row, row, padding="valid")
+    blurred: Tensor = filter2d_separable(padded, row, row, padding="valid")
     return blurred
 
 

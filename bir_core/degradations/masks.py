@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..errors import BIRError
 from ..images import resize
+from .degradation import Degradation, Degraded, Randomness
 from .draws import chance, require_probability
 
 Counts = tuple[int, int]
@@ -77,7 +78,7 @@ class BoxMasks:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MaskDegradation:
+class MaskDegradation(Degradation):
     """Cuts a hole: lq gets a fourth channel, 1 in the hole, and is black there.
 
     Attributes:
@@ -104,6 +105,27 @@ class MaskDegradation:
                 "A mask preset should have boxes and their probability or neither, but "
                 f"{self.boxes} and {self.box_probability:g} came; change the preset."
             )
+
+    @property
+    def cuts_holes(self) -> bool:
+        """True."""
+        return True
+
+    def with_scale(self, scale: int) -> "MaskDegradation":
+        """The same. Raises BIRError unless the scale is 1."""
+        if scale != 1:
+            raise BIRError(
+                f"A preset that cuts holes keeps the size of a picture, but a scale of {scale} "
+                "came; leave it out."
+            )
+        return self
+
+    def degrade(self, hq: Tensor, random: Randomness) -> Degraded:
+        """A hole for each image."""
+        cut = (cut_hole(image[None], self, random.generator) for image in hq)
+        lq, target, drawn = zip(*cut, strict=True)
+        random.drawn["holes"] = list(drawn)
+        return Degraded(torch.cat(lq), torch.cat(target), random.drawn)
 
 
 @dataclass(frozen=True)

@@ -3,16 +3,13 @@
 import dataclasses
 
 from ..errors import BIRError
+from .codeformer import CodeFormerDegradation
+from .degradation import Degradation
 from .draws import Range
+from .fixed import FixedDegradation
 from .kernels import MixedKernels
 from .masks import BoxMasks, Counts, MaskDegradation, StrokeMasks
-from .parameters import (
-    CodeFormerDegradation,
-    Degradation,
-    FixedDegradation,
-    RealESRGANDegradation,
-    RealESRGANOrder,
-)
+from .real_esrgan import RealESRGANDegradation, RealESRGANOrder
 
 
 def _gaussian_kernels(size: int, sigma: Range) -> MixedKernels:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..diffusion.noise import draw_normal, image_generators
+from ..diffusion.noise import Draws
 from ..diffusion.schedules import q_sample
 from ..errors import BIRError
 from ..images import from_mask, pad_to_multiple, resize
@@ -16,22 +16,19 @@ from ..networks.unet import UNetConfig
 ASPECT_TOLERANCE = 0.02
 
 
-def augment_condition(latent: Tensor, alpha_cumprod: float, seed: int) -> Tensor:
+def augment_condition(latent: Tensor, alpha_cumprod: Tensor, draws: Draws) -> Tensor:
     """Noise on the condition (DiffBIR's noise_aug): less faithful, more inventive.
 
     Args:
         latent: (B, 4, h, w), latent_scale applied.
         alpha_cumprod: abar of the timestep up to which noise is added, in the model's schedule.
-        seed: image i of the batch takes the second draw of seed + i: the first is the noise that
-            sampling starts from, in the official code too, and the two must be independent.
+        draws: of the run. The noise that it starts from, their first, must be drawn before, as in
+            the official code: the two must be independent.
 
     Returns:
         sqrt(abar) latent + sqrt(1 - abar) noise.
     """
-    generators = image_generators(seed, len(latent))
-    draw_normal(generators, latent)  # what a sampler with the same seed starts from
-    noise = draw_normal(generators, latent)
-    return q_sample(latent, noise, torch.tensor(alpha_cumprod))
+    return q_sample(latent, draws(latent), alpha_cumprod)
 
 
 def latent_mask(mask: Tensor, height: int, width: int) -> Tensor:

@@ -14,14 +14,14 @@ from torch import Tensor
 from ..checkpoints.files import read_checkpoint, write_tensors
 from ..errors import BIRError
 from ..images import require_finite
-from ..networks.text_encoder import TextEncoder
+from ..networks.text_encoder import CONTEXT_LENGTH, TextEncoder
 from .settings import DiffBIRSettings
 
 START_TOKEN, END_TOKEN, PADDING_TOKEN = 49406, 49407, 0
 EMBEDDING = "embedding"  # key of the one tensor in an embedding file
 
 
-def tokenize(texts: Sequence[str], length: int = 77) -> Tensor:
+def tokenize(texts: Sequence[str], length: int = CONTEXT_LENGTH) -> Tensor:
     """Texts to tokens, (len(texts), length) int64: start, words, end, then padding with 0. A text
     that is too long is cut and still ends with the end token.
 

@@ -9,11 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from ..checkpoints import load_model
-from ..checkpoints.architectures import networks_in
 from ..checkpoints.completeness import require_sound
-from ..checkpoints.files import model_file, open_checkpoint
+from ..checkpoints.files import model_file, read_checkpoint
 from ..checkpoints.keys import unwrap
-from ..checkpoints.loading import ODD_SIZES
+from ..checkpoints.loading import ODD_SIZES, networks_of
 from ..checkpoints.stored import enough_memory
 from ..compact.memory_plan import compact_strips
 from ..diffir.memory_plan import diffir_strips
@@ -109,9 +108,7 @@ def load_restoration_module(
     Raises:
         BIRError: unreadable, of another kind, or spandrel is needed and not installed.
     """
-    with open_checkpoint(model_file(path)) as checkpoint:
-        held = networks_in(unwrap(checkpoint.content))
-        tensors = {} if held else unwrap(checkpoint.everything())
+    held = networks_of(path)
     ours = next((row for row in held if row.name in IMAGE_TO_IMAGE), None)
     if ours is not None:
         model = load_model(path, architecture=ours.name, device=device)
@@ -131,6 +128,7 @@ def load_restoration_module(
         )
     import spandrel
 
+    tensors = unwrap(read_checkpoint(model_file(path)))
     try:
         with enough_memory(shown_path(path)):
             descriptor = spandrel.ModelLoader(device=device).load_from_state_dict(dict(tensors))

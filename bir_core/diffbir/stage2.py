@@ -2,11 +2,16 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 from torch import Tensor, nn
 
-from ..diffusion.denoisers import discrete_denoiser, rescaled_cfg_scale, with_cfg, with_tiles
+from ..diffusion.denoisers import (
+    Parameterization,
+    discrete_denoiser,
+    rescaled_cfg_scale,
+    with_cfg,
+    with_tiles,
+)
 from ..diffusion.guidance import RestorationGuidance, weight_map, with_guidance
 from ..diffusion.noise import Draws
 from ..diffusion.samplers import Step, scale_noise, unscale
@@ -15,6 +20,7 @@ from ..diffusion.schedules import q_sample, sampling_schedule
 from ..exact_vae.tiled import decode_with_gradient
 from ..latents import LATENT_FACTOR, LATENT_SCALE
 from ..memory import dtype_of
+from .conditioning import augment_condition
 from .settings import DiffBIRSettings
 
 
@@ -32,7 +38,7 @@ class Stage2:
     ir_controlnet: nn.Module
     sd_vae: nn.Module
     alphas_cumprod: Tensor
-    parameterization: Literal["eps", "v"]
+    parameterization: Parameterization
 
     def sample(
         self,
@@ -67,7 +73,7 @@ class Stage2:
             x = q_sample(condition, x, self.alphas_cumprod[-1])
         hint = condition
         if settings.noise_aug:
-            hint = q_sample(hint, draws(hint), self.alphas_cumprod[settings.noise_aug])
+            hint = augment_condition(hint, self.alphas_cumprod[settings.noise_aug], draws)
 
         def network(x: Tensor, timesteps: Tensor, /, **cond: Tensor) -> Tensor:
             return self.predict(x, timesteps, strength=settings.strength, **cond)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from ..diffusion.denoisers import Parameterization
 from ..errors import BIRError
 
 Task = Literal["sr", "denoise", "face"]
@@ -11,7 +12,6 @@ Task = Literal["sr", "denoise", "face"]
 # "network_enlarges": the network sees the original, its output is brought to size (BSRNet).
 # "restore_first": to the output size, then the network, then to a short side of 512 (SCUNet).
 Order = Literal["enlarge_first", "network_enlarges", "restore_first"]
-Parameterization = Literal["eps", "v"]
 
 
 @dataclass(frozen=True)

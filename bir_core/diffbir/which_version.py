@@ -14,11 +14,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..checkpoints.origin import Origin
+from ..diffusion.denoisers import Parameterization
 from ..diffusion.schedules import TRAINED_STEPS
 from ..errors import BIRError, shown
 from ..memory import dtype_of
 from ..networks.unet import UNetConfig
-from .versions import VERSIONS, Parameterization, version_name_of_file
+from .versions import VERSIONS, version_name_of_file
 
 logger = logging.getLogger(__name__)
 

@@ -9,16 +9,20 @@ from torch import Tensor
 
 from .denoisers import Denoiser
 from .noise import NoiseSampler
-from .samplers import Callback, Churn, ancestral_levels, denoise_at, report_step
+from .samplers import (
+    Callback,
+    Churn,
+    add_ancestral,
+    ancestral_levels,
+    denoise_at,
+    report_step,
+    slope_at,
+)
 
 
 def _middle(sigma: Tensor, sigma_next: Tensor) -> Tensor:
     """The level half-way in log sigma."""
     return torch.lerp(sigma.log(), sigma_next.log(), 0.5).exp()
-
-
-def _slope(x: Tensor, denoised: Tensor, sigma: Tensor) -> Tensor:
-    return (x - denoised) / sigma.to(x)
 
 
 def sample_dpm_2(
@@ -40,11 +44,11 @@ def sample_dpm_2(
     for i in range(steps):
         x, sigma_hat = churn.raised(x, sigmas[i], sigmas[i + 1], steps, noise_sampler)
         denoised = denoise_at(denoiser, x, sigma_hat)
-        slope = _slope(x, denoised, sigma_hat)
+        slope = slope_at(x, denoised, sigma_hat)
         if sigmas[i + 1] > 0:
             middle = _middle(sigma_hat, sigmas[i + 1])
             halfway = x + slope * (middle - sigma_hat).to(x)
-            slope = _slope(halfway, denoise_at(denoiser, halfway, middle), middle)
+            slope = slope_at(halfway, denoise_at(denoiser, halfway, middle), middle)
         x = x + slope * (sigmas[i + 1] - sigma_hat).to(x)
         report_step(callback, i, sigmas, x, denoised)
     return x
@@ -65,14 +69,13 @@ def sample_dpm_2_ancestral(
     for i in range(len(sigmas) - 1):
         denoised = denoise_at(denoiser, x, sigmas[i])
         sigma_down, sigma_up = ancestral_levels(sigmas[i], sigmas[i + 1], eta)
-        slope = _slope(x, denoised, sigmas[i])
+        slope = slope_at(x, denoised, sigmas[i])
         if sigma_down > 0:
             middle = _middle(sigmas[i], sigma_down)
             halfway = x + slope * (middle - sigmas[i]).to(x)
-            slope = _slope(halfway, denoise_at(denoiser, halfway, middle), middle)
+            slope = slope_at(halfway, denoise_at(denoiser, halfway, middle), middle)
         x = x + slope * (sigma_down - sigmas[i]).to(x)
-        if sigmas[i + 1] > 0:
-            x = x + noise_sampler(sigmas[i], sigmas[i + 1]) * s_noise * sigma_up.to(x)
+        x = add_ancestral(x, sigmas[i : i + 2], sigma_up, s_noise, noise_sampler)
         report_step(callback, i, sigmas, x, denoised)
     return x
 
@@ -102,15 +105,14 @@ def sample_dpmpp_2s_ancestral(
         denoised = denoise_at(denoiser, x, sigmas[i])
         sigma_down, sigma_up = ancestral_levels(sigmas[i], sigmas[i + 1], eta)
         if sigma_down == 0:
-            x = x + _slope(x, denoised, sigmas[i]) * (sigma_down - sigmas[i]).to(x)
+            x = x + slope_at(x, denoised, sigmas[i]) * (sigma_down - sigmas[i]).to(x)
         else:
             start, end = -sigmas[i].log(), -sigma_down.log()
             middle = start + 0.5 * (end - start)
             halfway = _exponential_step(x, denoised, start, middle)
             estimate = denoise_at(denoiser, halfway, (-middle).exp())
             x = _exponential_step(x, estimate, start, end)
-        if sigmas[i + 1] > 0:
-            x = x + noise_sampler(sigmas[i], sigmas[i + 1]) * s_noise * sigma_up.to(x)
+        x = add_ancestral(x, sigmas[i : i + 2], sigma_up, s_noise, noise_sampler)
         report_step(callback, i, sigmas, x, denoised)
     return x
 
@@ -131,7 +133,7 @@ def sample_dpmpp_sde(
     for i in range(len(sigmas) - 1):
         denoised = denoise_at(denoiser, x, sigmas[i])
         if sigmas[i + 1] == 0:
-            x = x + _slope(x, denoised, sigmas[i]) * (sigmas[i + 1] - sigmas[i]).to(x)
+            x = x + slope_at(x, denoised, sigmas[i]) * (sigmas[i + 1] - sigmas[i]).to(x)
         else:
             start, end = -sigmas[i].log(), -sigmas[i + 1].log()
             sigma, sigma_next = (-start).exp(), (-end).exp()

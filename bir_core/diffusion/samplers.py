@@ -13,6 +13,7 @@ from torch import Tensor
 
 from .denoisers import Denoiser
 from .noise import NoiseSampler
+from .schedules import alphas_cumprod_from_sigmas
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,11 @@ def denoise_at(denoiser: Denoiser, x: Tensor, sigma: Tensor) -> Tensor:
     return denoiser(x, sigma.to(x.device).expand(x.shape[0]))
 
 
+def slope_at(x: Tensor, denoised: Tensor, sigma: Tensor) -> Tensor:
+    """dx / dsigma of the probability flow at one level (Karras et al. 2022, eq. 3)."""
+    return (x - denoised) / sigma.to(x)
+
+
 def report_step(
     callback: Callback | None, index: int, sigmas: Tensor, x: Tensor, denoised: Tensor
 ) -> None:
@@ -78,7 +84,7 @@ def sample_spaced(
     Returns:
         The latent at the last level, (B, C, h, w).
     """
-    abar = 1 / (1 + sigmas.cpu().double() ** 2)
+    abar = alphas_cumprod_from_sigmas(sigmas.cpu().double())
     for i in range(len(sigmas) - 1):
         denoised = denoise_at(denoiser, x, sigmas[i])
         beta = 1 - abar[i] / abar[i + 1]
@@ -96,7 +102,7 @@ def sample_ddim(
     denoiser: Denoiser, x: Tensor, sigmas: Tensor, *, callback: Callback | None = None
 ) -> Tensor:
     """DDIM without noise (Song et al. 2021, eq. 12 with sigma 0). Arguments as `sample_spaced`."""
-    abar = 1 / (1 + sigmas.cpu().double() ** 2)
+    abar = alphas_cumprod_from_sigmas(sigmas.cpu().double())
     for i in range(len(sigmas) - 1):
         denoised = denoise_at(denoiser, x, sigmas[i])
         signal = abar[i].sqrt().to(x) * denoised
@@ -162,7 +168,7 @@ def sample_euler(
     for i in range(steps):
         x, sigma_hat = churn.raised(x, sigmas[i], sigmas[i + 1], steps, noise_sampler)
         denoised = denoise_at(denoiser, x, sigma_hat)
-        slope = (x - denoised) / sigma_hat.to(x)
+        slope = slope_at(x, denoised, sigma_hat)
         x = x + slope * (sigmas[i + 1] - sigma_hat).to(x)
         report_step(callback, i, sigmas, x, denoised)
     return x
@@ -187,14 +193,14 @@ def sample_heun(
     for i in range(steps):
         x, sigma_hat = churn.raised(x, sigmas[i], sigmas[i + 1], steps, noise_sampler)
         denoised = denoise_at(denoiser, x, sigma_hat)
-        slope = (x - denoised) / sigma_hat.to(x)
+        slope = slope_at(x, denoised, sigma_hat)
         dt = (sigmas[i + 1] - sigma_hat).to(x)
         euler = x + slope * dt
         if sigmas[i + 1] == 0:
             x = euler
         else:
             ahead = denoise_at(denoiser, euler, sigmas[i + 1])
-            slope_ahead = (euler - ahead) / sigmas[i + 1].to(x)
+            slope_ahead = slope_at(euler, ahead, sigmas[i + 1])
             x = x + (slope + slope_ahead) / 2 * dt
         report_step(callback, i, sigmas, x, denoised)
     return x
@@ -206,6 +212,15 @@ def ancestral_levels(sigma: Tensor, sigma_next: Tensor, eta: float) -> tuple[Ten
     variance = sigma_next**2 * (sigma**2 - sigma_next**2) / sigma**2
     sigma_up = torch.minimum(sigma_next, eta * variance**0.5)
     return (sigma_next**2 - sigma_up**2) ** 0.5, sigma_up
+
+
+def add_ancestral(
+    x: Tensor, sigmas: Tensor, sigma_up: Tensor, s_noise: float, noise_sampler: NoiseSampler
+) -> Tensor:
+    """x after the noise of a step from sigmas[0] to sigmas[1], which a step to 0 has none of."""
+    if sigmas[1] == 0:
+        return x
+    return x + noise_sampler(sigmas[0], sigmas[1]) * s_noise * sigma_up.to(x)
 
 
 def sample_euler_ancestral(
@@ -230,9 +245,8 @@ def sample_euler_ancestral(
     for i in range(len(sigmas) - 1):
         denoised = denoise_at(denoiser, x, sigmas[i])
         sigma_down, sigma_up = ancestral_levels(sigmas[i], sigmas[i + 1], eta)
-        slope = (x - denoised) / sigmas[i].to(x)
+        slope = slope_at(x, denoised, sigmas[i])
         x = x + slope * (sigma_down - sigmas[i]).to(x)
-        if sigmas[i + 1] > 0:
-            x = x + noise_sampler(sigmas[i], sigmas[i + 1]) * s_noise * sigma_up.to(x)
+        x = add_ancestral(x, sigmas[i : i + 2], sigma_up, s_noise, noise_sampler)
         report_step(callback, i, sigmas, x, denoised)
     return x

@@ -52,6 +52,11 @@ def sigmas_from_alphas_cumprod(alphas_cumprod: Tensor) -> Tensor:
     return ((1 - alphas_cumprod) / alphas_cumprod).sqrt()
 
 
+def alphas_cumprod_from_sigmas(sigmas: Tensor) -> Tensor:
+    """1 / (1 + sigma^2), same shape and dtype; 0 where sigma is infinite."""
+    return 1 / (1 + sigmas**2)
+
+
 def q_sample(x0: Tensor, noise: Tensor, alphas_cumprod: Tensor) -> Tensor:
     """sqrt(abar) x0 + sqrt(1 - abar) noise: the noisy latent of the forward process.
 
@@ -193,41 +198,25 @@ def sampling_schedule(plan: SchedulePlan, alphas_cumprod: Tensor, steps: int) ->
     return _PLANS[plan](alphas_cumprod.double(), steps)
 
 
-def spaced_sigmas(sigmas: Tensor, steps: int, denoise: float = 1.0) -> Tensor:
-    """The sigmas of the spaced schedule from a model's own table.
+def model_sigmas(plan: SchedulePlan, sigmas: Tensor, steps: int, denoise: float = 1.0) -> Tensor:
+    """The sigmas of a plan from a model's own table, as a host's samplers take them.
 
     Args:
+        plan: as in `sampling_schedule`.
         sigmas: (1000,) ascending, sigma of each trained timestep.
         steps: number of steps to walk.
         denoise: below 1 the walk starts later: the last `steps` steps of a schedule of
             steps / denoise; 0 gives no step at all.
 
     Returns:
-        (steps + 1,) descending, the last is 0; an empty tensor for denoise 0.
+        (steps + 1,) descending, like `sigmas`; an empty tensor for denoise 0.
 
     Raises:
         BIRError: an impossible number of steps.
     """
     if denoise <= 0:
         return sigmas.new_zeros(0)
-    timesteps = torch.tensor(spaced_timesteps(int(steps / min(denoise, 1.0))))
-    walked = sigmas[timesteps.flip(0).to(sigmas.device)]
-    return torch.cat([walked, sigmas.new_zeros(1)])[-(steps + 1) :]
-
-
-def edm_sigmas(sigmas: Tensor, steps: int) -> Tensor:
-    """The sigmas of the official EDM samplers from a model's own table.
-
-    Args:
-        sigmas: (1000,) ascending, sigma of each trained timestep.
-        steps: number of steps to walk.
-
-    Returns:
-        (steps + 1,) descending from 1e4 to 0.
-
-    Raises:
-        BIRError: an impossible number of steps.
-    """
-    walked = sigmas[torch.tensor(edm_timesteps(steps), device=sigmas.device)]
-    first = sigmas_from_alphas_cumprod(walked.new_tensor([EDM_FIRST_ALPHA_CUMPROD]))
-    return torch.cat([first, walked[1:], sigmas.new_zeros(1)])
+    # Float64 gives the float32 numbers of the table back as they were.
+    abar = alphas_cumprod_from_sigmas(sigmas.double())
+    walked = sampling_schedule(plan, abar, int(steps / min(denoise, 1.0))).sigmas
+    return walked[-(steps + 1) :].to(sigmas)

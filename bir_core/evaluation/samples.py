@@ -8,9 +8,7 @@ import torch
 from torch import Tensor
 
 from ..checkpoints import load_model
-from ..checkpoints.architectures import networks_in
-from ..checkpoints.files import model_file, open_checkpoint
-from ..checkpoints.keys import unwrap
+from ..checkpoints.loading import networks_of
 from ..degradations import degrade, get_preset
 from ..diffbir.restoration_modules import load_restoration_module
 from ..errors import BIRError
@@ -48,8 +46,7 @@ def load(source: str | Path, device: torch.device, dtype: torch.dtype) -> Model:
         BIRError: unreadable, of another kind, for inpainting, or another format than float32 for a
             network that no method has.
     """
-    with open_checkpoint(model_file(source)) as checkpoint:
-        held = {row.name for row in networks_in(unwrap(checkpoint.content))}
+    held = {row.name for row in networks_of(source)}
     for method in METHODS.values():
         for name in method.networks.keys() & held:
             network = load_model(source, architecture=name, device=device, dtype=dtype)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..atomic_files import complete_file
+from ..atomic_files import write_text
 from ..errors import BIRError
 from .metrics import Metric
 
@@ -83,11 +83,4 @@ def write_table(path: Path, rows: Sequence[Row], metrics: Sequence[Metric]) -> N
         text = as_json(rows)
     else:
         text = as_markdown(rows, metrics) + "\n"
-    try:
-        with complete_file(path) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise BIRError(
-            f"Expected to write the table {path}, but it failed ({error.strerror or error}); "
-            "check the folder and the free space."
-        ) from error
+    write_text(path, text, "the table")

@@ -9,7 +9,6 @@ from itertools import combinations
 from typing import Literal
 
 import torch
-from kornia.filters import gaussian_blur2d
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -199,6 +198,8 @@ def parsing_mask(labels: Tensor) -> Tensor:
     Returns:
         (1, 1, 512, 512) float32 in [0, 1], zero in a frame of 10 pixels.
     """
+    from kornia.filters import gaussian_blur2d  # here, as every command would start later by it
+
     classes = torch.tensor(FACE_CLASSES, device=labels.device)
     mask = torch.isin(labels, classes).float()[:, None]
     for _ in range(2):
@@ -252,6 +253,8 @@ def paste_face(
 
 def _square_mask(covered: Tensor) -> Tensor:
     """The faded mask of a face that covers pixels (1, 1, h, w) by 0 to 1."""
+    from kornia.filters import gaussian_blur2d
+
     # Two squares of even sides in one direction each, so that the mask stays centred; OpenCV has
     # both in the same, which shifts it by a pixel.
     inner = _eroded(covered, 1, 0)

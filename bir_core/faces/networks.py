@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from kornia.geometry.bbox import nms
 from torch import Tensor, nn
 
 from ..checkpoints.completeness import require_sound
@@ -43,6 +42,8 @@ def load_face_detector(folder: str | Path, *, device: torch.device | str = "cpu"
         BIRError: facexlib is not installed, or the file is missing or another one.
     """
     file = _file(folder, DETECTOR_FILE)
+    from kornia.geometry.bbox import nms  # here, as every command would start later by it
+
     try:
         from facexlib.detection.retinaface import RetinaFace
         from facexlib.detection.retinaface_utils import PriorBox, decode, decode_landm

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from ..errors import BIRError
 
+CONTEXT_LENGTH = 77  # tokens of a text, as CLIP was trained
 HEAD_WIDTH = 64
 MLP_RATIO = 4
 
@@ -35,7 +36,7 @@ class TextEncoderConfig:
     heads: int = 16
     layers: int = 23
     vocabulary: int = 49408
-    length: int = 77
+    length: int = CONTEXT_LENGTH
 
     @property
     def size_multiple(self) -> int:

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..atomic_files import complete_file, file_number
+from ..atomic_files import complete_file, file_number, writing
 from ..errors import BIRError
 from ..images import from_channels_last, require_finite, to_channels_last
 from .codecs import decode, encode
@@ -143,15 +143,9 @@ def write_picture(
     require_finite(picture.image, f"The picture for {path}")
     values = _integer_samples(picture, file_format)
     samples = Samples(values, picture.icc, picture.exif, picture.extras)
-    try:
-        with complete_file(path) as temporary:
-            left_out = encode(temporary, samples, file_format, quality)
-            require_free(path, overwrite=overwrite)  # one may have appeared meanwhile
-    except OSError as error:
-        raise BIRError(
-            f"Expected to write the picture {path}, but it failed ({error.strerror or error}); "
-            "check the folder and the free space."
-        ) from error
+    with writing(path, "the picture"), complete_file(path) as temporary:
+        left_out = encode(temporary, samples, file_format, quality)
+        require_free(path, overwrite=overwrite)  # one may have appeared meanwhile
     return left_out
 
 

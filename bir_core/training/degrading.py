@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..degradations import Degradation, MaskDegradation, degrade, get_preset, keeps_size
+from ..degradations import Degradation, degrade, get_preset
 from ..degradations.draws import choose, noise_generator_for
 from .recipe import DataRecipe, MixturePart, Recipe
 from .toml_tables import from_table, require, to_table
@@ -30,7 +30,7 @@ def presets_of(data: DataRecipe) -> dict[str, tuple[float, Degradation]]:
 def refuse_holes(data: DataRecipe) -> None:
     """Raise BIRError if a recipe's damage is holes, which only inpainting fills."""
     require(
-        not any(isinstance(preset, MaskDegradation) for _, preset in presets_of(data).values()),
+        not any(preset.cuts_holes for _, preset in presets_of(data).values()),
         "a `degradation` that cuts no holes, which only inpainting fills",
         data.degradation,
     )
@@ -94,7 +94,7 @@ class PairMaker:
         generator: torch.Generator,
         noise: torch.Generator,
     ) -> tuple[Tensor, Tensor]:
-        scale = None if keeps_size(preset) else self.scale
+        scale = None if preset.keeps_size else self.scale
         degraded = degrade(hq, preset, generator=generator, noise=noise, scale=scale)
         hq = degraded.hq
         if self.keeps_unsharpened and degraded.sharpened_from is not None:
@@ -111,7 +111,7 @@ def recipe_degradation(recipe: Recipe) -> PairMaker | None:
     kinds = presets_of(recipe.data)
     for name, (_, preset) in kinds.items():
         require(
-            recipe.scale == 1 or not keeps_size(preset),
+            recipe.scale == 1 or not preset.keeps_size,
             f"a degradation that makes pictures {recipe.scale} times smaller",
             name,
         )

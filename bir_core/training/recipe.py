@@ -66,7 +66,8 @@ class DataRecipe:
         degradation: name of a preset that makes the low-quality picture from the clean one;
             "mixture": one of the parts of `mixture`, drawn for each picture; or "pairs": the data
             folder holds `lq` and `hq` with pictures of equal names.
-        mixture: the parts, under names of one's own.
+        mixture: the parts, under names of one's own; in a file also the name of another recipe, or
+            its file, whose parts they are.
         degrade_on: where the low-quality pictures are made. `device`: on that of the training; a
             GPU also draws the noise, which is then another than that of a CPU. `worker`: in the
             processes that read pictures, ahead of the training. On a CPU both give the same

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from ..checkpoints.files import open_checkpoint, write_tensors
+from ..checkpoints.keys import below
 from ..checkpoints.origin import HEADER_KEY
 from ..errors import BIRError, shown
 
@@ -41,12 +42,7 @@ class TrainingState:
 
     def part(self, name: str) -> dict[str, Tensor]:
         """The tensors below `name.`, without this prefix."""
-        prefix = f"{name}."
-        return {
-            key.removeprefix(prefix): value
-            for key, value in self.tensors.items()
-            if key.startswith(prefix)
-        }
+        return below(self.tensors, f"{name}.")
 
 
 def with_prefix(name: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..checkpoints.completeness import weight_differences
+from ..checkpoints.completeness import dtype_name, weight_differences
 from ..errors import BIRError, shown, shown_path
 from ..images import is_finite
 from .phases import Update
@@ -43,20 +43,16 @@ def require_state_of(
     differences = weight_differences(expected, state.tensors)
     differences.require_none(f"the training state {shown_path(path)}")
     for name, value in state.tensors.items():
-        if value.dtype != expected[name].dtype:
-            found = f"{_name(value)} instead of {_name(expected[name])}"
-        elif not is_finite(value):
-            found = "with NaN or infinity"
-        else:
+        own_type = expected[name].dtype
+        if value.dtype == own_type and is_finite(value):
             continue
+        found = "with NaN or infinity"
+        if value.dtype != own_type:
+            found = f"{dtype_name(value.dtype)} instead of {dtype_name(own_type)}"
         raise BIRError(
             f"Expected weights as finite losses leave them in the training state "
             f"{shown_path(path)}, but {shown(name)} came {found}; start again without --resume."
         )
-
-
-def _name(value: Tensor) -> str:
-    return str(value.dtype).removeprefix("torch.")
 
 
 def _expected_moments(

@@ -7,6 +7,7 @@ import torch
 
 from ..checkpoints import inspect, load_model
 from ..checkpoints.architectures import Architecture, foreign_kind, networks_in
+from ..checkpoints.completeness import dtype_name
 from ..checkpoints.diffusers import network_file
 from ..checkpoints.files import open_checkpoint, require_whole
 from ..checkpoints.keys import StateDict, unwrap
@@ -149,7 +150,7 @@ def check_file(part: Part, conditions: Conditions) -> FileCheck:
     with noting(problems, "to read the file", part.hide):
         path = part.path
         if part.architecture is not None and path.is_dir():
-            path = network_file(path.parent, part.architecture)
+            path = network_file(path)
         if path.is_file():
             mark = fingerprint(path)
         with open_checkpoint(path) as checkpoint:
@@ -201,16 +202,13 @@ def _check_network(
     if dtype != torch.float32 and trialled.problems and trialled.load_seconds is not None:
         # As a restoration does where half precision overflows.
         said = [
-            f"Repeated in float32, since in {_name(dtype)}: {each}" for each in trialled.problems
+            f"Repeated in float32, since in {dtype_name(dtype)}: {each}"
+            for each in trialled.problems
         ]
         dtype = torch.float32
         again = attempt()
         trialled = replace(again, warnings=(*said, *again.warnings))
-    return NetworkCheck(row.name, row.description, facts, _name(dtype), trialled)
-
-
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
+    return NetworkCheck(row.name, row.description, facts, dtype_name(dtype), trialled)
 
 
 def _check_with_spandrel(

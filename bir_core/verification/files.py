@@ -10,8 +10,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..checkpoints.architectures import ARCHITECTURES, Architecture
-from ..checkpoints.diffusers import FOLDERS, network_file
+from ..checkpoints.architectures import ARCHITECTURES, FOLDERS, Architecture
+from ..checkpoints.completeness import dtype_name
+from ..checkpoints.diffusers import network_file
 from ..checkpoints.keys import StateDict, unwrap, wrapping
 from ..checkpoints.loading import describe
 from ..diffbir.versions import version_name_of_file
@@ -86,7 +87,7 @@ def parts_of(given: str) -> list[Part]:
     parts = []
     for network, folder in present.items():
         try:
-            file = network_file(path, network)
+            file = network_file(path / folder)
             parts.append(Part(f"{folder}/{file.name}", file, network))
         except BIRError:  # said when the part is read
             parts.append(Part(folder, path / folder, network))
@@ -144,7 +145,7 @@ def content_facts(content: Mapping[str, Any], rows: list[Architecture]) -> Conte
     used = {id(value) for row in rows for value in row.canonical(tensors).values()}
     names = {id(value): name for name, value in tensors.items()}
     unused = tuple(name for number, name in names.items() if number not in used)
-    dtypes = Counter(str(value.dtype).removeprefix("torch.") for value in tensors.values())
+    dtypes = Counter(dtype_name(value.dtype) for value in tensors.values())
     return ContentFacts(
         wrapping=wrapping(content),
         tensors=len(tensors),
@@ -189,7 +190,7 @@ def network_facts(row: Architecture, tensors: StateDict, file_name: str) -> Netw
         task=info.task,
         scale=info.scale,
         parameters=info.parameters,
-        dtype=str(info.dtype).removeprefix("torch."),
+        dtype=dtype_name(info.dtype),
         config=asdict(info.config),  # type: ignore[call-overload]  # dataclasses, see NetworkConfig
         version=version_name_of_file(file_name) if row.name == "ir_controlnet" else None,
         absent=differences.absent,

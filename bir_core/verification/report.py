@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from ..checkpoints.completeness import dtype_name
 from ..diffbir.restoration_modules import spandrel_problem
 from .carrying_out import Trialled
 from .checking import FileCheck, NetworkCheck, Verification, result_of, result_of_file
@@ -56,7 +57,7 @@ def environment(conditions: Conditions) -> Environment:
         system=f"{platform.system()} {platform.machine()}",
         device=device,
         threads=torch.get_num_threads(),
-        dtype=str(conditions.dtype).removeprefix("torch."),
+        dtype=dtype_name(conditions.dtype),
     )
 
 

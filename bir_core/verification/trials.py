@@ -24,7 +24,7 @@ from ..metrics import psnr
 from ..networks.autoencoder import SDVAE
 from ..networks.diffir import DiffIRStage1, DiffIRStage2
 from ..networks.ir_controlnet import IRControlNet
-from ..networks.text_encoder import TextEncoder
+from ..networks.text_encoder import CONTEXT_LENGTH, TextEncoder
 from ..networks.unet import SDUNet
 
 Number = float | int | str
@@ -206,7 +206,7 @@ def _noise_and_context(network: SDUNet | IRControlNet, device: torch.device) -> 
     side = _side(config.size_multiple, LATENT_SIDE)
     noise = _drawn(0, 1, config.in_channels, side, side).to(device, dtype)
     timesteps = torch.tensor([TRAINED_STEPS - 1], device=device)
-    return [noise, timesteps, _drawn(1, 1, 77, config.context_dim).to(device, dtype)]
+    return [noise, timesteps, _drawn(1, 1, CONTEXT_LENGTH, config.context_dim).to(device, dtype)]
 
 
 def _rms(value: Tensor) -> float:

@@ -6,7 +6,8 @@ Like `services.py` it uses parts of ComfyUI without a promise of stability.
 
 import comfy.model_sampling
 
-from ...bir_core.diffbir.versions import VERSIONS, DiffBIRVersion, Parameterization
+from ...bir_core.diffbir.versions import VERSIONS, DiffBIRVersion
+from ...bir_core.diffusion.denoisers import Parameterization
 from ...bir_core.errors import BIRError
 from ...bir_core.networks.unet import UNetConfig
 from .protocols import DiffusionModel, Model, ModelSampling

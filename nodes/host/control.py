@@ -16,12 +16,14 @@ import torch
 from torch import Tensor, nn
 
 from ...bir_core.diffbir.conditioning import augment_condition, condition_parts, control_memory
+from ...bir_core.diffusion.noise import Draws
+from ...bir_core.diffusion.schedules import alphas_cumprod_from_sigmas
 from ...bir_core.errors import BIRError
-from ...bir_core.images import split_alpha
+from ...bir_core.images import ResizeMode, split_alpha
 from ...bir_core.latents import LATENT_FACTOR
 from ...bir_core.networks.unet import UNetConfig
 from .base import other_base, require_base
-from .hint import Hint, ResizeMode, require_vae
+from .hint import Hint, require_vae
 from .node import spoken
 from .protocols import (
     VAE,
@@ -194,8 +196,10 @@ class IRControlNet(comfy.controlnet.ControlNet):
         latent = self.hint.latent(height, width, self.upscale_algorithm)
         condition = self.latent_format.process_in(latent)
         if self.noise_aug:
-            sigma = float(model.model_sampling.sigmas[self.noise_aug])
-            condition = augment_condition(condition, 1 / (1 + sigma**2), self.seed)
+            sigma = model.model_sampling.sigmas[self.noise_aug].cpu().double()
+            draws = Draws(self.seed, len(condition))
+            draws(condition)  # what a sampler with the same seed starts from
+            condition = augment_condition(condition, alphas_cumprod_from_sigmas(sigma), draws)
         self.condition = condition
 
     @spoken

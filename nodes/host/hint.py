@@ -5,19 +5,16 @@ Like `services.py` it uses parts of ComfyUI without a promise of stability.
 
 import threading
 from dataclasses import dataclass, field
-from typing import Literal
 
 import comfy.model_management
 from torch import Tensor
 
 from ...bir_core.errors import BIRError
-from ...bir_core.images import resize, to_channels_last
+from ...bir_core.images import ResizeMode, resize, to_channels_last
 from ...bir_core.latents import LATENT_FACTOR
 from ...bir_core.networks.ir_controlnet import HINT_CHANNELS
 from .protocols import VAE
 from .vae import encode_whole
-
-ResizeMode = Literal["area", "bilinear", "bicubic"]
 
 
 @dataclass

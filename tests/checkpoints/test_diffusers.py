@@ -77,12 +77,12 @@ def test_files_of_a_folder(tmp_path):
     (tmp_path / "text_encoder").mkdir()
     half = tmp_path / "unet" / "diffusion_pytorch_model.fp16.safetensors"
     save_file({"a": torch.zeros(1)}, half)
-    assert network_file(tmp_path, "sd_unet") == half
+    assert network_file(tmp_path / "unet") == half
     whole = tmp_path / "unet" / "diffusion_pytorch_model.safetensors"
     save_file({"a": torch.zeros(1)}, whole)
-    assert network_file(tmp_path, "sd_unet") == whole
+    assert network_file(tmp_path / "unet") == whole
     text = tmp_path / "text_encoder" / "pytorch_model.bin"
     torch.save({"a": torch.zeros(1)}, text)
-    assert network_file(tmp_path, "text_encoder") == text
+    assert network_file(tmp_path / "text_encoder") == text
     with pytest.raises(BIRError, match="unet, vae and text_encoder"):
-        network_file(tmp_path, "sd_vae")
+        network_file(tmp_path / "vae")

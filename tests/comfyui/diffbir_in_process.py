@@ -48,7 +48,7 @@ def import_pack() -> ModuleType:
 
 
 import_pack()
-from bir_pack.bir_core.diffusion.schedules import edm_sigmas, spaced_sigmas  # noqa: E402
+from bir_pack.bir_core.diffusion.schedules import model_sigmas  # noqa: E402
 from bir_pack.bir_core.errors import BIRError  # noqa: E402
 from bir_pack.bir_core.networks.ir_controlnet import IRControlNet  # noqa: E402
 from bir_pack.bir_core.networks.unet import UNetConfig  # noqa: E402
@@ -198,8 +198,8 @@ def sampled_trajectories() -> Results:
         base = (comfy.model_sampling.ModelSamplingDiscrete, kinds[case["param"]])
         sampling = type("ModelSampling", base, {})(zsnr=case["schedule"] != "plain")
         model = SimpleNamespace(get_model_object=lambda name, found=sampling: found)
-        schedule = spaced_sigmas if spaced else edm_sigmas
-        sigmas = schedule(host_sampling.trained_sigmas(model), case["steps"])
+        plan = "spaced" if spaced else "edm"
+        sigmas = model_sigmas(plan, host_sampling.trained_sigmas(model), case["steps"])
 
         def sampling_function(inner, x, sigma, uncond, cond, cfg, **_):
             t = inner.model_sampling.timestep(sigma)

@@ -33,7 +33,7 @@ sys.modules["bir_pack"] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(sys.modules["bir_pack"])
 
 from bir_pack.bir_core.diffusion.guidance import region_weight  # noqa: E402
-from bir_pack.bir_core.diffusion.schedules import spaced_sigmas  # noqa: E402
+from bir_pack.bir_core.diffusion.schedules import model_sigmas  # noqa: E402
 from bir_pack.bir_core.networks.autoencoder import SDVAE, VAEConfig  # noqa: E402
 from bir_pack.nodes.host.guidance import LAST_TIMESTEP, GuidancePatch  # noqa: E402
 
@@ -45,7 +45,7 @@ base = (comfy.model_sampling.ModelSamplingDiscrete, comfy.model_sampling.EPS)
 sampling = type("ModelSampling", base, {})()
 model = SimpleNamespace(model_sampling=sampling, latent_format=None)
 # In float64: rounding grows where the pull overshoots.
-sigmas = spaced_sigmas(sampling.sigmas, 4).double()
+sigmas = model_sigmas("spaced", sampling.sigmas, 4).double()
 image = vectors["target_img"]
 
 

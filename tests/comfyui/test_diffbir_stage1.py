@@ -57,7 +57,12 @@ def outside_comfyui(image: Array, task: str, version: str, padding: str, side: i
 
 @pytest.mark.parametrize(
     ("task", "version", "padding", "side"),
-    [("sr", "v2.1", "reflect", 0), ("face", "v1", "black", 0), ("denoise", "v2.1", "black", 96)],
+    [
+        ("sr", "v2.1", "reflect", 0),
+        ("face", "v1", "black", 0),
+        ("denoise", "v2.1", "black", 96),
+        ("sr", "v2.1", "symmetric", 0),
+    ],
 )
 def test_node_equals_the_library(
     diffbir_server: Server, image: Array, task: str, version: str, padding: str, side: int

@@ -11,6 +11,7 @@ from bir_core.diffbir.conditioning import (
     control_memory,
     latent_mask,
 )
+from bir_core.diffusion.noise import Draws
 from bir_core.errors import BIRError
 from bir_core.networks.unet import UNetConfig
 
@@ -19,11 +20,18 @@ def latents(count):
     return torch.randn(count, 4, 6, 8, generator=torch.Generator().manual_seed(1))
 
 
+def augmented(latent, seed):
+    """As a run with this seed has it, whose sampling starts from another noise."""
+    draws = Draws(seed, len(latent))
+    draws(latent)
+    return augment_condition(latent, torch.tensor(0.64, dtype=torch.float64), draws)
+
+
 def test_noise_of_each_image_follows_its_own_seed():
     batch = latents(3)
-    noisy = augment_condition(batch, 0.64, seed=5)
+    noisy = augmented(batch, 5)
     for index in range(3):
-        alone = augment_condition(batch[index : index + 1], 0.64, seed=5 + index)
+        alone = augmented(batch[index : index + 1], 5 + index)
         torch.testing.assert_close(noisy[index : index + 1], alone)
     noise = (noisy - 0.8 * batch) / 0.6
     assert 0.8 < float(noise.std()) < 1.2
@@ -38,7 +46,7 @@ def test_noise_leaves_the_global_state_alone():
     torch.manual_seed(3)
     expected = torch.rand(1)
     torch.manual_seed(3)
-    augment_condition(latents(1), 0.5, seed=0)
+    augmented(latents(1), 0)
     assert torch.equal(torch.rand(1), expected)
 
 

@@ -8,13 +8,12 @@ from parity import load_vectors
 
 from bir_core.diffusion.schedules import (
     ddim_timesteps,
-    edm_sigmas,
+    model_sigmas,
     q_sample,
     sampling_schedule,
     sd_alphas_cumprod,
     sd_betas,
     sigmas_from_alphas_cumprod,
-    spaced_sigmas,
     spaced_timesteps,
     v_target,
     zero_terminal_snr,
@@ -109,7 +108,7 @@ def test_spaced_timesteps_cover_the_trained_range(steps):
 @given(st.integers(1, 200), st.sampled_from([1.0, 0.75, 0.5, 0.2]))
 def test_spaced_sigmas_walk_down_from_the_models_table(steps, denoise):
     table = torch.linspace(0.03, 14.6, 1000)
-    sigmas = spaced_sigmas(table, steps, denoise)
+    sigmas = model_sigmas("spaced", table, steps, denoise)
     assert len(sigmas) == steps + 1
     assert sigmas[-1] == 0
     assert bool((sigmas.diff() < 0).all())
@@ -121,11 +120,11 @@ def test_spaced_sigmas_walk_down_from_the_models_table(steps, denoise):
 def test_edm_sigmas_are_the_official_ones_of_the_models_table(steps):
     abar = sd_alphas_cumprod()
     table = sigmas_from_alphas_cumprod(abar).float()
-    assert_equal(edm_sigmas(table, steps), sampling_schedule("edm", abar, steps).sigmas)
+    assert_equal(model_sigmas("edm", table, steps), sampling_schedule("edm", abar, steps).sigmas)
 
 
 def test_no_denoising_is_no_step():
-    assert spaced_sigmas(torch.linspace(0.03, 14.6, 1000), 20, 0.0).numel() == 0
+    assert model_sigmas("spaced", torch.linspace(0.03, 14.6, 1000), 20, 0.0).numel() == 0
 
 
 @pytest.mark.parametrize("steps", [3, 9, 27, 36, 37, 101, 111])

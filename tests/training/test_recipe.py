@@ -4,7 +4,12 @@ import pytest
 
 from bir_core.errors import BIRError
 from bir_core.networks.diffir_config import OFFICIAL_CONFIGS
-from bir_core.training.methods.table import load_recipe, recipe_from_table, shipped_recipes
+from bir_core.training.methods.table import (
+    load_recipe,
+    recipe_from_table,
+    recipe_text,
+    shipped_recipes,
+)
 from bir_core.training.optimizers import CosineCycles, Decay, Milestones, OptimizerRecipe
 from bir_core.training.toml_tables import to_table
 
@@ -21,6 +26,50 @@ OFFICIAL = {
 def test_shipped_recipes_survive_a_round_trip(name):
     recipe = load_recipe(name)
     assert recipe_from_table(to_table(recipe)) == recipe
+
+
+@pytest.mark.parametrize(
+    ("name", "others"),
+    [
+        ("builtin_x4", "builtin_x4_sharp builtin_diffir_x4_s1 builtin_diffir_x4_s2 finetune_x4"),
+        ("builtin_x1", "builtin_diffir_x1_s1 builtin_diffir_x1_s2 finetune_x1"),
+    ],
+)
+def test_a_mixture_that_is_named_is_the_one_written_out(name, others, tmp_path):
+    """So a training begun with its tables in the recipe goes on."""
+    text = recipe_text(name)
+    tables = text[text.index("[data.mixture") : text.index("[optimizer]")]
+    for other in others.split():
+        named = f'mixture = "{name}"\n'
+        assert named in recipe_text(other)
+        written = recipe_text(other).replace(named, "")
+        (tmp_path / "written.toml").write_text(f"{written}\n{tables}")
+        assert load_recipe(other) == load_recipe(tmp_path / "written.toml")
+
+
+def test_parts_of_a_named_mixture_can_be_changed():
+    changes = (
+        "data.mixture.clean.weight=2",
+        "data.mixture.mild.change.noise_sigma=[0, 6]",
+        "data.mixture.own.preset=simple_x4",
+    )
+    before, after = (load_recipe("finetune_x4", each).data.mixture for each in ((), changes))
+    assert after["noisy"] == before["noisy"]
+    assert (before["clean"].weight, after["clean"].weight) == (1, 2)
+    assert after["mild"].change == before["mild"].change | {"noise_sigma": [0, 6]}
+    assert after["own"].preset == "simple_x4"
+    other = load_recipe("finetune_x4", ("data.mixture=builtin_x2", "data.mixture.mild.weight=7"))
+    assert other.data.mixture["clean"] == load_recipe("builtin_x2").data.mixture["clean"]
+    assert other.data.mixture["mild"].weight == 7
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [("finetune_x4", "tables"), ("smoke_s1", "tables"), ("builtin_x5", "shipped recipe")],
+)
+def test_a_mixture_of_a_recipe_without_one_ends_in_a_sentence(name, sentence):
+    with pytest.raises(BIRError, match=sentence):
+        load_recipe("finetune_x4", (f"data.mixture={name}",))
 
 
 @pytest.mark.parametrize("stage", ["s1", "s2"])

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from ...checkpoints import load_model
-from ...degradations import MaskDegradation
 from ...errors import BIRError
 from ...networks.diffir import DiffIRStage1, DiffIRStage2, DIRformerBlock
 from ...networks.diffir_config import DiffIRConfig
@@ -56,10 +55,7 @@ class DiffIRRecipe(NetworkRecipe):
     def __post_init__(self) -> None:
         super().__post_init__()
         kinds = [preset for _, preset in presets_of(self.data).values()]
-        fitting = [
-            isinstance(preset, MaskDegradation) == (self.network.task == "inpainting")
-            for preset in kinds
-        ]
+        fitting = [preset.cuts_holes == (self.network.task == "inpainting") for preset in kinds]
         require(
             all(fitting) and bool(kinds or self.network.task != "inpainting"),
             "a `degradation` that cuts holes for inpainting, and for nothing else",

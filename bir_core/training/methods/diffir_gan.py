@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from ...degradations import RealESRGANDegradation
 from ...networks.diffir import DiffIRStage1, DiffIRStage2
 from ...networks.discriminators import UNetDiscriminator
 from ..data import Batch
 from ..degrading import presets_of
+from ..image_losses import RESTORED
 from ..losses import pixel_l1, prior_kl, prior_l1, vanilla_gan
 from ..optimizers import OptimizerRecipe
 from ..perceptual import VGG19Loss, read_vgg19, refuse_needless
@@ -26,9 +26,6 @@ from .diffir import (
     restore_stage2,
     transformer_blocks,
 )
-
-# Between the generator's update and the discriminator's.
-RESTORED = "restored"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,10 +71,7 @@ class GANRecipe(DiffIRRecipe):
     @property
     def keeps_unsharpened(self) -> bool:
         """Whether a batch's hq also has the picture before the degradation sharpened it."""
-        sharpened = {
-            isinstance(preset, RealESRGANDegradation) and preset.sharpen_hq
-            for _, preset in presets_of(self.data).values()
-        }
+        sharpened = {preset.sharpens for _, preset in presets_of(self.data).values()}
         require(
             len(sharpened) < 2, "a mixture whose parts all sharpen hq, or none", self.data.mixture
         )

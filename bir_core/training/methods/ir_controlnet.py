@@ -15,8 +15,9 @@ from ...checkpoints import load_model
 from ...diffbir.pipeline import DiffBIR
 from ...diffbir.prompts import encode_prompts
 from ...diffbir.settings import DiffBIRSettings
-from ...diffbir.versions import VERSIONS, Parameterization
+from ...diffbir.versions import VERSIONS
 from ...diffbir.which_version import LATENT_SIDES, ask_base
+from ...diffusion.denoisers import Parameterization
 from ...diffusion.schedules import TRAINED_STEPS, q_sample, sd_alphas_cumprod, v_target
 from ...errors import BIRError
 from ...latents import LATENT_SCALE, PADDED_MULTIPLE

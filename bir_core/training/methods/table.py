@@ -149,7 +149,7 @@ def load_recipe(
     Args:
         source: name of a shipped recipe, or a TOML file.
         changes: `key=value` each, the key dotted (`data.batch=4`), the value as TOML; a text
-            needs no quotes.
+            needs no quotes. They come after the mixture that the recipe takes from another.
         start_from: replaces the recipe's own; None leaves it.
 
     Raises:
@@ -157,11 +157,32 @@ def load_recipe(
             or out of range; a start that is no model of the method.
     """
     table = parse_toml(recipe_text(source), str(source))
+    _take_mixture(table)
     for change in changes:
         apply_change(table, change)
+        _take_mixture(table)
     if start_from is not None:
         table["start_from"] = str(start_from)
     return recipe_from_table(table)
+
+
+def _take_mixture(table: dict[str, Any]) -> None:
+    """Put the mixture of the recipe that a recipe's `mixture` names in its place."""
+    name = _mixture(table)
+    if not isinstance(name, str):
+        return
+    parts = _mixture(parse_toml(recipe_text(name), name))
+    if not isinstance(parts, Mapping):
+        raise BIRError(
+            f"Expected a recipe with tables [data.mixture.NAME] under the name in `mixture`, but "
+            f"{name} has none; name another recipe, or write the tables."
+        )
+    table["data"]["mixture"] = parts
+
+
+def _mixture(table: Mapping[str, Any]) -> Any:
+    data = table.get("data")
+    return data.get("mixture") if isinstance(data, Mapping) else None
 
 
 def recipe_from_table(table: Mapping[str, Any]) -> Recipe:

@@ -6,7 +6,7 @@ from tolerances import SPLIT_GRADIENT
 from training_pictures import write_pictures
 
 from bir_core import load_model
-from bir_core.degradations import get_preset, keeps_size
+from bir_core.degradations import get_preset
 from bir_core.errors import BIRError
 from bir_core.networks.swinir import SwinIR, SwinIRConfig
 from bir_core.pictures.files import read_picture
@@ -171,4 +171,4 @@ def test_official_recipes(name, iterations):
     assert recipe.iterations == iterations
     assert (recipe.optimizer.rate, recipe.optimizer.weight_decay, recipe.ema) == (1e-4, 0, 0)
     assert recipe.data.patch == 512 and recipe.data.batch * 6 == 96
-    assert keeps_size(get_preset(recipe.data.degradation))
+    assert get_preset(recipe.data.degradation).keeps_size
