@@ -17,8 +17,32 @@ ResizeMode = Literal["area", "bilinear", "bicubic"]
 
 
 def from_channels_last(image: Tensor) -> Tensor:
-    """(B, H, W, C) -> contiguous (B, C, H, W), from ComfyUI's and most files' layout."""
+    """(B, H, W, C) -> contiguous (B, C, H, W), from ComfyUI's and most files' layout.
+
+    Raises:
+        BIRError: no image, or one without pixels.
+    """
+    require_pixels(image)
     return rearrange(image, "b h w c -> b c h w").contiguous()
+
+
+def from_mask(mask: Tensor) -> Tensor:
+    """(B, H, W) or (H, W) -> float (B, 1, H, W), from ComfyUI's layout of masks.
+
+    Raises:
+        BIRError: no mask, or one without pixels.
+    """
+    require_pixels(mask)
+    return mask.float().reshape(-1, 1, *mask.shape[-2:])
+
+
+def require_pixels(batch: Tensor) -> None:
+    """Raise BIRError for a batch of images, masks or latents that has none, or none with pixels."""
+    if 0 in batch.shape:
+        raise BIRError(
+            "Expected at least one picture of at least 1 x 1 pixels, but a batch of the shape "
+            f"{tuple(batch.shape)} came; look at what the node or the code before gives."
+        )
 
 
 def to_channels_last(image: Tensor) -> Tensor:

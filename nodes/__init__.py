@@ -7,7 +7,7 @@ from .color import BIRColorFix
 from .control import DiffBIRConditioning, DiffBIRControlNetLoader
 from .diffir import DiffIRLoader, DiffIRRestore
 from .guidance import DiffBIRGuidance
-from .host import services
+from .host import messages, services
 from .sampler import DiffBIRSampler
 from .sampling import DiffBIRCFGGuider, DiffBIRScheduler
 from .stage1 import BIRCrop, BIRRestorationModule
@@ -35,6 +35,7 @@ NODES: list[type[io.ComfyNode]] = [
 class BIRExtension(ComfyExtension):
     async def on_load(self) -> None:
         services.register_model_folders()
+        messages.show_warnings()
         spandrel_plugin.register(callback=services.raise_if_cancelled)
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:

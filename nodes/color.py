@@ -10,10 +10,11 @@ from ..bir_core.images import (
     to_channels_last,
 )
 from .host import services
+from .host.node import Node
 from .operations import fix_colors
 
 
-class BIRColorFix(io.ComfyNode):
+class BIRColorFix(Node):
     """An image and a reference to the image with the reference's colours."""
 
     @classmethod

@@ -1,32 +1,29 @@
 """Nodes that load IRControlNet and condition on the result of stage 1."""
 
 import torch
-from comfy_api.latest import io
+from comfy_api.latest import io, ui
 from torch import Tensor
 
 from ..bir_core.checkpoints import inspect, load_model
+from ..bir_core.checkpoints.origin import Origin
 from ..bir_core.diffbir.settings import CHOICES
-from ..bir_core.diffbir.versions import version_of_file
+from ..bir_core.diffbir.versions import VERSIONS
 from ..bir_core.images import PadMode, from_channels_last, pad_to_multiple, split_alpha
 from ..bir_core.latents import PADDED_MULTIPLE
 from ..bir_core.networks.unet import UNetConfig
+from .automatic import BY_NAME, TRAINED_ON, base_needed, loaded, set_base, version_of_choice
 from .host import control as host_control
 from .host import control_loader as host_control_loader
-from .host import hint
-from .host.protocols import VAE, Conditioning, ControlNet
+from .host import hint, messages, services
+from .host.node import Node
+from .host.protocols import VAE, Conditioning, ControlNet, Model
 from .inputs import PICTURE_SIZE, part_of_the_sampling
-from .operations import require_control
+from .operations import fault_of_file, require_control
 
-TRAINED_ON = {"v1, v2 (eps)": False, "v2.1 (zero-SNR v)": True}
-
-
-def trained_on_zero_snr(file_name: str) -> bool | None:
-    """Whether a file was trained on the zero-SNR base, by its name; None if that does not say."""
-    version = version_of_file(file_name)
-    return None if version is None else version.zero_snr
+NO_MODEL = "connect the base model to DiffBIR Conditioning, which sets it for the control net."
 
 
-class DiffBIRControlNetLoader(io.ComfyNode):
+class DiffBIRControlNetLoader(Node):
     """A checkpoint file to a CONTROL_NET."""
 
     @classmethod
@@ -59,13 +56,14 @@ class DiffBIRControlNetLoader(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "trained_on",
-                    options=["by the file name", *TRAINED_ON],
-                    default="by the file name",
+                    options=[BY_NAME, *TRAINED_ON, *VERSIONS],
+                    default=BY_NAME,
                     optional=True,
                     advanced=True,
-                    tooltip="The base model that the network was trained on; the file does not "
-                    "say it. Only used for a warning in the log when the base is set otherwise. "
-                    "v1 and v2: eps, plain schedule; v2.1: v-prediction, zero terminal SNR.",
+                    tooltip="The version, which says the base model that the network was trained "
+                    "on: v1 and v2 eps with the plain schedule, v2.1 v-prediction with zero "
+                    "terminal SNR. Of published files only the name says it. What stands on "
+                    "automatic follows it.",
                 ),
                 io.Vae.Input(
                     "vae",
@@ -73,7 +71,12 @@ class DiffBIRControlNetLoader(io.ComfyNode):
                     tooltip="Encodes the condition image where Apply ControlNet has no VAE.",
                 ),
             ],
-            outputs=[io.ControlNet.Output()],
+            outputs=[
+                io.ControlNet.Output(),
+                io.String.Output(
+                    display_name="report", tooltip="Which version of DiffBIR it is taken for."
+                ),
+            ],
         )
 
     @classmethod
@@ -81,24 +84,37 @@ class DiffBIRControlNetLoader(io.ComfyNode):
         cls,
         control_net_name: str,
         weight_dtype: str = "default",
-        trained_on: str = "by the file name",
+        trained_on: str = BY_NAME,
         vae: VAE | None = None,
     ) -> io.NodeOutput:
         path = host_control_loader.control_path(control_net_name)
         info = inspect(path, architecture="ir_controlnet")
         assert isinstance(info.config, UNetConfig)
         network = load_model(path, dtype=info.dtype, architecture="ir_controlnet")
+        origin = network.origin
+        assert isinstance(origin, Origin)
         control = host_control_loader.build_control_net(
             info.config,
             network.state_dict(),
             weight_dtype=weight_dtype,
-            zero_snr=TRAINED_ON.get(trained_on, trained_on_zero_snr(control_net_name)),
+            version=version_of_choice(trained_on, origin),
             vae=vae,
         )
-        return io.NodeOutput(control)
+        report = loaded(control)
+        messages.say(report)
+        return io.NodeOutput(control, report, ui=ui.PreviewText(report))
+
+    @classmethod
+    def validate_inputs(cls, control_net_name: str | None) -> bool | str:
+        return fault_of_file(control_net_name, host_control_loader.control_path, "ir_controlnet")
+
+    @classmethod
+    def fingerprint_inputs(cls, control_net_name: str, **_: object) -> tuple[int, int]:
+        # A checkpoint that a training has written anew is loaded anew.
+        return services.fingerprint(host_control_loader.control_path(control_net_name))
 
 
-class DiffBIRConditioning(io.ComfyNode):
+class DiffBIRConditioning(Node):
     """Prompts and the stage-1 image to conditionings and the latent to sample."""
 
     @classmethod
@@ -173,6 +189,12 @@ class DiffBIRConditioning(io.ComfyNode):
                     "pixels. reflect: its mirror image; symmetric: the same with the last pixel "
                     "twice; black: as in the official code.",
                 ),
+                io.Model.Input(
+                    "model",
+                    optional=True,
+                    tooltip="The base model, which comes out set to what the control net was "
+                    "trained on: for the sampler.",
+                ),
             ],
             outputs=[
                 io.Conditioning.Output(display_name="positive"),
@@ -180,6 +202,13 @@ class DiffBIRConditioning(io.ComfyNode):
                 io.Latent.Output(
                     display_name="latent",
                     tooltip="For the sampler; Crop to Picture reads the size from it.",
+                ),
+                io.Model.Output(
+                    display_name="model", tooltip="The model that came in, set for the control net."
+                ),
+                io.String.Output(
+                    display_name="report",
+                    tooltip="What the model is set to, and what is doubtful about it.",
                 ),
             ],
         )
@@ -199,8 +228,14 @@ class DiffBIRConditioning(io.ComfyNode):
         seed: int = 0,
         start: str = "noise",
         padding: PadMode = "reflect",
+        model: Model | None = None,
     ) -> io.NodeOutput:
         ir_control_net = require_control(control_net, vae)
+        if model is None:
+            set_model, report = services.blocked(NO_MODEL), base_needed(ir_control_net)
+        else:
+            based = set_base(model, ir_control_net)
+            set_model, report = based.model, based.report
         colours, _ = split_alpha(from_channels_last(image.float()))
         padded = pad_to_multiple(colours, PADDED_MULTIPLE, padding)
         latent = hint.encode(vae, padded)
@@ -212,6 +247,12 @@ class DiffBIRConditioning(io.ComfyNode):
             positive, negative = host_control.attach_control((positive, negative), control)
         samples = latent if start == "condition" else torch.zeros_like(latent)
         height, width = colours.shape[-2:]
+        messages.say(report)
         return io.NodeOutput(
-            positive, negative, {"samples": samples, PICTURE_SIZE: (height, width)}
+            positive,
+            negative,
+            {"samples": samples, PICTURE_SIZE: (height, width)},
+            set_model,
+            report,
+            ui=ui.PreviewText(report),
         )

@@ -1,6 +1,5 @@
 """Nodes that load and run DiffIR."""
 
-import os
 from pathlib import Path
 
 import torch
@@ -11,12 +10,20 @@ from ..bir_core.checkpoints import ModelInfo, load_model
 from ..bir_core.diffir.memory_plan import diffir_strips, padded
 from ..bir_core.diffir.restore import restore
 from ..bir_core.errors import BIRError
-from ..bir_core.images import attach_alpha, from_channels_last, split_alpha, to_channels_last
+from ..bir_core.images import (
+    attach_alpha,
+    from_channels_last,
+    from_mask,
+    split_alpha,
+    to_channels_last,
+)
 from ..bir_core.networks.diffir import DiffIRStage2
 from ..bir_core.seeds import image_seed
 from ..bir_core.weights import BUILT_IN
 from .host import services
+from .host.node import Node
 from .inputs import DiffIRModel
+from .operations import fault_of_file
 
 DTYPES = {"default": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 TASKS = {"sr": "super-resolution", "deblur": "motion deblurring", "inpainting": "inpainting"}
@@ -37,7 +44,7 @@ def model_file(model_name: str) -> str | Path:
     return BUILT_IN.get(model_name) or services.model_path(model_name)
 
 
-class DiffIRLoader(io.ComfyNode):
+class DiffIRLoader(Node):
     """A checkpoint file to a DIFFIR_MODEL."""
 
     @classmethod
@@ -90,13 +97,16 @@ class DiffIRLoader(io.ComfyNode):
         return io.NodeOutput(services.manage(network), describe(network.info))
 
     @classmethod
+    def validate_inputs(cls, model_name: str | None) -> bool | str:
+        return fault_of_file(model_name, model_file, "diffir_s2")
+
+    @classmethod
     def fingerprint_inputs(cls, model_name: str, **_: str) -> tuple[int, int]:
         # A checkpoint that a training has written anew is loaded anew.
-        status = os.stat(model_file(model_name))
-        return status.st_mtime_ns, status.st_size
+        return services.fingerprint(model_file(model_name))
 
 
-class DiffIRRestore(io.ComfyNode):
+class DiffIRRestore(Node):
     """An image, and a mask for inpainting, to the restored image."""
 
     @classmethod
@@ -160,10 +170,12 @@ class DiffIRRestore(io.ComfyNode):
         strip: int = 0,
     ) -> io.NodeOutput:
         colours, alpha = split_alpha(from_channels_last(image.float()))
-        masks = None if mask is None else masks_of_batch(mask, len(colours))
-        progress = services.batch_progress(len(colours))
         network, device = model.network, model.device
         assert isinstance(network, DiffIRStage2)
+        if network.config.task == "inpainting":
+            require_mask(mask)
+        masks = None if mask is None else masks_of_batch(mask, len(colours))
+        progress = services.batch_progress(len(colours))
         height, width = colours.shape[-2:]
         dtype = next(network.parameters()).dtype
         size = padded(network.config, height, width)
@@ -186,9 +198,19 @@ class DiffIRRestore(io.ComfyNode):
         return io.NodeOutput(services.to_output(to_channels_last(pictures)))
 
 
+def require_mask(mask: Tensor | None) -> None:
+    """Raise BIRError where no mask came, or the one of 64 x 64 zeros that Load Image gives for a
+    picture without a mask."""
+    if mask is None or (mask.shape[-2:] == (64, 64) and not mask.any()):
+        raise BIRError(
+            "A DiffIR for inpainting should get a mask, but none came; paint the hole with Open in "
+            "MaskEditor on Load Image and connect its MASK output to the mask of this node."
+        )
+
+
 def masks_of_batch(mask: Tensor, batch: int) -> Tensor:
     """MASK, (B, H, W) or (H, W), to (batch, 1, H, W): a single mask serves all images."""
-    masks = mask.float().reshape(-1, 1, *mask.shape[-2:])
+    masks = from_mask(mask)
     if len(masks) not in (1, batch):
         raise BIRError(
             f"Expected one mask, or one for each of the {batch} images, but {len(masks)} came; "

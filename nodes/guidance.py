@@ -9,13 +9,14 @@ from ..bir_core.diffbir.settings import CHOICES
 from ..bir_core.images import crop, from_channels_last, pad_to_multiple, split_alpha
 from ..bir_core.latents import PADDED_MULTIPLE
 from .host import hint, services
+from .host.node import Node
 from .host.protocols import VAE, Model
 from .host.vae import DEFAULT_TILE
 from .inputs import part_of_the_sampling
 from .operations import guide
 
 
-class DiffBIRGuidance(io.ComfyNode):
+class DiffBIRGuidance(Node):
     """Keeps what a MODEL samples close to the stage-1 image."""
 
     @classmethod

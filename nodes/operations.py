@@ -2,10 +2,12 @@
 
 import logging
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from ..bir_core.checkpoints import inspect
 from ..bir_core.checkpoints.decoder_copy import decoder_config
 from ..bir_core.diffbir.settings import COLOR_FIXES
 from ..bir_core.diffusion.guidance import weight_map
@@ -22,8 +24,9 @@ from ..bir_core.latents import LATENT_FACTOR
 from ..bir_core.tiling import TileWeights, tile_starts
 from .host import hint, services
 from .host import sampling as host_sampling
-from .host.control import IRControlNet
+from .host.control import IRControlNet, require_ours
 from .host.guidance import GuidancePatch
+from .host.messages import TileProgress
 from .host.protocols import VAE, ControlNet, Model
 from .host.tiling import TilingPatch
 from .host.vae import Tiling, decode, decode_whole, encode
@@ -102,23 +105,39 @@ def guide(
 
 
 def tile_model(
-    model: Model, tile_size: int, overlap: int, weights: TileWeights, tile_batch: int
+    model: Model,
+    tile_size: int,
+    overlap: int,
+    weights: TileWeights,
+    tile_batch: int,
+    beginning: str = "",
 ) -> Model:
-    """A MODEL that works on tiles of `tile_size` pixels."""
+    """A MODEL that works on tiles of `tile_size` pixels, and tells of them in words with this
+    `beginning`."""
     tile, shared = tile_size // LATENT_FACTOR, overlap // LATENT_FACTOR
     tile_starts(tile, tile, shared)  # a wrong overlap is said before the sampling
-    return TilingPatch(tile, shared, weights, tile_batch).attach(model)
+    return TilingPatch(tile, shared, weights, tile_batch, TileProgress(beginning)).attach(model)
 
 
 def require_control(control_net: ControlNet, vae: VAE) -> IRControlNet:
     """The control net itself. Raise BIRError unless it is an IRControlNet with a VAE for it."""
-    if not isinstance(control_net, IRControlNet):
-        raise BIRError(
-            "DiffBIR should be conditioned by an IRControlNet from Load DiffBIR ControlNet, but a "
-            f"{type(control_net).__name__} came; use Apply ControlNet for that one."
-        )
     hint.require_vae(vae)
-    return control_net
+    return require_ours(control_net)
+
+
+def fault_of_file(
+    name: str | None, path_of: Callable[[str], str | Path], architecture: str
+) -> bool | str:
+    """What a loader's `validate_inputs` gives: True, or the sentence on a file that holds another
+    network or none, of which nothing but the header is read. A name that another node gives is
+    not known yet."""
+    if name is None:
+        return True
+    try:
+        inspect(path_of(name), architecture=architecture)
+    except BIRError as error:
+        return str(error)
+    return True
 
 
 def encoded(vae: VAE, padded: Tensor, tile_size: int) -> Tensor:

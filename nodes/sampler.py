@@ -1,12 +1,12 @@
 """Stage 2 of DiffBIR in one node, made of what the other nodes are made of."""
 
 import torch
-from comfy_api.latest import io
+from comfy_api.latest import io, ui
 from torch import Tensor
 
 from ..bir_core.diffbir.conditioning import latent_mask
 from ..bir_core.diffbir.settings import CHOICES
-from ..bir_core.diffusion.schedules import SchedulePlan, model_sigmas
+from ..bir_core.diffusion.schedules import model_sigmas
 from ..bir_core.images import (
     attach_alpha,
     crop,
@@ -18,9 +18,11 @@ from ..bir_core.images import (
 )
 from ..bir_core.latents import PADDED_MULTIPLE
 from ..bir_core.seeds import image_seed
+from .automatic import AS_CONNECTED, AUTOMATIC, SCHEDULES, Sampling, settled
 from .host import control as host_control
+from .host import messages, services
 from .host import sampling as host_sampling
-from .host import services
+from .host.node import Node
 from .host.protocols import VAE, Conditioning, ControlNet, Model
 from .inputs import PICTURE_SIZE, PictureSize
 from .operations import (
@@ -33,11 +35,8 @@ from .operations import (
     tile_model,
 )
 
-# The schedules of the official code, on the model's own noise levels.
-SCHEDULES: tuple[SchedulePlan, ...] = ("spaced", "edm")
 
-
-class DiffBIRSampler(io.ComfyNode):
+class DiffBIRSampler(Node):
     """From the stage-1 image to the restored image."""
 
     @classmethod
@@ -55,8 +54,8 @@ class DiffBIRSampler(io.ComfyNode):
             inputs=[
                 io.Model.Input(
                     "model",
-                    tooltip="Stable Diffusion 2.1: for v2.1 the zero-SNR base through "
-                    "ModelSamplingDiscrete with v_prediction and zsnr; for v1 and v2 with eps.",
+                    tooltip="Stable Diffusion 2.1 base for v1 and v2, DiffBIR's zero-SNR base for "
+                    "v2.1.",
                 ),
                 io.Conditioning.Input("positive", tooltip="Prompt to follow."),
                 io.Conditioning.Input("negative", tooltip="Prompt to avoid."),
@@ -77,32 +76,34 @@ class DiffBIRSampler(io.ComfyNode):
                 ),
                 io.Int.Input(
                     "steps",
-                    default=10,
-                    min=1,
+                    default=0,
+                    min=0,
                     max=1000,
-                    tooltip="Number of steps. Official: 10 for v2.1, 50 for v1 and v2.",
+                    tooltip="Number of steps. 0: automatic, as the authors for the version of the "
+                    "control net: 10 for v2.1, 50 for v1 and v2.",
                 ),
                 io.Float.Input(
                     "cfg",
-                    default=8.0,
-                    min=0.0,
+                    default=-1.0,
+                    min=-1.0,
                     max=100.0,
                     step=0.1,
                     round=0.01,
-                    tooltip="How strongly the prompts count. 1: without the negative prompt. "
-                    "Official: 8 for v2.1, 4 for v2.",
+                    tooltip="How strongly the prompts count. 1: without the negative prompt. Below "
+                    "0: automatic, as the authors: 8 for v2.1, 4 for v2, 1 for v1.",
                 ),
                 io.Combo.Input(
                     "sampler_name",
-                    options=host_sampling.sampler_names(),
-                    default="dpmpp_3m_sde",
-                    tooltip="Official: dpmpp_3m_sde for v2.1, ddpm for v1 and v2.",
+                    options=[*host_sampling.sampler_names(), AUTOMATIC],
+                    default=AUTOMATIC,
+                    tooltip="automatic: as the authors, dpmpp_3m_sde for v2.1, ddpm for v1 and v2.",
                 ),
                 io.Combo.Input(
                     "scheduler",
-                    options=[*SCHEDULES, *host_sampling.scheduler_names()],
-                    default="edm",
-                    tooltip="Official: edm with dpmpp_3m_sde, spaced with ddpm.",
+                    options=[*SCHEDULES, *host_sampling.scheduler_names(), AUTOMATIC],
+                    default=AUTOMATIC,
+                    tooltip="automatic: what the authors give the sampler, edm to dpmpp_3m_sde, "
+                    "spaced to ddpm.",
                 ),
                 io.Float.Input(
                     "strength",
@@ -202,12 +203,24 @@ class DiffBIRSampler(io.ComfyNode):
                     tooltip="What the sampling starts from: noise alone, or the image under the "
                     "noise, for v1 and v2 with samplers that add no noise on the way.",
                 ),
+                io.Combo.Input(
+                    "sampling",
+                    options=[AUTOMATIC, AS_CONNECTED],
+                    default=AUTOMATIC,
+                    optional=True,
+                    tooltip="What the model predicts and how its noise ends. automatic: what the "
+                    "control net was trained on. as connected: what the model is set to.",
+                ),
             ],
             outputs=[
                 io.Image.Output(tooltip="The restored image, without padding."),
                 io.Latent.Output(
                     tooltip="The sampled latent, padded to 64 pixels; Crop to Picture knows its "
                     "size."
+                ),
+                io.String.Output(
+                    display_name="report",
+                    tooltip="The settings that were taken, and what is doubtful about them.",
                 ),
             ],
         )
@@ -238,20 +251,29 @@ class DiffBIRSampler(io.ComfyNode):
         rescale_cfg: bool = False,
         noise_aug: int = 0,
         start: str = "noise",
+        sampling: str = AUTOMATIC,
     ) -> io.NodeOutput:
         ir_control_net = require_control(control_net, vae)
+        chosen = settled(
+            model,
+            ir_control_net,
+            sampling=sampling,
+            steps=steps,
+            cfg=cfg,
+            sampler=sampler_name,
+            scheduler=scheduler,
+        )
         colours, alpha = split_alpha(from_channels_last(image.float()))
         height, width = colours.shape[-2:]
         masks = None if mask is None else latent_mask(mask, height, width)
-        if scheduler in SCHEDULES:
-            sigmas = model_sigmas(scheduler, host_sampling.trained_sigmas(model), steps)
-        else:
-            sigmas = host_sampling.stock_sigmas(model, sampler_name, scheduler, steps)
+        sigmas = sigmas_of(chosen)
 
         def of_image(index: int) -> tuple[Tensor, Tensor]:
             picture = colours[index : index + 1]
             own_seed = image_seed(seed, index)
             padded = pad_to_multiple(picture, PADDED_MULTIPLE)
+            beginning = messages.which_image(index, len(colours))
+            messages.say(f"{beginning}encoding")
             condition = encoded(vae, padded, tile_size)
             begin = condition if start == "condition" else torch.zeros_like(condition)
 
@@ -275,13 +297,15 @@ class DiffBIRSampler(io.ComfyNode):
                 )
                 if tile_size:
                     shared = min(overlap, tile_size // 2)
-                    guided = tile_model(guided, tile_size, shared, "gaussian", 0)
+                    guided = tile_model(guided, tile_size, shared, "gaussian", 0, beginning)
                 guider = host_sampling.growing_cfg_guider(
-                    guided, followed, avoided, cfg, rescale_cfg
+                    guided, followed, avoided, chosen.cfg, rescale_cfg
                 )
-                return host_sampling.sample(guider, begin, sampler_name, sigmas, own_seed)
+                return host_sampling.sample(guider, begin, chosen.sampler, sigmas, own_seed)
 
-            latent = in_float32_if_need_be(sampled, model, ir_control_net, vae)
+            messages.say(f"{beginning}sampling")
+            latent = in_float32_if_need_be(sampled, chosen.model, ir_control_net, vae)
+            messages.say(f"{beginning}decoding")
             restored = crop(decoded(vae, latent, tile_size), height, width)
             if color_fix != "none":
                 restored = fix_colors(restored, picture, color_fix)
@@ -292,7 +316,18 @@ class DiffBIRSampler(io.ComfyNode):
         restored = attach_alpha(torch.cat(pictures), alpha)
         if size is not None:
             restored = resize(restored, *size).clamp(0, 1)
+        messages.say(chosen.report)
         return io.NodeOutput(
             services.to_output(to_channels_last(restored)),
             {"samples": services.to_output(torch.cat(latents)), PICTURE_SIZE: (height, width)},
+            chosen.report,
+            ui=ui.PreviewText(chosen.report),
         )
+
+
+def sigmas_of(chosen: Sampling) -> Tensor:
+    """(steps + 1,) descending: the noise levels, by DiffBIR's schedules or ComfyUI's."""
+    if chosen.scheduler in SCHEDULES:
+        trained = host_sampling.trained_sigmas(chosen.model)
+        return model_sigmas(chosen.scheduler, trained, chosen.steps)
+    return host_sampling.stock_sigmas(chosen.model, chosen.sampler, chosen.scheduler, chosen.steps)

@@ -4,10 +4,11 @@ from comfy_api.latest import io
 
 from ..bir_core.diffusion.schedules import TRAINED_STEPS, model_sigmas
 from .host import sampling as host_sampling
+from .host.node import Node
 from .host.protocols import Conditioning, Model
 
 
-class DiffBIRScheduler(io.ComfyNode):
+class DiffBIRScheduler(Node):
     """The exact spaced schedule of the official code."""
 
     @classmethod
@@ -24,8 +25,7 @@ class DiffBIRScheduler(io.ComfyNode):
             inputs=[
                 io.Model.Input(
                     "model",
-                    tooltip="Set to its prediction and schedule, for v2.1 by ModelSamplingDiscrete "
-                    "with v_prediction and zsnr.",
+                    tooltip="Set for its control net: the model that DiffBIR Conditioning gives.",
                 ),
                 io.Int.Input(
                     "steps",
@@ -55,7 +55,7 @@ class DiffBIRScheduler(io.ComfyNode):
         )
 
 
-class DiffBIRCFGGuider(io.ComfyNode):
+class DiffBIRCFGGuider(Node):
     """Classifier-free guidance whose scale can grow while the noise falls."""
 
     @classmethod

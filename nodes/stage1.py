@@ -3,7 +3,7 @@
 from typing import Any, get_args
 
 import torch
-from comfy_api.latest import io
+from comfy_api.latest import io, ui
 from torch import Tensor
 
 from ..bir_core.diffbir.settings import CHOICES
@@ -15,7 +15,7 @@ from ..bir_core.diffbir.stage1 import (
     stage1_sizes,
     with_published_padding,
 )
-from ..bir_core.diffbir.versions import DEFAULT_VERSION, VERSIONS, Task, official_order
+from ..bir_core.diffbir.versions import VERSIONS, Task, official_order
 from ..bir_core.errors import BIRError
 from ..bir_core.images import (
     PadMode,
@@ -29,12 +29,14 @@ from ..bir_core.images import (
 from ..bir_core.latents import PADDED_MULTIPLE
 from ..bir_core.spandrel_plugin import restorer_in_strips
 from ..bir_core.tiling import SMALLEST_TILE
-from .host import services
-from .host.protocols import UpscaleModel
+from .automatic import AUTOMATIC, stage1_version
+from .host import messages, services
+from .host.node import Node
+from .host.protocols import ControlNet, UpscaleModel
 from .inputs import PICTURE_SIZE, PictureSize
 
 
-class BIRRestorationModule(io.ComfyNode):
+class BIRRestorationModule(Node):
     """Any restoration network as stage 1 of DiffBIR."""
 
     @classmethod
@@ -68,11 +70,12 @@ class BIRRestorationModule(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "version",
-                    options=list(VERSIONS),
-                    default=DEFAULT_VERSION,
-                    tooltip="v2 sr: the model sees the original, its output is brought to size. "
-                    "v2 denoise: to the output size, the model, then to the short side. All "
-                    "others: to the output size and the short side, then the model.",
+                    options=[*VERSIONS, AUTOMATIC],
+                    default=AUTOMATIC,
+                    tooltip="automatic: that of the connected control net. v2 sr: the model sees "
+                    "the original, its output is brought to size. v2 denoise: to the output "
+                    "size, the model, then to the short side. All others: to the output size and "
+                    "the short side, then the model.",
                 ),
                 io.Float.Input(
                     "upscale_by",
@@ -127,6 +130,11 @@ class BIRRestorationModule(io.ComfyNode):
                     "of 64 pixels. reflect: its mirror image; symmetric: the same with the last "
                     "pixel twice; black: as in the official code, which darkens the border.",
                 ),
+                io.ControlNet.Input(
+                    "control_net",
+                    optional=True,
+                    tooltip="From Load DiffBIR ControlNet: says the version for automatic.",
+                ),
             ],
             outputs=[
                 io.Image.Output(
@@ -135,6 +143,10 @@ class BIRRestorationModule(io.ComfyNode):
                 ),
                 PictureSize.Output(
                     display_name="size", tooltip="The size asked for, for Crop to Picture."
+                ),
+                io.String.Output(
+                    display_name="report",
+                    tooltip="The version that was taken, and what is doubtful about it.",
                 ),
             ],
         )
@@ -151,6 +163,7 @@ class BIRRestorationModule(io.ComfyNode):
         tile: int = 0,
         overlap: int = 0,
         padding: PadMode = "reflect",
+        control_net: ControlNet | None = None,
     ) -> io.NodeOutput:
         if upscale_model.input_channels != 3 or upscale_model.output_channels != 3:
             raise BIRError(
@@ -158,7 +171,8 @@ class BIRRestorationModule(io.ComfyNode):
                 f"{upscale_model.input_channels} channels; choose another one."
             )
         colours, alpha = split_alpha(from_channels_last(image.float()))
-        order = official_order(task, version)
+        taken, report = stage1_version(version, control_net)
+        order = official_order(task, taken)
         height, width = colours.shape[-2:]
         sizes = stage1_sizes(height, width, order, upscale_by, short_side)
         scale = upscale_model.scale
@@ -171,7 +185,7 @@ class BIRRestorationModule(io.ComfyNode):
         model.load(stage1_memory(sizes.network, scale))
         if tile == 0 and in_strips is None:
             tile = automatic_tile(sizes.network, scale, services.free_memory(model.device))
-        progress = services.batch_progress(len(colours))
+        progress = services.batch_progress(len(colours), "tile" if in_strips is None else "")
         restored = [
             restore_stage1(
                 colours[index : index + 1].to(model.device),
@@ -188,10 +202,16 @@ class BIRRestorationModule(io.ComfyNode):
             for index in range(len(colours))
         ]
         pictures = attach_alpha(torch.cat([services.to_output(one) for one in restored]), alpha)
-        return io.NodeOutput(services.to_output(to_channels_last(pictures)), sizes.output)
+        messages.say(report)
+        return io.NodeOutput(
+            services.to_output(to_channels_last(pictures)),
+            sizes.output,
+            report,
+            ui=ui.PreviewText(report),
+        )
 
 
-class BIRCrop(io.ComfyNode):
+class BIRCrop(Node):
     """Takes a restored picture out of its padding, and to the size that was asked for."""
 
     @classmethod

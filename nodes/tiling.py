@@ -5,11 +5,12 @@ from typing import get_args
 from comfy_api.latest import io
 
 from ..bir_core.tiling import TileWeights
+from .host.node import Node
 from .host.protocols import Model
 from .operations import tile_model
 
 
-class DiffBIRTiledDiffusion(io.ComfyNode):
+class DiffBIRTiledDiffusion(Node):
     """Makes a MODEL sample large pictures in overlapping tiles."""
 
     @classmethod

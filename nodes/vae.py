@@ -6,9 +6,10 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..bir_core.errors import BIRError
-from ..bir_core.images import from_channels_last, split_alpha, to_channels_last
+from ..bir_core.images import from_channels_last, require_pixels, split_alpha, to_channels_last
 from ..bir_core.tiling import SMALLEST_TILE
 from .host import services
+from .host.node import Node
 from .host.protocols import VAE
 from .host.vae import (
     AS_THE_VAE,
@@ -64,7 +65,7 @@ def _settings() -> list[io.Input]:
     ]
 
 
-class BIRVAEDecodeTiled(io.ComfyNode):
+class BIRVAEDecodeTiled(Node):
     """Latents to images, tile by tile, without seams."""
 
     @classmethod
@@ -100,12 +101,13 @@ class BIRVAEDecodeTiled(io.ComfyNode):
         parking_dtype: str = "automatic",
         precision: str = AS_THE_VAE,
     ) -> io.NodeOutput:
+        require_pixels(samples["samples"])
         tiling = Tiling(tile_size, precision, parking, parking_dtype)
         images = decode(vae, samples["samples"], tiling)
         return io.NodeOutput(services.to_output(images))
 
 
-class BIRVAEEncodeTiled(io.ComfyNode):
+class BIRVAEEncodeTiled(Node):
     """Images to latents, tile by tile, without seams."""
 
     @classmethod

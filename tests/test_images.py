@@ -12,6 +12,7 @@ from bir_core.images import (
     crop,
     extend_opaque,
     from_channels_last,
+    from_mask,
     pad_to_multiple,
     require_finite,
     resize,
@@ -132,3 +133,11 @@ def test_attach_alpha_enlarges_it_within_the_range():
 def test_attach_alpha_without_alpha_is_the_image():
     image = torch.rand(1, 3, 4, 4)
     assert attach_alpha(image, None) is image
+
+
+@pytest.mark.parametrize("shape", [(0, 4, 4, 3), (1, 0, 4, 3), (2, 4, 0, 3)])
+def test_no_picture_is_said(shape: tuple[int, ...]) -> None:
+    with pytest.raises(BIRError, match="at least one picture"):
+        from_channels_last(torch.zeros(shape))
+    with pytest.raises(BIRError, match="at least one picture"):
+        from_mask(torch.zeros(shape[:3]))

@@ -21,3 +21,16 @@ def absolute_imports(path: Path) -> set[str]:
 def test_only_the_host_files_use_private_parts_of_comfyui():
     users = {path for path in NODES.rglob("*.py") if absolute_imports(path) & PRIVATE}
     assert {path.relative_to(NODES).parts[0] for path in users} == {"host"}
+
+
+def test_every_node_tells_its_errors_as_sentences():
+    """By its base, which does that for all of them."""
+    bases = {
+        (path.name, ast.unparse(base))
+        for path in NODES.rglob("*.py")
+        for statement in ast.parse(path.read_text(encoding="utf-8")).body
+        if isinstance(statement, ast.ClassDef)
+        and any(getattr(part, "name", "") == "define_schema" for part in statement.body)
+        for base in statement.bases
+    }
+    assert len(bases) > 5 and {base for _, base in bases} == {"Node"}

@@ -8,7 +8,7 @@ from torch import Tensor
 from ..diffusion.noise import Draws
 from ..diffusion.schedules import q_sample
 from ..errors import BIRError
-from ..images import pad_to_multiple, resize
+from ..images import from_mask, pad_to_multiple, resize
 from ..latents import LATENT_FACTOR, PADDED_MULTIPLE
 from ..networks.unet import UNetConfig
 
@@ -34,7 +34,7 @@ def augment_condition(latent: Tensor, alpha_cumprod: Tensor, draws: Draws) -> Te
 def latent_mask(mask: Tensor, height: int, width: int) -> Tensor:
     """A MASK (B, H, W) or (H, W) for an image of (height, width) pixels as (B, 1, h, w), at the
     resolution of the padded image's latents."""
-    masks = mask.float().reshape(-1, 1, *mask.shape[-2:])
+    masks = from_mask(mask)
     proportion = masks.shape[-1] * height / (masks.shape[-2] * width)
     if abs(proportion - 1) > ASPECT_TOLERANCE:
         raise BIRError(

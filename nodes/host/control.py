@@ -12,7 +12,6 @@ import comfy.conds
 import comfy.controlnet
 import comfy.latent_formats
 import comfy.model_management
-import comfy.model_sampling
 import torch
 from torch import Tensor, nn
 
@@ -23,7 +22,9 @@ from ...bir_core.errors import BIRError
 from ...bir_core.images import ResizeMode, split_alpha
 from ...bir_core.latents import LATENT_FACTOR
 from ...bir_core.networks.unet import UNetConfig
+from .base import other_base, require_base
 from .hint import Hint, require_vae
+from .node import spoken
 from .protocols import (
     VAE,
     Conditioning,
@@ -41,8 +42,6 @@ AREA = "bir_area"
 # pixels, (y, x) the tile's corner in a latent of (height, width); the samples of a call lie tile by
 # tile.
 WINDOW = "bir_window"
-ZERO_SNR_SIGMA = 100.0  # the plain schedule of Stable Diffusion ends at 14.6, zero SNR at 4519
-LOAD_BASE = "load Stable Diffusion 2.1 base, or DiffBIR's zero-SNR base for v2.1"
 logger = logging.getLogger(__name__)
 
 
@@ -71,7 +70,7 @@ class IRControlNet(comfy.controlnet.ControlNet):
 
     Attributes:
         config: sizes of the network.
-        zero_snr: whether it was trained on the zero-SNR v-prediction base, None if unknown.
+        version: the name of its version, which says the base it was trained on; None if unknown.
         hint: the image that conditions it.
         condition: the scaled latent of `hint` at the size of the picture, while it is sampled.
         noise_aug: timestep up to which noise is added to the condition; 0 adds none.
@@ -95,7 +94,7 @@ class IRControlNet(comfy.controlnet.ControlNet):
         network: nn.Module | None,
         config: UNetConfig,
         *,
-        zero_snr: bool | None = None,
+        version: str | None = None,
         own_vae: VAE | None = None,
         load_device: torch.device | None = None,
         manual_cast_dtype: torch.dtype | None = None,
@@ -110,7 +109,7 @@ class IRControlNet(comfy.controlnet.ControlNet):
         )
         self.upscale_algorithm = "bicubic"  # the host's nearest-exact would make blocks
         self.config = config
-        self.zero_snr = zero_snr
+        self.version = version
         self.own_vae = own_vae
         self.hint: Hint | None = None
         self.condition: Tensor | None = None
@@ -123,7 +122,7 @@ class IRControlNet(comfy.controlnet.ControlNet):
         c = IRControlNet(
             None,
             self.config,
-            zero_snr=self.zero_snr,
+            version=self.version,
             own_vae=self.own_vae,
             load_device=self.load_device,
             manual_cast_dtype=self.manual_cast_dtype,
@@ -150,6 +149,7 @@ class IRControlNet(comfy.controlnet.ControlNet):
         wide.control_model_wrapped.patches_uuid = uuid.uuid4()
         return wide
 
+    @spoken
     def set_cond_hint(
         self,
         cond_hint: Tensor,
@@ -179,6 +179,7 @@ class IRControlNet(comfy.controlnet.ControlNet):
         self.hint.latents[latent.shape[-2], latent.shape[-1]] = latent
         return self
 
+    @spoken
     def pre_run(
         self, model: DiffusionModel, percent_to_timestep_function: Callable[[float], float]
     ) -> None:
@@ -187,7 +188,9 @@ class IRControlNet(comfy.controlnet.ControlNet):
         if self.condition is not None:
             return  # called before, for another conditioning with this control net
         require_base(model, self.config)
-        warn_of_other_base(model.model_sampling, self.zero_snr)
+        doubt = other_base(model.model_sampling, self.version)
+        if doubt is not None:
+            logger.warning(doubt)
         height, width = model.latent_shapes[0][-2:]
         assert self.hint is not None
         latent = self.hint.latent(height, width, self.upscale_algorithm)
@@ -199,6 +202,7 @@ class IRControlNet(comfy.controlnet.ControlNet):
             condition = augment_condition(condition, alphas_cumprod_from_sigmas(sigma), draws)
         self.condition = condition
 
+    @spoken
     def get_control(
         self,
         x_noisy: Tensor,
@@ -274,47 +278,14 @@ class IRControlNet(comfy.controlnet.ControlNet):
         self.condition = None
 
 
-def require_base(model: DiffusionModel, config: UNetConfig) -> None:
-    """Raise BIRError unless `model` is a base that an IRControlNet of this config can steer."""
-    unet = model.model_config.unet_config
-    found = f"{type(model.model_config).__name__} model"
-    if unet.get("context_dim") != config.context_dim or unet.get("adm_in_channels"):
+def require_ours(control_net: ControlNet) -> IRControlNet:
+    """The control net itself. Raise BIRError unless it is an IRControlNet."""
+    if not isinstance(control_net, IRControlNet):
         raise BIRError(
-            f"IRControlNet should steer Stable Diffusion 2.1, but a {found} came; {LOAD_BASE}."
+            "DiffBIR should be conditioned by an IRControlNet from Load DiffBIR ControlNet, but a "
+            f"{type(control_net).__name__} came; use Apply ControlNet for that one."
         )
-    if not isinstance(model.model_sampling, comfy.model_sampling.ModelSamplingDiscrete):
-        raise BIRError(
-            "IRControlNet should see the 1000 trained timesteps of Stable Diffusion, but the "
-            f"{found} was given another sampling; set ModelSamplingDiscrete to eps or v_prediction."
-        )
-    theirs = (unet["model_channels"], tuple(unet["channel_mult"]))
-    ours = (config.model_channels, config.channel_mult)
-    blocks = unet["num_res_blocks"]
-    same_depth = set([blocks] if isinstance(blocks, int) else blocks) == {config.num_res_blocks}
-    if theirs != ours or not same_depth:
-        raise BIRError(
-            f"IRControlNet should have the blocks of the base model, {theirs[0]} channels times "
-            f"{theirs[1]}, but has {ours[0]} times {ours[1]} or another depth; {LOAD_BASE}."
-        )
-
-
-def warn_of_other_base(sampling: ModelSampling, zero_snr: bool | None) -> None:
-    """Say in the log that the network was trained on another base than it is used with."""
-    is_v = isinstance(sampling, comfy.model_sampling.V_PREDICTION)
-    is_zero_snr = float(sampling.sigma_max) > ZERO_SNR_SIGMA
-    if zero_snr and not (is_v and is_zero_snr):
-        logger.warning(
-            "DiffBIR v2.1 expects a v-prediction base with zero terminal SNR, but the base is set "
-            "to %s without it: load the authors' zero-SNR base and put the node "
-            "ModelSamplingDiscrete (v_prediction, zsnr on) between it and the sampler.",
-            "v-prediction" if is_v else "eps",
-        )
-    if zero_snr is False and (is_v or is_zero_snr):
-        logger.warning(
-            "DiffBIR v1 and v2 expect an eps base with the plain schedule, but the base is set to "
-            "v-prediction or zero terminal SNR: load Stable Diffusion 2.1 base, or put the node "
-            "ModelSamplingDiscrete (eps, zsnr off) between it and the sampler."
-        )
+    return control_net
 
 
 def attach_control(

@@ -18,6 +18,7 @@ import torch
 from comfy.ldm.modules.diffusionmodules.openaimodel import TimestepEmbedSequential
 from torch import Tensor
 
+from ...bir_core.errors import BIRError, shown
 from ...bir_core.networks.ir_controlnet import HINT_CHANNELS
 from ...bir_core.networks.unet import UNetConfig
 from .control import IRControlNet
@@ -34,7 +35,13 @@ def control_names() -> list[str]:
 
 
 def control_path(name: str) -> str:
-    path: str = folder_paths.get_full_path_or_raise("controlnet", name)
+    """The file of a name that `control_names` gave."""
+    path: str | None = folder_paths.get_full_path("controlnet", name)
+    if path is None:
+        raise BIRError(
+            f"Expected the file {shown(name)} in models/controlnet, but it is not there; put it "
+            "there or choose another one."
+        )
     return path
 
 
@@ -43,7 +50,7 @@ def build_control_net(
     weights: Mapping[str, Tensor],
     *,
     weight_dtype: str = "default",
-    zero_snr: bool | None = None,
+    version: str | None = None,
     vae: VAE | None = None,
 ) -> IRControlNet:
     """A CONTROL_NET from the weights of `bir_core.networks.ir_controlnet.IRControlNet`.
@@ -51,7 +58,7 @@ def build_control_net(
     Args:
         weight_dtype: "default" lets ComfyUI choose by the device and the file; "fp8_e4m3fn" and
             "fp8_e5m2" store a byte per weight and compute in a wider type.
-        zero_snr: see `IRControlNet`.
+        version: see `IRControlNet`.
         vae: used where Apply ControlNet has none.
     """
     if vae is not None:
@@ -69,7 +76,7 @@ def build_control_net(
     return IRControlNet(
         network.eval().requires_grad_(False),
         config,
-        zero_snr=zero_snr,
+        version=version,
         own_vae=vae,
         load_device=device,
         manual_cast_dtype=manual_cast,

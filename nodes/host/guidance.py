@@ -22,6 +22,7 @@ from ...bir_core.exact_vae.tiled import decode_with_gradient
 from ...bir_core.latents import LATENT_FACTOR, PADDED_MULTIPLE
 from ...bir_core.networks.autoencoder import SDVAE
 from ...bir_core.tiling import SMALLEST_TILE
+from .node import spoken
 from .protocols import VAE, DiffusionModel, LatentFormat, Model
 from .services import free_cache, raise_unless_out_of_memory
 from .vae import DEFAULT_TILE
@@ -106,6 +107,7 @@ class GuidancePatch:
         self._decoder, self._limit = None, 0
         self._fitted.clear()
 
+    @spoken
     def __call__(self, args: dict[str, Any]) -> Tensor:
         denoised: Tensor = args["denoised"]
         model: DiffusionModel = args["model"]

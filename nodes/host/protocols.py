@@ -35,6 +35,10 @@ class ModelSampling(Protocol):
 
     def calculate_input(self, sigma: Tensor, noise: Tensor) -> Tensor: ...
 
+    def calculate_denoised(
+        self, sigma: Tensor, model_output: Tensor, model_input: Tensor
+    ) -> Tensor: ...
+
 
 class ModelConfig(Protocol):
     """Which model it is, and the sizes of its U-Net."""
@@ -83,6 +87,8 @@ class Model(Protocol):
 
     @overload
     def get_model_object(self, name: Literal["manual_cast_dtype"]) -> torch.dtype | None: ...
+
+    def add_object_patch(self, name: str, obj: object) -> None: ...
 
     def set_model_compute_dtype(self, dtype: torch.dtype) -> None: ...
 

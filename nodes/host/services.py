@@ -7,17 +7,20 @@ import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 
 import comfy.model_management
 import comfy.model_patcher
 import comfy.utils
 import folder_paths
 import torch
+from comfy_execution.graph_utils import ExecutionBlocker
 from torch import Tensor, nn
 
-from ...bir_core.errors import BIRError
+from ...bir_core.errors import BIRError, shown
 from ...bir_core.memory import is_out_of_memory
 from ...bir_core.weights import FOLDER as BUILT_IN_FOLDER
+from .messages import say, which_image
 from .protocols import Patcher
 
 # Files that no stock node can load have a folder of their own; the first folder with a name wins.
@@ -53,9 +56,15 @@ def model_path(name: str) -> str:
         if path is not None:
             return path
     raise BIRError(
-        f"Expected the model file {name} in models/{' or models/'.join(MODEL_FOLDERS)}, but it is "
-        "in neither; put it there or choose another one."
+        f"Expected the model file {shown(name)} in models/{' or models/'.join(MODEL_FOLDERS)}, "
+        "but it is in neither; put it there or choose another one."
     )
+
+
+def fingerprint(path: str | Path) -> tuple[int, int]:
+    """What changes when a file is written anew."""
+    status = os.stat(path)
+    return status.st_mtime_ns, status.st_size
 
 
 @dataclass(frozen=True)
@@ -108,18 +117,29 @@ def raise_if_cancelled(done: int = 0, total: int = 0) -> None:
     comfy.model_management.throw_exception_if_processing_interrupted()
 
 
-def batch_progress(batch: int) -> Callable[[int], Callable[[int, int], None]]:
-    """A progress bar over `batch` images: the callback of image `index` moves it, and cancels."""
+def batch_progress(batch: int, piece: str = "") -> Callable[[int], Callable[[int, int], None]]:
+    """A progress bar over `batch` images: the callback of image `index` moves it, and cancels.
+
+    Args:
+        piece: what the callback counts, to be told in words; nothing is told without it.
+    """
     bar = comfy.utils.ProgressBar(batch)
 
     def of_image(index: int) -> Callable[[int, int], None]:
         def callback(done: int, total: int) -> None:
             raise_if_cancelled()
             bar.update_absolute(index * total + done, batch * total)
+            if piece:
+                say(f"{which_image(index, batch)}{piece} {done} of {total}")
 
         return callback
 
     return of_image
+
+
+def blocked(reason: str) -> ExecutionBlocker:
+    """An output that is not there: a node that wants it ends with the reason, the others go on."""
+    return ExecutionBlocker(reason)
 
 
 def to_output(image: Tensor) -> Tensor:

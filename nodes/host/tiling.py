@@ -5,7 +5,8 @@ Like `services.py` it uses parts of ComfyUI without a promise of stability.
 
 import copy
 import logging
-from collections.abc import Callable, Iterator, Sequence
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +20,8 @@ from torch import Tensor
 from ...bir_core.errors import BIRError
 from ...bir_core.tiling import Tile, TileWeights, tiled_apply, tiles
 from .control import AREA, WINDOW, AreaOffset, IRControlNet
+from .messages import TileProgress
+from .node import spoken
 from .protocols import ControlNet, DiffusionModel, Model, ModelCond
 from .services import free_cache, raise_unless_out_of_memory
 
@@ -26,6 +29,8 @@ KEY = "bir_tiled_diffusion"
 # The part of the free memory that ComfyUI itself leaves unused when it batches conditionings.
 RESERVE = 1.5
 MOST = 1024
+# The stock node that keeps what it saw in one call of the network for all of the picture.
+WHOLE_ATTENTION = "SelfAttentionGuidance."
 logger = logging.getLogger(__name__)
 
 Cond = dict[str, Any]
@@ -42,12 +47,14 @@ class TilingPatch:
         tile, overlap: in latent pixels.
         weights: how tiles are blended, see `bir_core.tiling.tile_weights`.
         tile_batch: tiles in one call of the network; 0 chooses by the free memory.
+        progress: is told of every call.
     """
 
     tile: int
     overlap: int
     weights: TileWeights
     tile_batch: int
+    progress: TileProgress = field(default_factory=TileProgress)
     # By the id of a control net: its parts by tiles, and its hint at the size of the picture. The
     # originals are kept with them, so that an id stays theirs.
     _controls: dict[tuple[int, tuple[Tile, ...]], tuple[ControlNet, ControlNet]] = field(
@@ -95,7 +102,9 @@ class TilingPatch:
         self._controls.clear()
         self._hints.clear()
         self._most = MOST
+        self.progress.restart()
 
+    @spoken
     def __call__(
         self,
         executor: Callable[..., list[Tensor]],
@@ -116,7 +125,7 @@ class TilingPatch:
         plan = tiles(*size, self.tile, self.overlap)
         if len(plan) == 1:
             return executor(model, conds, x, timestep, model_options)
-        require_tileable(conds)
+        require_tileable(conds, model_options)
         if WINDOW in model_options.get("transformer_options", {}):
             raise BIRError(
                 "Tiles should be cut once, but Tiled Diffusion is applied to this model twice; "
@@ -135,6 +144,8 @@ class TilingPatch:
             times = timestep.repeat(len(chosen))
             outputs = executor(model, cropped, pieces, times, options)
             self.release()
+            sigmas = options["transformer_options"]["sample_sigmas"]
+            self.progress.tell(plan.index(chosen[-1]) + 1, len(plan), float(timestep[0]), sigmas)
             return torch.cat(outputs, dim=1)
 
         batch = 1 if has_areas(conds) else self.tile_batch or free_batch(model, conds, x, plan)
@@ -179,6 +190,8 @@ class TilingPatch:
         cropped = []
         for cond in conds:
             own = dict(cond)
+            # Whoever keeps something of a conditioning, as EasyCache does, finds it by this.
+            own["uuid"] = uuid.uuid5(cond["uuid"], repr(chosen))
             if "area" in own:
                 own["area"] = tile_area(own["area"], chosen[0])
                 if own["area"] is None:
@@ -314,8 +327,16 @@ def tile_area(area: Sequence[int], tile: Tile) -> list[int] | None:
     return [bottom - top, right - left, top - tile.y, left - tile.x]
 
 
-def require_tileable(conds: Conds) -> None:
+def require_tileable(conds: Conds, model_options: Mapping[str, Any]) -> None:
     """Raise BIRError for what cannot be cut into tiles."""
+    patches = model_options.get("transformer_options", {}).get("patches_replace", {})
+    names = [getattr(patch, "__qualname__", "") for patch in patches.get("attn1", {}).values()]
+    if any(name.startswith(WHOLE_ATTENTION) for name in names):
+        raise BIRError(
+            "Tiled sampling should go without Self-Attention Guidance, which keeps the attention "
+            "of the last tile for the whole picture; remove that node, or take Perturbed-Attention "
+            "Guidance."
+        )
     if any("gligen" in cond for group in conds for cond in group or ()):
         raise BIRError(
             "Tiled sampling should get prompts, areas, masks and control nets, but a GLIGEN box "

@@ -1,4 +1,5 @@
-"""Cancels a prompt in the middle of its work, at a call of a network and not after a time."""
+"""Cancels a prompt in the middle of its work, at a call of a network and not after a time; and what
+nodes tell as they work."""
 
 from typing import Any
 
@@ -47,3 +48,17 @@ def progress_of(messages: list[dict[str, Any]], name: str) -> list[tuple[int, in
     """(done, in all) as the messages tell it of a node."""
     steps = (message["data"] for message in messages if message["type"] == "progress")
     return [(step["value"], step["max"]) for step in steps if step["node"] == name]
+
+
+def told(server: Server, prompt: Prompt, name: str) -> tuple[list[str], list[tuple[int, int]]]:
+    """The texts and the progress of a node."""
+    said = []
+    with server.messages("texts") as messages:
+        server.queue(prompt, "texts")
+        for message in messages:
+            assert message["type"] != "execution_error", message
+            said.append(message)
+            if message["type"] == "execution_success":
+                break
+    texts = [one["data"] for one in said if one["type"] == "progress_text"]
+    return [one["text"] for one in texts if one["node"] == name], progress_of(said, name)

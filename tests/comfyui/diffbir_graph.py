@@ -79,3 +79,45 @@ def latent_of(server: Server, prompt: Prompt) -> Array:
     latent: Array = np.load(output)
     assert np.isfinite(latent).all()
     return latent
+
+
+def one_node(
+    server: Server, image: Array, control: str = "mini_v2.safetensors", **inputs: Any
+) -> Prompt:
+    """The same in DiffBIR Sampler, whose inputs the keywords are; saves the picture."""
+    prompt = restoration(server, image, control=control)
+    for name in ("conditioning", "sample"):
+        del prompt[name]
+    prompt["sample"] = node(
+        "DiffBIRSampler",
+        model=["model", 0],
+        positive=["positive", 0],
+        negative=["negative", 0],
+        control_net=["control", 0],
+        vae=["vae", 0],
+        image=["image", 0],
+        **{
+            "seed": 3,
+            "steps": 2,
+            "cfg": 4.0,
+            "sampler_name": "euler",
+            "scheduler": "normal",
+            "strength": 1.0,
+            "guidance": 0.0,
+            "tile_size": 0,
+            "color_fix": "wavelet",
+            **inputs,
+        },
+    )
+    prompt["save"] = node("TestSaveTensor", image=["sample", 0], file="restored.npy")
+    return prompt
+
+
+def restored(server: Server, prompt: Prompt) -> Array:
+    """Run a prompt of `one_node`; the picture (B, H, W, C)."""
+    output = server.base / "output" / "restored.npy"
+    output.unlink(missing_ok=True)
+    server.run(prompt)
+    picture: Array = np.load(output)
+    assert np.isfinite(picture).all() and picture.min() >= 0 and picture.max() <= 1
+    return picture

@@ -331,7 +331,7 @@ def sentences() -> dict[str, str]:
     def note(name: str, action: Callable[[], object]) -> None:
         try:
             action()
-        except BIRError as error:
+        except (BIRError, ValueError) as error:
             said[name] = str(error)
 
     def steer(model: SimpleNamespace) -> None:

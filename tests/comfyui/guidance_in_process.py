@@ -34,7 +34,6 @@ spec.loader.exec_module(sys.modules["bir_pack"])
 
 from bir_pack.bir_core.diffusion.guidance import region_weight  # noqa: E402
 from bir_pack.bir_core.diffusion.schedules import model_sigmas  # noqa: E402
-from bir_pack.bir_core.errors import BIRError  # noqa: E402
 from bir_pack.bir_core.networks.autoencoder import SDVAE, VAEConfig  # noqa: E402
 from bir_pack.nodes.host.guidance import LAST_TIMESTEP, GuidancePatch  # noqa: E402
 
@@ -156,7 +155,7 @@ def short_of_memory():
             hook = memory_for(pixels)
             try:
                 results[f"memory.{name}"] = patch(args) - args["denoised"]
-            except BIRError as error:
+            except ValueError as error:
                 said[name] = str(error)
             said[f"tile, {name}"] = str(patch._limit)
             patch.clean_up(None)

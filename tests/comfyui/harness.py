@@ -29,6 +29,8 @@ PACK_PARTS = ("__init__.py", "pyproject.toml", "bir_core", "nodes", "workflows")
 Prompt = dict[str, dict[str, Any]]
 # The servers that a `with` holds.
 RUNNING: list["Server"] = []
+# How ComfyUI begins a binary message with a text for a node.
+TEXT_EVENT = (3).to_bytes(4, "big")
 # Whether a part of a test has failed, in the stash of its item.
 FAILED = pytest.StashKey[bool]()
 
@@ -57,10 +59,16 @@ def find_python(comfyui: Path) -> str | None:
 
 
 class Refused(Exception):
-    """The server did not queue a prompt; `errors` are the messages of its nodes."""
+    """The server did not queue a prompt; `errors` are the messages of its nodes, `details` what
+    these say of each input by (kind of node, input)."""
 
     def __init__(self, answer: dict[str, Any]) -> None:
         self.errors = json.dumps(answer)
+        self.details = {
+            (entry["class_type"], error["extra_info"].get("input_name")): error["details"]
+            for entry in answer.get("node_errors", {}).values()
+            for error in entry["errors"]
+        }
         super().__init__(self.errors)
 
 
@@ -70,6 +78,7 @@ class Failed(Exception):
     def __init__(self, kind: str, details: dict[str, Any]) -> None:
         self.kind = kind
         self.node_type = details.get("node_type")
+        self.exception_type = details.get("exception_type")
         super().__init__(details.get("exception_message", kind))
 
 
@@ -242,7 +251,8 @@ def pauses() -> Iterator[float]:
 
 
 class Messages:
-    """The text messages that the server sends to one client: a websocket, read only."""
+    """The messages that the server sends to one client, but for pictures: a websocket, read only.
+    The texts that it shows on nodes come as messages of the type progress_text."""
 
     def __init__(self, server: Server, client_id: str) -> None:
         self.server = server
@@ -275,6 +285,10 @@ class Messages:
                 kind, payload = self.frame()
             if kind == 1:
                 yield json.loads(payload)
+            elif payload[:4] == TEXT_EVENT:
+                length = int.from_bytes(payload[4:8], "big")
+                name, text = payload[8 : 8 + length].decode(), payload[8 + length :].decode()
+                yield {"type": "progress_text", "data": {"node": name, "text": text}}
 
     def frame(self) -> tuple[int, bytes]:
         """Kind and content of the next frame."""

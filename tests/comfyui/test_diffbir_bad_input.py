@@ -4,17 +4,13 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from comfyui.diffbir_graph import Array, latent_of, restoration, with_stock_apply
-from comfyui.harness import Failed, Prompt, Server, node, unique_copy
+from comfyui.diffbir_graph import Array, latent_of, one_node, restoration, with_stock_apply
+from comfyui.harness import Failed, Prompt, Refused, Server, node, unique_copy
 
 
 @pytest.fixture
 def image() -> Array:
     return np.random.default_rng(1).random((1, 64, 128, 3), dtype=np.float32)
-
-
-def stock_net_in_our_place(prompt: Prompt) -> None:
-    prompt["control"]["inputs"]["control_net_name"] = "stock.safetensors"
 
 
 def ours_behind_the_stock_loader(prompt: Prompt) -> None:
@@ -83,11 +79,6 @@ def schedule_of_a_flow_model(prompt: Prompt) -> None:
 @pytest.mark.parametrize(
     ("change", "node_type", "parts"),
     [
-        (
-            stock_net_in_our_place,
-            "DiffBIRControlNetLoader",
-            ["IRControlNet file", "belongs in Load ControlNet"],
-        ),
         (stock_net_in_our_conditioning, "DiffBIRConditioning", ["use Apply ControlNet"]),
         (damaged_weights, "DiffBIRControlNetLoader", ["time_embed.0.bias", "NaN"]),
         (another_base, "KSampler", ["SD15 model", "load Stable Diffusion 2.1 base"]),
@@ -114,10 +105,79 @@ def test_one_sentence(
         diffbir_server.run(prompt)
     sentence = str(failure.value).strip()
     assert failure.value.node_type == node_type, sentence
+    assert failure.value.exception_type == "ValueError"  # another shows a path to the user
     assert all(part in sentence for part in parts), sentence
     assert sentence.endswith(".") and "\n" not in sentence and sentence.count(". ") == 0
     assert not output.exists()
     latent_of(diffbir_server, restoration(diffbir_server, image))
+
+
+@pytest.mark.parametrize(
+    ("file", "parts"),
+    [
+        ("stock.safetensors", ["IRControlNet file", "belongs in Load ControlNet"]),
+        ("absent.safetensors", ["absent.safetensors in models/controlnet", "choose another"]),
+    ],
+)
+def test_a_wrong_file_is_refused_before_anything_runs(
+    diffbir_server: Server, image: Array, file: str, parts: list[str]
+) -> None:
+    with pytest.raises(Refused) as refused:
+        diffbir_server.queue(restoration(diffbir_server, image, control=file))
+    sentence = refused.value.details["DiffBIRControlNetLoader", "control_net_name"]
+    assert all(part in sentence for part in parts), sentence
+    assert sentence.endswith(".") and "\n" not in sentence
+
+
+def test_an_input_that_is_given_wrong_is_refused_beside_a_right_file(
+    diffbir_server: Server, image: Array
+) -> None:
+    """ComfyUI's own check of the inputs that `validate_inputs` does not name."""
+    with pytest.raises(Refused, match="weight_dtype"):
+        diffbir_server.queue(restoration(diffbir_server, image, loader={"weight_dtype": "fp4"}))
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "inputs"),
+    [
+        ("BIRRestorationModule", "image", {"upscale_model": ["upscaler", 0], "task": "sr",
+                                           "version": "v2.1", "upscale_by": 1.0}),
+        ("BIRColorFix", "image", {"reference": ["image", 0], "method": "wavelet"}),
+        ("BIRColorFix", "reference", {"image": ["image", 0], "method": "wavelet"}),
+        ("BIRCrop", "image", {"latent": ["empty", 0]}),
+        ("BIRVAEEncodeTiled", "pixels", {"vae": ["vae", 0], "tile_size": 64}),
+        ("DiffBIRGuidance", "image", {"model": ["model", 0], "vae": ["vae", 0], "scale": 1.0,
+                                      "space": "latent", "loss": "mse"}),
+        ("DiffIRRestore", "image", {"model": ["diffir", 0], "seed": 0}),
+    ],
+)  # fmt: skip
+def test_an_empty_batch_is_said(
+    diffbir_server: Server, image: Array, kind: str, name: str, inputs: dict
+) -> None:
+    prompt = restoration(diffbir_server, image)
+    prompt["nothing"] = node("TestLoadTensor", file=unique_copy(diffbir_server, image[:0]))
+    prompt["empty"] = node("EmptyLatentImage", width=128, height=64, batch_size=1)
+    prompt["upscaler"] = node("UpscaleModelLoader", model_name="swinir.safetensors")
+    prompt["diffir"] = node("DiffIRLoader", model_name="sr_x1.safetensors")
+    prompt["tried"] = node(kind, **inputs, **{name: ["nothing", 0]})
+    prompt["show"] = node("PreviewAny", source=["tried", 0])
+    for name in ("save", "sample", "conditioning"):
+        del prompt[name]
+    with pytest.raises(Failed, match="at least one picture") as failure:
+        diffbir_server.run(prompt)
+    assert failure.value.node_type == kind
+
+
+def test_an_empty_batch_is_said_by_both_stages_of_sampling(
+    diffbir_server: Server, image: Array
+) -> None:
+    for prompt, kind in (
+        (restoration(diffbir_server, image[:0]), "DiffBIRConditioning"),
+        (one_node(diffbir_server, image[:0]), "DiffBIRSampler"),
+    ):
+        with pytest.raises(Failed, match="at least one picture") as failure:
+            diffbir_server.run(prompt)
+        assert failure.value.node_type == kind
 
 
 def test_our_file_behind_the_stock_loader_breaks_nothing(

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 from comfyui.cancelling import cancel_at, progress_of
-from comfyui.diffbir_graph import Array, restoration
+from comfyui.diffbir_graph import Array, one_node, restoration, restored
 from comfyui.harness import Failed, Prompt, Server, node
 
 
@@ -17,35 +17,6 @@ def image() -> Array:
     return (np.stack(waves, -1) * 0.4 + 0.5).astype(np.float32)[None]
 
 
-def one_node(server: Server, image: Array, **inputs: Any) -> Prompt:
-    prompt = restoration(server, image)
-    for name in ("conditioning", "sample"):
-        del prompt[name]
-    prompt["sample"] = node(
-        "DiffBIRSampler",
-        model=["model", 0],
-        positive=["positive", 0],
-        negative=["negative", 0],
-        control_net=["control", 0],
-        vae=["vae", 0],
-        image=["image", 0],
-        **{
-            "seed": 3,
-            "steps": 2,
-            "cfg": 4.0,
-            "sampler_name": "euler",
-            "scheduler": "normal",
-            "strength": 1.0,
-            "guidance": 0.0,
-            "tile_size": 0,
-            "color_fix": "wavelet",
-            **inputs,
-        },
-    )
-    prompt["save"] = node("TestSaveTensor", image=["sample", 0], file="restored.npy")
-    return prompt
-
-
 def single_nodes(server: Server, image: Array, **sampling: Any) -> Prompt:
     prompt = restoration(server, image, sampling=sampling)
     prompt["decode"] = node("VAEDecode", samples=["sample", 0], vae=["vae", 0])
@@ -53,15 +24,6 @@ def single_nodes(server: Server, image: Array, **sampling: Any) -> Prompt:
     prompt["fix"] = node("BIRColorFix", image=["crop", 0], reference=["image", 0], method="wavelet")
     prompt["save"] = node("TestSaveTensor", image=["fix", 0], file="restored.npy")
     return prompt
-
-
-def restored(server: Server, prompt: Prompt) -> Array:
-    output = server.base / "output" / "restored.npy"
-    output.unlink(missing_ok=True)
-    server.run(prompt)
-    picture: Array = np.load(output)
-    assert np.isfinite(picture).all() and picture.min() >= 0 and picture.max() <= 1
-    return picture
 
 
 @pytest.mark.parametrize("sampler", ["euler", "dpmpp_3m_sde", "uni_pc"])
@@ -184,7 +146,7 @@ def test_progress_and_cancel(diffbir_server: Server, image: Array) -> None:
     output.unlink(missing_ok=True)
     # Two tiles a step: the first of the second step has begun.
     messages, after = cancel_at(diffbir_server, prompt, "model", 3)
-    assert progress_of(messages, "sample") == [(1, 4)]
+    assert progress_of(messages, "sample") == [(1, 8), (2, 8), (1, 4)]
     assert after == 0 and not output.exists()
     # The models are as before.
     assert restored(diffbir_server, one_node(diffbir_server, image)).shape == image.shape

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from comfyui.cancelling import cancel_at, progress_of
 from comfyui.diffbir_graph import Array, latent_of, restoration, with_stock_apply
+from comfyui.diffbir_models import control_weights, save
 from comfyui.harness import Prompt, Server, node
 
 WARNING = "put the node ModelSamplingDiscrete (v_prediction, zsnr on)"
@@ -296,6 +297,17 @@ def test_no_part_of_the_sampling_equals_no_control(
         diffbir_server, image, conditioning={"start_percent": start, "end_percent": end}
     )
     assert distance(latent_of(diffbir_server, prompt), uncontrolled) < 1e-5
+
+
+def test_a_file_that_is_written_anew_is_loaded_anew(
+    diffbir_server: Server, image: Array, restored: Array
+) -> None:
+    file = diffbir_server.base / "models" / "controlnet" / "edited_v2.safetensors"
+    save(file, control_weights())
+    prompt = restoration(diffbir_server, image, control=file.name)
+    np.testing.assert_array_equal(latent_of(diffbir_server, prompt), restored)
+    save(file, control_weights(seed=31_000))
+    assert distance(latent_of(diffbir_server, prompt), restored) > 0.05
 
 
 def test_part_of_the_sampling(

@@ -5,10 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from comfyui.diffbir_graph import Array
+from comfyui.diffbir_graph import Array, one_node, restored
 from comfyui.diffbir_models import CONFIG, control_weights, unet_weights
 from comfyui.harness import Server, node
-from comfyui.test_diffbir_sampler import one_node, restored
 from comfyui.vae_models import DECODER_WIDTH, vae_weights, write_vae
 
 from bir_core.diffbir.pipeline import DiffBIR
@@ -122,6 +121,7 @@ def test_nodes_and_package_draw_the_same_noise(
     prompt = one_node(
         diffbir_server,
         image,
+        "mini_DiffBIR_v2.1.safetensors",
         seed=SEED,
         steps=3,
         sampler_name="dpmpp_3m_sde",
@@ -129,10 +129,6 @@ def test_nodes_and_package_draw_the_same_noise(
         color_fix="none",
     )
     prompt["vae"] = node("VAELoader", vae_name="sd.safetensors")
-    prompt["base"] = prompt["model"]
-    prompt["model"] = node(
-        "ModelSamplingDiscrete", model=["base", 0], sampling="v_prediction", zsnr=True
-    )
     theirs = restored(diffbir_server, prompt)
     settings = DiffBIRSettings(steps=3, cfg=4.0, short_side=0, tile=0, vae_tile=0, color_fix="none")
     ours = standalone(DiffBIR(**networks, version="v2.1"), image, settings)

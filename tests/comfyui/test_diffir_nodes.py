@@ -206,7 +206,8 @@ def test_each_image_has_its_own_mask(restore_in_comfyui: Run, picture: Array) ->
 @pytest.mark.parametrize(
     ("model", "mask_shape", "words"),
     [
-        ("inpainting", None, ["mask", "inpainting"]),
+        ("inpainting", None, ["mask", "inpainting", "MaskEditor", "MASK"]),
+        ("inpainting", (0, 40, 56), ["at least one picture"]),
         ("inpainting", (1, 64, 64), ["mask", "64"]),
         ("inpainting", (3, 40, 56), ["mask", "3"]),
         ("sr_x4", (1, 40, 56), ["mask", "inpainting"]),
@@ -242,26 +243,34 @@ def test_nan_in_the_picture_is_refused(restore_in_comfyui: Run, picture: Array) 
         ("empty.pth", ["empty"]),
         ("esrgan.pth", ["Load Upscale Model"]),
         ("code.pth", ["code"]),
-        ("nan.safetensors", ["NaN"]),
         ("page.pth", ["web page"]),
+        ("absent.safetensors", ["models/diffir"]),
     ],
 )
-def test_wrong_file_is_refused(
+def test_wrong_file_is_refused_before_anything_runs(
     server: Server, restore_in_comfyui: Run, picture: Array, file: str, words: list[str]
 ) -> None:
-    with pytest.raises(Failed) as failure:
+    with pytest.raises(Refused) as refused:
         restore_in_comfyui(picture, file)
-    require_sentence(failure.value, [file, *words])
-    assert failure.value.node_type == "DiffIRLoader"
+    require_sentence(refused.value.details["DiffIRLoader", "model_name"], [file, *words])
     assert not list(server.base.rglob("executed-by-a-checkpoint"))
     assert restore_in_comfyui(picture).shape == (1, 160, 224, 3)  # the server goes on
 
 
-def test_unknown_file_is_refused_before_anything_runs(
+def test_damaged_numbers_are_refused(restore_in_comfyui: Run, picture: Array) -> None:
+    with pytest.raises(Failed) as failure:
+        restore_in_comfyui(picture, "nan.safetensors")
+    require_sentence(failure.value, ["nan.safetensors", "NaN"])
+    assert failure.value.node_type == "DiffIRLoader"
+    assert failure.value.exception_type == "ValueError"  # another shows a path to the user
+
+
+def test_what_load_image_gives_without_a_mask_is_none(
     restore_in_comfyui: Run, picture: Array
 ) -> None:
-    with pytest.raises(Refused, match="absent.safetensors"):
-        restore_in_comfyui(picture, "absent.safetensors")
+    with pytest.raises(Failed) as failure:
+        restore_in_comfyui(picture, "inpainting.safetensors", np.zeros((1, 64, 64), np.float32))
+    require_sentence(failure.value, ["MaskEditor", "MASK"])
 
 
 @pytest.mark.parametrize("inputs", [{"seed": -1}, {"strip": -1}, {"seed": 2**64}])
@@ -272,7 +281,7 @@ def test_numbers_out_of_range_are_refused(
         restore_in_comfyui(picture, **inputs)
 
 
-def require_sentence(failure: Failed, words: list[str]) -> None:
+def require_sentence(failure: Failed | str, words: list[str]) -> None:
     message = str(failure).strip()
     assert "\n" not in message and message.endswith("."), message
     assert all(word in message for word in words), message

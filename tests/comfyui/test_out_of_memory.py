@@ -5,9 +5,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from comfyui.diffbir_graph import Array, latent_of, restoration
+from comfyui.diffbir_graph import Array, latent_of, one_node, restoration, restored
 from comfyui.harness import Failed, Prompt, Server, node
-from comfyui.test_diffbir_sampler import one_node, restored
 from comfyui.test_diffbir_stage1 import picture_of, stage1
 from comfyui.test_diffbir_tiling import tiled
 from comfyui.test_diffbir_vae import decoded, encoded

@@ -102,13 +102,23 @@ def test_api_workflow_runs(diffbir_server: Server, template: Path) -> None:
             assert np.asarray(result).std() > 1
 
 
-@pytest.mark.parametrize("template", [t for t in TEMPLATES if t.stem.startswith("DiffBIR")])
-def test_base_is_set_to_what_the_control_net_was_trained_on(template: Path) -> None:
-    kinds = {entry["class_type"]: entry["inputs"] for entry in load_prompt(template).values()}
-    is_v2 = kinds["DiffBIRControlNetLoader"]["control_net_name"] == "v2.pth"
-    expected = ("eps", False) if is_v2 else ("v_prediction", True)
-    sampling = kinds["ModelSamplingDiscrete"]
-    assert (sampling["sampling"], sampling["zsnr"]) == expected
+def test_another_version_is_other_files_and_nothing_else() -> None:
+    newest, older = (
+        load_prompt(PACK / "workflows" / f"{name}.json")
+        for name in ("DiffBIR_super_resolution", "DiffBIR_v2_super_resolution")
+    )
+    differing = {
+        (entry["class_type"], name)
+        for key, entry in newest.items()
+        for name, value in entry["inputs"].items()
+        if older[key]["inputs"][name] != value
+    }
+    assert differing == {
+        ("CheckpointLoaderSimple", "ckpt_name"),
+        ("DiffBIRControlNetLoader", "control_net_name"),
+        ("UpscaleModelLoader", "model_name"),
+        ("SaveImage", "filename_prefix"),
+    }
 
 
 @each_template
