@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from ..bir_core.checkpoints.decoder_copy import decoder_config
-from ..bir_core.diffbir.settings import COLOR_FIXES
+from ..bir_core.diffbir import color_fix
+from ..bir_core.diffbir.color_fix import COLOR_FIXES
 from ..bir_core.diffusion.guidance import weight_map
 from ..bir_core.errors import BIRError
 from ..bir_core.images import (
@@ -26,7 +27,7 @@ from .host.control import IRControlNet
 from .host.guidance import GuidancePatch
 from .host.protocols import VAE, ControlNet, Model
 from .host.tiling import TilingPatch
-from .host.vae import Tiling, decode, decode_whole, encode
+from .host.vae import Tiling, decode, decode_whole, encode, unclamped
 
 logger = logging.getLogger(__name__)
 
@@ -34,8 +35,8 @@ SAMPLED = "The sampled latent"
 
 
 def fix_colors(image: Tensor, reference: Tensor, method: str) -> Tensor:
-    """Images (B, C, H, W) in [0, 1] of one size to the fixed image, clamped; the alpha channel of
-    `image` is kept. A single reference serves the whole batch."""
+    """Images (B, C, H, W) of one size to the fixed image, not clamped; the alpha channel of `image`
+    is kept. A single reference serves the whole batch. A method of "none" only keeps grey grey."""
     colours, alpha = split_alpha(image)
     style, _ = split_alpha(reference)
     if len(style) not in (1, len(colours)):
@@ -43,15 +44,16 @@ def fix_colors(image: Tensor, reference: Tensor, method: str) -> Tensor:
             f"Expected one reference, or one for each of the {len(colours)} images, but "
             f"{len(style)} came; repeat or select references to match the batch."
         )
+    style = style.to(colours).expand(len(colours), -1, -1, -1)
     try:
-        fixed = COLOR_FIXES[method](colours, style.to(colours).expand(len(colours), -1, -1, -1))
+        fixed = color_fix.fix_colors(colours, style, COLOR_FIXES.get(method))
     except Exception as error:
         services.raise_unless_out_of_memory(error)
         raise BIRError(
             "The colour fix should find memory for several copies of the picture, but it ran out; "
             "close other programs, or take fewer or smaller pictures."
         ) from error
-    return attach_alpha(fixed.clamp(0, 1), alpha)
+    return attach_alpha(fixed, alpha)
 
 
 def guide(
@@ -129,10 +131,10 @@ def encoded(vae: VAE, padded: Tensor, tile_size: int) -> Tensor:
 
 
 def decoded(vae: VAE, latent: Tensor, tile_size: int) -> Tensor:
-    """A latent, unscaled, to (B, 3, H, W) in [0, 1]: in exact tiles or as a whole."""
+    """A latent, unscaled, to (B, 3, H, W), not clamped: in exact tiles or as a whole."""
     if not tile_size:
-        return from_channels_last(decode_whole(vae, latent))
-    return from_channels_last(decode(vae, latent, Tiling(tile_size)))
+        return from_channels_last(decode_whole(unclamped(vae), latent))
+    return from_channels_last(decode(unclamped(vae), latent, Tiling(tile_size)))
 
 
 def in_float32_if_need_be(

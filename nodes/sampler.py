@@ -283,16 +283,14 @@ class DiffBIRSampler(io.ComfyNode):
 
             latent = in_float32_if_need_be(sampled, model, ir_control_net, vae)
             restored = crop(decoded(vae, latent, tile_size), height, width)
-            if color_fix != "none":
-                restored = fix_colors(restored, picture, color_fix)
-            return restored, latent
+            return fix_colors(restored, picture, color_fix), latent
 
         # One after the other: each image comes out as if alone, in the memory of one.
         pictures, latents = zip(*(of_image(index) for index in range(len(colours))), strict=True)
         restored = attach_alpha(torch.cat(pictures), alpha)
         if size is not None:
-            restored = resize(restored, *size).clamp(0, 1)
+            restored = resize(restored, *size)
         return io.NodeOutput(
-            services.to_output(to_channels_last(restored)),
+            services.to_output(to_channels_last(restored.clamp(0, 1))),
             {"samples": services.to_output(torch.cat(latents)), PICTURE_SIZE: (height, width)},
         )

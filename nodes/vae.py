@@ -19,7 +19,9 @@ from .host.vae import (
     Tiling,
     decode,
     encode,
+    unclamped,
 )
+from .inputs import clamp_input
 
 
 def _settings() -> list[io.Input]:
@@ -86,6 +88,7 @@ class BIRVAEDecodeTiled(io.ComfyNode):
                     "whole, as VAE Decode does.",
                 ),
                 *_settings(),
+                clamp_input("Fix Colors has mended the picture"),
             ],
             outputs=[io.Image.Output(tooltip="The decoded image.")],
         )
@@ -99,9 +102,10 @@ class BIRVAEDecodeTiled(io.ComfyNode):
         parking: str = "automatic",
         parking_dtype: str = "automatic",
         precision: str = AS_THE_VAE,
+        clamp: bool = True,
     ) -> io.NodeOutput:
         tiling = Tiling(tile_size, precision, parking, parking_dtype)
-        images = decode(vae, samples["samples"], tiling)
+        images = decode(vae if clamp else unclamped(vae), samples["samples"], tiling)
         return io.NodeOutput(services.to_output(images))
 
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ..errors import BIRError
 from ..fallbacks import in_fitting_strips
-from ..images import crop, pad_to_multiple, require_finite, require_image
+from ..images import crop, keep_grey, pad_to_multiple, require_finite, require_image
 from ..memory import free_memory
 from ..networks.diffir import DiffIRStage2
 from ..networks.diffir_config import DiffIRConfig
@@ -52,7 +52,8 @@ def restore(
         callback: called with (strips done, strips in all) after each strip; may raise to cancel.
 
     Returns:
-        (B, 3, H * scale, W * scale), float32 in [0, 1], on the image's device.
+        (B, 3, H * scale, W * scale), float32 in [0, 1], on the image's device; grey where the image
+        is.
 
     Raises:
         BIRError: a model, image, mask, noise or strip of the wrong kind; NaN or infinity in the
@@ -87,7 +88,7 @@ def restore(
     restored = crop(restored, height * config.scale, width * config.scale)
     if mask is not None:
         restored = mask * restored + (1 - mask) * image
-    return restored.clamp(0, 1).contiguous()
+    return keep_grey(restored, image).clamp(0, 1).contiguous()
 
 
 def _hole(mask: Tensor | None, image: Tensor, config: DiffIRConfig) -> Tensor | None:
