@@ -155,6 +155,28 @@ def split_alpha(image: Tensor) -> tuple[Tensor, Tensor | None]:
     return extend_opaque(rgb, alpha), alpha
 
 
+def masks_of_batch(mask: Tensor, batch: int) -> Tensor:
+    """A mask for each image of a batch; a single one serves them all.
+
+    Args:
+        mask: (H, W), (1, H, W) or (batch, H, W).
+
+    Returns:
+        (batch, 1, H, W) float32.
+
+    Raises:
+        BIRError: another number of masks, or NaN or infinity in them.
+    """
+    masks = mask.float().reshape(-1, 1, *mask.shape[-2:])
+    if len(masks) not in (1, batch):
+        raise BIRError(
+            f"Expected one mask, or one for each of the {batch} images, but {len(masks)} came; "
+            "repeat or select masks to match the batch."
+        )
+    require_finite(masks, "The mask")
+    return masks.expand(batch, -1, -1, -1)
+
+
 def extend_opaque(image: Tensor, alpha: Tensor | None) -> Tensor:
     """Continue the visible colours of an image under its wholly transparent parts. Whatever colours
     a file hides there, a network would carry them into the visible edges.

@@ -17,6 +17,7 @@ from ..bir_core.seeds import image_seed
 from ..bir_core.weights import BUILT_IN
 from .host import services
 from .inputs import DiffIRModel
+from .operations import masks_for
 
 DTYPES = {"default": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 TASKS = {"sr": "super-resolution", "deblur": "motion deblurring", "inpainting": "inpainting"}
@@ -160,11 +161,17 @@ class DiffIRRestore(io.ComfyNode):
         strip: int = 0,
     ) -> io.NodeOutput:
         colours, alpha = split_alpha(from_channels_last(image.float()))
-        masks = None if mask is None else masks_of_batch(mask, len(colours))
-        progress = services.batch_progress(len(colours))
         network, device = model.network, model.device
         assert isinstance(network, DiffIRStage2)
         height, width = colours.shape[-2:]
+        masks = masks_for(mask, len(colours), height, width)
+        if masks is None and network.config.task == "inpainting":
+            raise BIRError(
+                "A DiffIR for inpainting should have a mask that shows the hole, but none came, or "
+                "the empty one of Load Image; paint the hole with Open in MaskEditor and connect "
+                "the MASK output."
+            )
+        progress = services.batch_progress(len(colours))
         dtype = next(network.parameters()).dtype
         size = padded(network.config, height, width)
         needs = diffir_strips(network.config, *size, device_type=device.type)
@@ -184,14 +191,3 @@ class DiffIRRestore(io.ComfyNode):
             restored.append(services.to_output(picture))
         pictures = attach_alpha(torch.cat(restored), alpha)
         return io.NodeOutput(services.to_output(to_channels_last(pictures)))
-
-
-def masks_of_batch(mask: Tensor, batch: int) -> Tensor:
-    """MASK, (B, H, W) or (H, W), to (batch, 1, H, W): a single mask serves all images."""
-    masks = mask.float().reshape(-1, 1, *mask.shape[-2:])
-    if len(masks) not in (1, batch):
-        raise BIRError(
-            f"Expected one mask, or one for each of the {batch} images, but {len(masks)} came; "
-            "repeat or select masks to match the batch."
-        )
-    return masks.expand(batch, -1, -1, -1)

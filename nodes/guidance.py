@@ -12,7 +12,7 @@ from .host import hint, services
 from .host.protocols import VAE, Model
 from .host.vae import DEFAULT_TILE
 from .inputs import part_of_the_sampling
-from .operations import guide
+from .operations import guide, masks_for
 
 
 class DiffBIRGuidance(io.ComfyNode):
@@ -119,6 +119,8 @@ class DiffBIRGuidance(io.ComfyNode):
     ) -> io.NodeOutput:
         hint.require_vae(vae)
         colours, _ = split_alpha(from_channels_last(image.float()))
+        height, width = colours.shape[-2:]
+        masks = masks_for(mask, len(colours), height, width)
         padded = pad_to_multiple(colours, PADDED_MULTIPLE)
         patched, weight = guide(
             model,
@@ -130,9 +132,9 @@ class DiffBIRGuidance(io.ComfyNode):
             start_percent=start_percent,
             end_percent=end_percent,
             repeats=repeats,
-            mask=None if mask is None else latent_mask(mask, *colours.shape[-2:]),
+            mask=None if masks is None else latent_mask(masks, height, width),
             tile=tile_size,
         )
         factor = padded.shape[-1] // weight.shape[-1]
-        shown = crop(F.interpolate(weight, scale_factor=factor), *colours.shape[-2:])
+        shown = crop(F.interpolate(weight, scale_factor=factor), height, width)
         return io.NodeOutput(patched, services.to_output(shown[:, 0]))

@@ -15,6 +15,7 @@ from ..bir_core.images import (
     attach_alpha,
     from_channels_last,
     is_finite,
+    masks_of_batch,
     require_finite,
     split_alpha,
     to_channels_last,
@@ -32,6 +33,7 @@ from .host.vae import Tiling, decode, decode_whole, encode, unclamped
 logger = logging.getLogger(__name__)
 
 SAMPLED = "The sampled latent"
+UNPAINTED = (64, 64)  # height and width of Load Image's mask for a picture without transparency
 
 
 def fix_colors(image: Tensor, reference: Tensor, method: str) -> Tensor:
@@ -54,6 +56,18 @@ def fix_colors(image: Tensor, reference: Tensor, method: str) -> Tensor:
             "close other programs, or take fewer or smaller pictures."
         ) from error
     return attach_alpha(fixed, alpha)
+
+
+def masks_for(mask: Tensor | None, batch: int, height: int, width: int) -> Tensor | None:
+    """A MASK as (batch, 1, h, w). None if none is connected, or the one that Load Image gives for a
+    picture without transparency, in which nothing was painted: zeros of 64 x 64 pixels, whatever
+    the size of the picture (height, width)."""
+    if mask is None:
+        return None
+    sides = tuple(mask.shape[-2:])
+    if sides == UNPAINTED and sides != (height, width) and not mask.any():
+        return None
+    return masks_of_batch(mask, batch)
 
 
 def guide(

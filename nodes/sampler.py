@@ -29,6 +29,7 @@ from .operations import (
     fix_colors,
     guide,
     in_float32_if_need_be,
+    masks_for,
     require_control,
     tile_model,
 )
@@ -242,7 +243,8 @@ class DiffBIRSampler(io.ComfyNode):
         ir_control_net = require_control(control_net, vae)
         colours, alpha = split_alpha(from_channels_last(image.float()))
         height, width = colours.shape[-2:]
-        masks = None if mask is None else latent_mask(mask, height, width)
+        masks = masks_for(mask, len(colours), height, width)
+        masks = None if masks is None else latent_mask(masks, height, width)
         if scheduler in SCHEDULES:
             sigmas = model_sigmas(scheduler, host_sampling.trained_sigmas(model), steps)
         else:
@@ -268,7 +270,7 @@ class DiffBIRSampler(io.ComfyNode):
                     scale=guidance,
                     space=guidance_space,
                     loss=guidance_loss,
-                    mask=None if masks is None else masks[[index % len(masks)]],
+                    mask=None if masks is None else masks[[index]],
                     latent=condition,
                     tile=tile_size,
                     wide=wide,
