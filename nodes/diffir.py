@@ -17,7 +17,7 @@ from ..bir_core.seeds import image_seed
 from ..bir_core.weights import BUILT_IN
 from .host import services
 from .inputs import DiffIRModel
-from .operations import masks_for
+from .operations import masks_for, require_room_for
 
 DTYPES = {"default": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 TASKS = {"sr": "super-resolution", "deblur": "motion deblurring", "inpainting": "inpainting"}
@@ -171,6 +171,8 @@ class DiffIRRestore(io.ComfyNode):
                 "the empty one of Load Image; paint the hole with Open in MaskEditor and connect "
                 "the MASK output."
             )
+        scale = network.config.scale
+        require_room_for(colours, scale, lambda scale: (int(height * scale), int(width * scale)))
         progress = services.batch_progress(len(colours))
         dtype = next(network.parameters()).dtype
         size = padded(network.config, height, width)

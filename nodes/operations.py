@@ -21,6 +21,7 @@ from ..bir_core.images import (
     to_channels_last,
 )
 from ..bir_core.latents import LATENT_FACTOR
+from ..bir_core.picture_memory import picture_bytes, require_room
 from ..bir_core.tiling import TileWeights, tile_starts
 from .host import hint, services
 from .host import sampling as host_sampling
@@ -33,7 +34,24 @@ from .host.vae import Tiling, decode, decode_whole, encode, unclamped
 logger = logging.getLogger(__name__)
 
 SAMPLED = "The sampled latent"
+RESULT_COPIES = 3
 UNPAINTED = (64, 64)  # height and width of Load Image's mask for a picture without transparency
+
+
+def require_room_for(
+    images: Tensor, scale: float, size_of: Callable[[float], tuple[int, int]]
+) -> None:
+    """Say before the work that the results of images (B, 3, H, W) do not fit into the computer's
+    memory: each of them, all in one, and those in ComfyUI's layout.
+
+    Args:
+        scale: their sides by those of the images.
+        size_of: from a scale to height and width of the results.
+    """
+    batch, _, height, width = images.shape
+    require_room(
+        height, width, scale, lambda scale: picture_bytes(*size_of(scale), RESULT_COPIES * batch)
+    )
 
 
 def fix_colors(image: Tensor, reference: Tensor, method: str) -> Tensor:

@@ -31,6 +31,7 @@ from .operations import (
     in_float32_if_need_be,
     masks_for,
     require_control,
+    require_room_for,
     tile_model,
 )
 
@@ -243,6 +244,7 @@ class DiffBIRSampler(io.ComfyNode):
         ir_control_net = require_control(control_net, vae)
         colours, alpha = split_alpha(from_channels_last(image.float()))
         height, width = colours.shape[-2:]
+        require_room_for(colours, 1, lambda _: size or (height, width))
         masks = masks_for(mask, len(colours), height, width)
         masks = None if masks is None else latent_mask(masks, height, width)
         if scheduler in SCHEDULES:

@@ -31,6 +31,7 @@ from ..bir_core.tiling import SMALLEST_TILE
 from .host import services
 from .host.protocols import UpscaleModel
 from .inputs import PICTURE_SIZE, PictureSize
+from .operations import require_room_for
 
 
 class BIRRestorationModule(io.ComfyNode):
@@ -161,6 +162,11 @@ class BIRRestorationModule(io.ComfyNode):
         order = official_order(task, version)
         height, width = colours.shape[-2:]
         sizes = stage1_sizes(height, width, order, upscale_by, short_side)
+        require_room_for(
+            colours,
+            upscale_by,
+            lambda factor: stage1_sizes(height, width, order, factor, short_side).condition,
+        )
         scale = upscale_model.scale
         # DiffIR and compact modules go through a picture of any size by themselves.
         in_strips = restorer_in_strips(upscale_model, services.raise_if_cancelled)

@@ -16,6 +16,7 @@ from ..fallbacks import finite, in_fitting_strips
 from ..images import keep_grey, require_image
 from ..memory import dtype_of, free_memory
 from ..networks.compact import CompactConfig, CompactRestorer
+from ..picture_memory import picture_bytes, require_room
 from ..row_strips import (
     CorrectedOutput,
     RowStage,
@@ -65,6 +66,15 @@ def restore_compact(
     require_image(image)
     if strip is not None and strip < 1:
         raise BIRError(f"A strip should have at least 1 row, but {strip} came; choose more.")
+
+    batch, _, height, width = image.shape
+    require_room(
+        height,
+        width,
+        model.config.scale,
+        lambda scale: picture_bytes(height, width, batch * scale**2),
+        [image.device],
+    )
 
     def run() -> Tensor:
         lq = image.to(dtype_of(model))

@@ -29,7 +29,7 @@ from .memory_plan import TILES, plan_diffbir
 from .networks import DiffBIRNetworks
 from .prompts import require_prompts, rows_of
 from .restoration_modules import RestorationModule, as_restoration_module
-from .runs import Run
+from .runs import Run, require_room_for
 from .settings import DiffBIRSettings, official_settings, settled
 from .stage1 import Stage1Sizes, restore_stage1, stage1_sizes
 from .stage2 import Stage2
@@ -242,6 +242,7 @@ class DiffBIR:
             settings=settings,
             images=len(image),
         )
+        require_room_for(run, image, upscale_by, self.networks.sd_vae, self.device)
         logger.info("Memory plan: %s", run.plan)
         if not run.plan.fits:
             logger.warning("%s may not have the memory: %s", self.device, run.plan)

@@ -42,6 +42,8 @@ OTHER_SUFFIXES = frozenset(f".{ending}" for ending in _OTHER_ENDINGS.split())
 SIXTEEN_BIT_FORMATS = ("png", "tiff")
 # Of a side: 14 bits in WebP's headers; what the usual library for JPEG takes.
 MOST_PIXELS: dict[Format, int] = {"webp": 16383, "jpg": 65500}
+# RGB pictures in float32 that are alive while one is written, itself among them.
+WRITING_PICTURES = 3
 
 
 @dataclass(frozen=True)
@@ -225,8 +227,9 @@ def _integer_samples(picture: Picture, file_format: Format) -> NDArray[np.intege
         colour = luma(colour)
     parts = [colour] if picture.alpha is None else [colour, picture.alpha.to(colour)]
     wide = picture.bits == 16 and file_format in SIXTEEN_BIT_FORMATS
-    scaled = to_channels_last(torch.cat(parts, 1)).clamp(0, 1)[0] * (65535 if wide else 255)
-    return scaled.round().cpu().numpy().astype(np.uint16 if wide else np.uint8)
+    # In place: pictures are large, see `WRITING_PICTURES`.
+    scaled = torch.cat(parts, 1).clamp_(0, 1).mul_(65535 if wide else 255).round_()
+    return to_channels_last(scaled)[0].cpu().numpy().astype(np.uint16 if wide else np.uint8)
 
 
 def list_pictures(folder: str | Path, *, recursive: bool = False) -> list[Path]:

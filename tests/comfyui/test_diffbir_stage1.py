@@ -51,7 +51,7 @@ def outside_comfyui(image: Array, task: str, version: str, padding: str, side: i
     sizes = stage1_sizes(*pictures.shape[-2:], order, 2.0, side)
     restored = restore_stage1(pictures, swinir(), order, sizes, padding=padding)
     result: Array = restored.movedim(1, -1).numpy()
-    assert result.min() < 0 and result.max() > 1  # as in the official code
+    assert result.min() < 0 or result.max() > 1  # as in the official code
     return result
 
 
@@ -157,6 +157,14 @@ def test_long_thin_picture_is_said(diffbir_server: Server) -> None:
     thin = np.zeros((1, 1, 5000, 3), np.float32)
     with pytest.raises(Failed, match="512 x 2560000; crop it") as failure:
         diffbir_server.run(stage1(diffbir_server, thin, short_side=512))
+    assert failure.value.node_type == "BIRRestorationModule"
+
+
+def test_a_result_that_cannot_fit_is_said_before_the_work(diffbir_server: Server) -> None:
+    prompt = stage1(diffbir_server, np.zeros((1, 1, 1, 3), np.float32), upscale_by=16.0)
+    prompt["image"] = node("EmptyImage", width=8192, height=8192, batch_size=1, color=0)
+    with pytest.raises(Failed, match=r"needs 618\.5 GB of .* enlarge it \d") as failure:
+        diffbir_server.run(prompt)
     assert failure.value.node_type == "BIRRestorationModule"
 
 
