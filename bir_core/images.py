@@ -1,6 +1,13 @@
-"""Range, layout and size of images: the only place where they change.
+"""Range, layout, size and colour of images: the only place where they change.
 
-Everywhere else an image is a tensor (B, C, H, W), float, in [0, 1].
+Everywhere else an image is a tensor (B, C, H, W), float, in [0, 1]. Only inside a run of DiffBIR
+does it leave this range, as in the official code: the result of stage 1, the picture that the VAE
+decodes and what the colour fix makes of them are as the networks give them, because a clamp would
+change the low frequencies that the fix takes from them. Clamped is what stage 1 is given, once it
+has been enlarged, and the finished picture, as the last step of all. In ComfyUI the IMAGE of the
+Restoration Module is such a result of stage 1; the nodes that may end a graph clamp.
+
+A grey picture stays grey: whatever restores colours gives its result through `keep_grey`.
 """
 
 from typing import Literal
@@ -14,6 +21,8 @@ from .errors import BIRError
 
 PadMode = Literal["reflect", "symmetric", "edge", "black"]
 ResizeMode = Literal["area", "bilinear", "bicubic"]
+# Weights of green and blue in the luma of Rec. 601, as JPEG and Pillow have it; red has the rest.
+GREEN, BLUE = 0.587, 0.114
 
 
 def from_channels_last(image: Tensor) -> Tensor:
@@ -27,7 +36,7 @@ def from_channels_last(image: Tensor) -> Tensor:
 
 
 def from_mask(mask: Tensor) -> Tensor:
-    """(B, H, W) or (H, W) -> float (B, 1, H, W), from ComfyUI's layout of masks.
+    """(B, H, W), (H, W) or (B, 1, H, W) -> float (B, 1, H, W), from ComfyUI's layout of masks.
 
     Raises:
         BIRError: no mask, or one without pixels.
@@ -104,6 +113,27 @@ def resize(image: Tensor, height: int, width: int, mode: ResizeMode = "bicubic")
     return F.interpolate(image, (height, width), mode=mode, antialias=True, align_corners=False)
 
 
+def luma(image: Tensor) -> Tensor:
+    """(B, 3, H, W) to the grey picture (B, 1, H, W), exactly the channels where they are equal."""
+    red, green, blue = image[:, :1], image[:, 1:2], image[:, 2:]
+    return red + GREEN * (green - red) + BLUE * (blue - red)
+
+
+def keep_grey(restored: Tensor, image: Tensor) -> Tensor:
+    """Take the colours off what was restored from grey pictures.
+
+    Args:
+        restored: (B, 3, H', W').
+        image: (B, 3, H, W), or (1, 3, H, W) for all of them; grey if its channels are equal
+            everywhere, as of a file with a single channel.
+
+    Returns:
+        (B, 3, H', W'); the same tensor if no picture is grey.
+    """
+    grey = (image[:, :1] == image[:, 1:]).flatten(1).all(1).view(-1, 1, 1, 1)
+    return torch.where(grey, luma(restored), restored) if grey.any() else restored
+
+
 def is_finite(values: Tensor) -> bool:
     """Whether a tensor of any shape and dtype holds neither NaN nor infinity. Both show in its
     extremes, which are found without a copy and many times faster than each number is tested."""
@@ -147,6 +177,28 @@ def split_alpha(image: Tensor) -> tuple[Tensor, Tensor | None]:
     if not alpha.shape[1]:
         return rgb, None
     return extend_opaque(rgb, alpha), alpha
+
+
+def masks_of_batch(mask: Tensor, batch: int) -> Tensor:
+    """A mask for each image of a batch; a single one serves them all.
+
+    Args:
+        mask: (H, W), (1, H, W) or (batch, H, W).
+
+    Returns:
+        (batch, 1, H, W) float32.
+
+    Raises:
+        BIRError: another number of masks, none, or NaN or infinity in them.
+    """
+    masks = from_mask(mask)
+    if len(masks) not in (1, batch):
+        raise BIRError(
+            f"Expected one mask, or one for each of the {batch} images, but {len(masks)} came; "
+            "repeat or select masks to match the batch."
+        )
+    require_finite(masks, "The mask")
+    return masks.expand(batch, -1, -1, -1)
 
 
 def extend_opaque(image: Tensor, alpha: Tensor | None) -> Tensor:

@@ -34,7 +34,7 @@ def restore(
         callback: called with (strips done, strips in all) after each strip; may raise to cancel.
 
     Returns:
-        (B, 3, H scale, W scale), float32 in [0, 1], on the image's device.
+        (B, 3, H scale, W scale), float32 in [0, 1], on the image's device; grey where the image is.
 
     Raises:
         BIRError: a model of another kind, and as `restore_compact` and `diffir.restore`.

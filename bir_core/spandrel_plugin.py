@@ -1,4 +1,5 @@
-"""DiffIR in spandrel's registry, for programs that load restoration models through spandrel.
+"""DiffIR in spandrel's registry, for programs that load restoration models through spandrel, and
+how the models of spandrel restore.
 
 Importing this file needs spandrel, which ComfyUI brings along and `bir_core` does not require.
 """
@@ -22,6 +23,8 @@ from .checkpoints import ModelInfo, load_model
 from .compact.restore import restore_compact
 from .diffir.restore import restore
 from .errors import BIRError
+from .images import PadMode, crop, pad_to_multiple
+from .latents import PADDED_MULTIPLE
 from .networks.compact import CompactConfig, CompactRestorer
 from .networks.diffir import DiffIRStage2
 
@@ -29,6 +32,9 @@ ARCHITECTURE_ID = "BIR_DiffIR"
 # Spandrel's own id of the layout that the compact restoration module has.
 COMPACT_ID = "Compact"
 Callback = Callable[[int, int], None]
+# Spandrel's names of the networks that DiffBIR's authors take in stage 1, and how these continue a
+# picture of any size: SCUNet up to a multiple of 64, the others up to what spandrel says.
+PUBLISHED_PADDING: dict[str, PadMode] = {"SwinIR": "reflect", "ESRGAN": "reflect", "SCUNet": "edge"}
 
 
 class Descriptor(Protocol):
@@ -42,6 +48,9 @@ class Descriptor(Protocol):
 
     @property
     def scale(self) -> int: ...
+
+    @property
+    def size_requirements(self) -> Any: ...
 
     def __call__(self, image: Tensor, /) -> Tensor: ...
 
@@ -138,3 +147,23 @@ def restorer_in_strips(
         restorer = CompactRestorer(config)
     restorer.body = cast(nn.ModuleList, body)
     return lambda image: restore_compact(image, restorer, callback=callback)
+
+
+def as_published(descriptor: Descriptor) -> Callable[[Tensor], Tensor]:
+    """How a loaded model restores (B, 3, H, W) in [0, 1] to (B, 3, H scale, W scale) in stage 1 of
+    DiffBIR. Spandrel clamps every result to [0, 1]; the networks of `PUBLISHED_PADDING` are called
+    without it, as in the official code, and the result of any other one is spandrel's."""
+    name, needs = descriptor.architecture.name, descriptor.size_requirements
+    if name not in PUBLISHED_PADDING:
+        return descriptor
+
+    def restored(image: Tensor) -> Tensor:
+        height, width = image.shape[-2:]
+        multiple = PADDED_MULTIPLE if name == "SCUNet" else needs.multiple_of
+        if min(height, width) < needs.minimum:
+            multiple = max(multiple, needs.minimum)
+        padded = pad_to_multiple(image, multiple, PUBLISHED_PADDING[name])
+        result: Tensor = descriptor.model(padded)
+        return crop(result, height * descriptor.scale, width * descriptor.scale)
+
+    return restored

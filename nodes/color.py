@@ -3,7 +3,7 @@
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..bir_core.diffbir.settings import COLOR_FIXES
+from ..bir_core.diffbir.color_fix import COLOR_FIXES
 from ..bir_core.images import (
     from_channels_last,
     resize,
@@ -11,6 +11,7 @@ from ..bir_core.images import (
 )
 from .host import services
 from .host.node import Node
+from .inputs import clamp_input
 from .operations import fix_colors
 
 
@@ -51,17 +52,23 @@ class BIRColorFix(Node):
                     tooltip="A reference of another size is resized to the image. Off: it is an "
                     "error.",
                 ),
+                clamp_input("Crop to Picture resizes it"),
             ],
-            outputs=[io.Image.Output(tooltip="The image with fixed colours, in [0, 1].")],
+            outputs=[io.Image.Output(tooltip="The image with fixed colours.")],
         )
 
     @classmethod
     def execute(
-        cls, image: Tensor, reference: Tensor, method: str, resize_reference: bool = True
+        cls,
+        image: Tensor,
+        reference: Tensor,
+        method: str,
+        resize_reference: bool = True,
+        clamp: bool = True,
     ) -> io.NodeOutput:
         content, style = from_channels_last(image.float()), from_channels_last(reference.float())
         if resize_reference and style.shape[-2:] != content.shape[-2:]:
-            style = resize(style, content.shape[-2], content.shape[-1]).clamp(0, 1)
-        return io.NodeOutput(
-            services.to_output(to_channels_last(fix_colors(content, style, method)))
-        )
+            style = resize(style, content.shape[-2], content.shape[-1])
+        fixed = fix_colors(content, style, method)
+        fixed = fixed.clamp(0, 1) if clamp else fixed
+        return io.NodeOutput(services.to_output(to_channels_last(fixed)))

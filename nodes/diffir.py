@@ -13,7 +13,6 @@ from ..bir_core.errors import BIRError
 from ..bir_core.images import (
     attach_alpha,
     from_channels_last,
-    from_mask,
     split_alpha,
     to_channels_last,
 )
@@ -23,7 +22,7 @@ from ..bir_core.weights import BUILT_IN
 from .host import services
 from .host.node import Node
 from .inputs import DiffIRModel
-from .operations import fault_of_file
+from .operations import fault_of_file, masks_for, require_room_for
 
 DTYPES = {"default": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 TASKS = {"sr": "super-resolution", "deblur": "motion deblurring", "inpainting": "inpainting"}
@@ -172,11 +171,17 @@ class DiffIRRestore(Node):
         colours, alpha = split_alpha(from_channels_last(image.float()))
         network, device = model.network, model.device
         assert isinstance(network, DiffIRStage2)
-        if network.config.task == "inpainting":
-            require_mask(mask)
-        masks = None if mask is None else masks_of_batch(mask, len(colours))
-        progress = services.batch_progress(len(colours))
         height, width = colours.shape[-2:]
+        masks = masks_for(mask, len(colours), height, width)
+        if masks is None and network.config.task == "inpainting":
+            raise BIRError(
+                "A DiffIR for inpainting should have a mask that shows the hole, but none came, or "
+                "the empty one of Load Image; paint the hole with Open in MaskEditor and connect "
+                "the MASK output."
+            )
+        scale = network.config.scale
+        require_room_for(colours, scale, lambda scale: (int(height * scale), int(width * scale)))
+        progress = services.batch_progress(len(colours))
         dtype = next(network.parameters()).dtype
         size = padded(network.config, height, width)
         needs = diffir_strips(network.config, *size, device_type=device.type)
@@ -196,24 +201,3 @@ class DiffIRRestore(Node):
             restored.append(services.to_output(picture))
         pictures = attach_alpha(torch.cat(restored), alpha)
         return io.NodeOutput(services.to_output(to_channels_last(pictures)))
-
-
-def require_mask(mask: Tensor | None) -> None:
-    """Raise BIRError where no mask came, or the one of 64 x 64 zeros that Load Image gives for a
-    picture without a mask."""
-    if mask is None or (mask.shape[-2:] == (64, 64) and not mask.any()):
-        raise BIRError(
-            "A DiffIR for inpainting should get a mask, but none came; paint the hole with Open in "
-            "MaskEditor on Load Image and connect its MASK output to the mask of this node."
-        )
-
-
-def masks_of_batch(mask: Tensor, batch: int) -> Tensor:
-    """MASK, (B, H, W) or (H, W), to (batch, 1, H, W): a single mask serves all images."""
-    masks = from_mask(mask)
-    if len(masks) not in (1, batch):
-        raise BIRError(
-            f"Expected one mask, or one for each of the {batch} images, but {len(masks)} came; "
-            "repeat or select masks to match the batch."
-        )
-    return masks.expand(batch, -1, -1, -1)

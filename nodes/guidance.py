@@ -13,7 +13,7 @@ from .host.node import Node
 from .host.protocols import VAE, Model
 from .host.vae import DEFAULT_TILE
 from .inputs import part_of_the_sampling
-from .operations import guide
+from .operations import guide, masks_for
 
 
 class DiffBIRGuidance(Node):
@@ -120,6 +120,8 @@ class DiffBIRGuidance(Node):
     ) -> io.NodeOutput:
         hint.require_vae(vae)
         colours, _ = split_alpha(from_channels_last(image.float()))
+        height, width = colours.shape[-2:]
+        masks = masks_for(mask, len(colours), height, width)
         padded = pad_to_multiple(colours, PADDED_MULTIPLE)
         patched, weight = guide(
             model,
@@ -131,9 +133,9 @@ class DiffBIRGuidance(Node):
             start_percent=start_percent,
             end_percent=end_percent,
             repeats=repeats,
-            mask=None if mask is None else latent_mask(mask, *colours.shape[-2:]),
+            mask=None if masks is None else latent_mask(masks, height, width),
             tile=tile_size,
         )
         factor = padded.shape[-1] // weight.shape[-1]
-        shown = crop(F.interpolate(weight, scale_factor=factor), *colours.shape[-2:])
+        shown = crop(F.interpolate(weight, scale_factor=factor), height, width)
         return io.NodeOutput(patched, services.to_output(shown[:, 0]))

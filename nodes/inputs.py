@@ -8,6 +8,18 @@ PictureSize = io.Custom("BIR_SIZE")  # (height, width) in pixels
 PICTURE_SIZE = "bir_size"
 
 
+def clamp_input(before: str) -> io.Boolean.Input:
+    """`clamp`, which is off inside a run of DiffBIR; `before` says what comes after the node."""
+    return io.Boolean.Input(
+        "clamp",
+        default=True,
+        optional=True,
+        advanced=True,
+        tooltip="On: numbers outside of [0, 1] are cut off, as everything that shows, saves or "
+        f"changes images expects it. Off: they stay until {before}, as in the official code.",
+    )
+
+
 def part_of_the_sampling(action: str) -> tuple[io.Float.Input, io.Float.Input]:
     """`start_percent` and `end_percent`, between which something happens; `action` names it."""
 

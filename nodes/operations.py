@@ -9,18 +9,21 @@ from torch import Tensor
 
 from ..bir_core.checkpoints import inspect
 from ..bir_core.checkpoints.decoder_copy import decoder_config
-from ..bir_core.diffbir.settings import COLOR_FIXES
+from ..bir_core.diffbir import color_fix
+from ..bir_core.diffbir.color_fix import COLOR_FIXES
 from ..bir_core.diffusion.guidance import weight_map
 from ..bir_core.errors import BIRError
 from ..bir_core.images import (
     attach_alpha,
     from_channels_last,
     is_finite,
+    masks_of_batch,
     require_finite,
     split_alpha,
     to_channels_last,
 )
 from ..bir_core.latents import LATENT_FACTOR
+from ..bir_core.picture_memory import picture_bytes, require_room
 from ..bir_core.tiling import TileWeights, tile_starts
 from .host import hint, services
 from .host import sampling as host_sampling
@@ -29,16 +32,34 @@ from .host.guidance import GuidancePatch
 from .host.messages import TileProgress
 from .host.protocols import VAE, ControlNet, Model
 from .host.tiling import TilingPatch
-from .host.vae import Tiling, decode, decode_whole, encode
+from .host.vae import Tiling, decode, decode_whole, encode, unclamped
 
 logger = logging.getLogger(__name__)
 
 SAMPLED = "The sampled latent"
+RESULT_COPIES = 3
+UNPAINTED = (64, 64)  # height and width of Load Image's mask for a picture without transparency
+
+
+def require_room_for(
+    images: Tensor, scale: float, size_of: Callable[[float], tuple[int, int]]
+) -> None:
+    """Say before the work that the results of images (B, 3, H, W) do not fit into the computer's
+    memory: each of them, all in one, and those in ComfyUI's layout.
+
+    Args:
+        scale: their sides by those of the images.
+        size_of: from a scale to height and width of the results.
+    """
+    batch, _, height, width = images.shape
+    require_room(
+        height, width, scale, lambda scale: picture_bytes(*size_of(scale), RESULT_COPIES * batch)
+    )
 
 
 def fix_colors(image: Tensor, reference: Tensor, method: str) -> Tensor:
-    """Images (B, C, H, W) in [0, 1] of one size to the fixed image, clamped; the alpha channel of
-    `image` is kept. A single reference serves the whole batch."""
+    """Images (B, C, H, W) of one size to the fixed image, not clamped; the alpha channel of `image`
+    is kept. A single reference serves the whole batch. A method of "none" only keeps grey grey."""
     colours, alpha = split_alpha(image)
     style, _ = split_alpha(reference)
     if len(style) not in (1, len(colours)):
@@ -46,15 +67,28 @@ def fix_colors(image: Tensor, reference: Tensor, method: str) -> Tensor:
             f"Expected one reference, or one for each of the {len(colours)} images, but "
             f"{len(style)} came; repeat or select references to match the batch."
         )
+    style = style.to(colours).expand(len(colours), -1, -1, -1)
     try:
-        fixed = COLOR_FIXES[method](colours, style.to(colours).expand(len(colours), -1, -1, -1))
+        fixed = color_fix.fix_colors(colours, style, COLOR_FIXES.get(method))
     except Exception as error:
         services.raise_unless_out_of_memory(error)
         raise BIRError(
             "The colour fix should find memory for several copies of the picture, but it ran out; "
             "close other programs, or take fewer or smaller pictures."
         ) from error
-    return attach_alpha(fixed.clamp(0, 1), alpha)
+    return attach_alpha(fixed, alpha)
+
+
+def masks_for(mask: Tensor | None, batch: int, height: int, width: int) -> Tensor | None:
+    """A MASK as (batch, 1, h, w). None if none is connected, or the one that Load Image gives for a
+    picture without transparency, in which nothing was painted: zeros of 64 x 64 pixels, whatever
+    the size of the picture (height, width)."""
+    if mask is None:
+        return None
+    sides = tuple(mask.shape[-2:])
+    if sides == UNPAINTED and sides != (height, width) and not mask.any():
+        return None
+    return masks_of_batch(mask, batch)
 
 
 def guide(
@@ -148,10 +182,10 @@ def encoded(vae: VAE, padded: Tensor, tile_size: int) -> Tensor:
 
 
 def decoded(vae: VAE, latent: Tensor, tile_size: int) -> Tensor:
-    """A latent, unscaled, to (B, 3, H, W) in [0, 1]: in exact tiles or as a whole."""
+    """A latent, unscaled, to (B, 3, H, W), not clamped: in exact tiles or as a whole."""
     if not tile_size:
-        return from_channels_last(decode_whole(vae, latent))
-    return from_channels_last(decode(vae, latent, Tiling(tile_size)))
+        return from_channels_last(decode_whole(unclamped(vae), latent))
+    return from_channels_last(decode(unclamped(vae), latent, Tiling(tile_size)))
 
 
 def in_float32_if_need_be(

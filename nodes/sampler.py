@@ -31,7 +31,9 @@ from .operations import (
     fix_colors,
     guide,
     in_float32_if_need_be,
+    masks_for,
     require_control,
+    require_room_for,
     tile_model,
 )
 
@@ -265,7 +267,9 @@ class DiffBIRSampler(Node):
         )
         colours, alpha = split_alpha(from_channels_last(image.float()))
         height, width = colours.shape[-2:]
-        masks = None if mask is None else latent_mask(mask, height, width)
+        require_room_for(colours, 1, lambda _: size or (height, width))
+        masks = masks_for(mask, len(colours), height, width)
+        masks = None if masks is None else latent_mask(masks, height, width)
         sigmas = sigmas_of(chosen)
 
         def of_image(index: int) -> tuple[Tensor, Tensor]:
@@ -290,7 +294,7 @@ class DiffBIRSampler(Node):
                     scale=guidance,
                     space=guidance_space,
                     loss=guidance_loss,
-                    mask=None if masks is None else masks[[index % len(masks)]],
+                    mask=None if masks is None else masks[[index]],
                     latent=condition,
                     tile=tile_size,
                     wide=wide,
@@ -307,18 +311,16 @@ class DiffBIRSampler(Node):
             latent = in_float32_if_need_be(sampled, chosen.model, ir_control_net, vae)
             messages.say(f"{beginning}decoding")
             restored = crop(decoded(vae, latent, tile_size), height, width)
-            if color_fix != "none":
-                restored = fix_colors(restored, picture, color_fix)
-            return restored, latent
+            return fix_colors(restored, picture, color_fix), latent
 
         # One after the other: each image comes out as if alone, in the memory of one.
         pictures, latents = zip(*(of_image(index) for index in range(len(colours))), strict=True)
         restored = attach_alpha(torch.cat(pictures), alpha)
         if size is not None:
-            restored = resize(restored, *size).clamp(0, 1)
+            restored = resize(restored, *size)
         messages.say(chosen.report)
         return io.NodeOutput(
-            services.to_output(to_channels_last(restored)),
+            services.to_output(to_channels_last(restored.clamp(0, 1))),
             {"samples": services.to_output(torch.cat(latents)), PICTURE_SIZE: (height, width)},
             chosen.report,
             ui=ui.PreviewText(chosen.report),

@@ -13,7 +13,6 @@ from ..bir_core.diffbir.stage1 import (
     restore_stage1,
     stage1_memory,
     stage1_sizes,
-    with_published_padding,
 )
 from ..bir_core.diffbir.versions import VERSIONS, Task, official_order
 from ..bir_core.errors import BIRError
@@ -27,13 +26,14 @@ from ..bir_core.images import (
     to_channels_last,
 )
 from ..bir_core.latents import PADDED_MULTIPLE
-from ..bir_core.spandrel_plugin import restorer_in_strips
+from ..bir_core.spandrel_plugin import as_published, restorer_in_strips
 from ..bir_core.tiling import SMALLEST_TILE
 from .automatic import AUTOMATIC, stage1_version
 from .host import messages, services
 from .host.node import Node
 from .host.protocols import ControlNet, UpscaleModel
 from .inputs import PICTURE_SIZE, PictureSize
+from .operations import require_room_for
 
 
 class BIRRestorationModule(Node):
@@ -139,7 +139,8 @@ class BIRRestorationModule(Node):
             outputs=[
                 io.Image.Output(
                     display_name="image",
-                    tooltip="For DiffBIR Conditioning, and the reference of the colour fix.",
+                    tooltip="For DiffBIR Sampler or DiffBIR Conditioning, and the reference of the "
+                    "colour fix. As in the official code it is not clamped to [0, 1].",
                 ),
                 PictureSize.Output(
                     display_name="size", tooltip="The size asked for, for Crop to Picture."
@@ -175,12 +176,15 @@ class BIRRestorationModule(Node):
         order = official_order(task, taken)
         height, width = colours.shape[-2:]
         sizes = stage1_sizes(height, width, order, upscale_by, short_side)
+        require_room_for(
+            colours,
+            upscale_by,
+            lambda factor: stage1_sizes(height, width, order, factor, short_side).condition,
+        )
         scale = upscale_model.scale
         # DiffIR and compact modules go through a picture of any size by themselves.
         in_strips = restorer_in_strips(upscale_model, services.raise_if_cancelled)
-        network = in_strips or with_published_padding(
-            upscale_model, upscale_model.architecture.name
-        )
+        network = in_strips or as_published(upscale_model)
         model = services.ManagedModel(upscale_model.patcher)
         model.load(stage1_memory(sizes.network, scale))
         if tile == 0 and in_strips is None:
@@ -198,7 +202,7 @@ class BIRRestorationModule(Node):
                 padding=padding,
                 callback=progress(index),
                 on_smaller_tile=lambda _: services.free_cache(),
-            ).clamp(0, 1)
+            )
             for index in range(len(colours))
         ]
         pictures = attach_alpha(torch.cat([services.to_output(one) for one in restored]), alpha)
@@ -258,9 +262,11 @@ class BIRCrop(Node):
         picture = from_channels_last(image.float())
         if latent is not None:
             picture = without_padding(picture, latent)
-        if size is not None and tuple(picture.shape[-2:]) != tuple(size):
-            picture = resize(picture, *size)
-        return io.NodeOutput(services.to_output(to_channels_last(picture.clamp(0, 1))))
+        if size is not None:
+            if tuple(picture.shape[-2:]) != tuple(size):
+                picture = resize(picture, *size)
+            picture = picture.clamp(0, 1)  # the last step
+        return io.NodeOutput(services.to_output(to_channels_last(picture)))
 
 
 def without_padding(picture: Tensor, latent: dict[str, Any]) -> Tensor:

@@ -20,7 +20,9 @@ from .host.vae import (
     Tiling,
     decode,
     encode,
+    unclamped,
 )
+from .inputs import clamp_input
 
 
 def _settings() -> list[io.Input]:
@@ -87,6 +89,7 @@ class BIRVAEDecodeTiled(Node):
                     "whole, as VAE Decode does.",
                 ),
                 *_settings(),
+                clamp_input("Fix Colors has mended the picture"),
             ],
             outputs=[io.Image.Output(tooltip="The decoded image.")],
         )
@@ -100,10 +103,11 @@ class BIRVAEDecodeTiled(Node):
         parking: str = "automatic",
         parking_dtype: str = "automatic",
         precision: str = AS_THE_VAE,
+        clamp: bool = True,
     ) -> io.NodeOutput:
         require_pixels(samples["samples"])
         tiling = Tiling(tile_size, precision, parking, parking_dtype)
-        images = decode(vae, samples["samples"], tiling)
+        images = decode(vae if clamp else unclamped(vae), samples["samples"], tiling)
         return io.NodeOutput(services.to_output(images))
 
 

@@ -22,14 +22,16 @@ def shapes(nf, nb, gc):
     return weights | {f"{name}.bias": (out,) for name, (_, out) in convs.items()}
 
 
-def of_vectors(metadata):
-    """The small BSRNet of the vectors, its dense blocks widened by channels of zeros."""
+def of_vectors(metadata, calm=True):
+    """The small BSRNet of the vectors, its dense blocks widened by channels of zeros; `calm` as in
+    those from end to end, with outputs mostly within [0, 1]."""
     sizes, base = json.loads(metadata["config_bsrnet"]), json.loads(metadata["rule_bases"])
     nf, nb, gc = sizes["nf"], sizes["nb"], sizes["gc"]
     state = Weights(shapes(nf, nb, gc))
     fill_by_rule_w(state, base["bsrnet"])
-    state.weights["conv_last.weight"] *= 0.25
-    state.weights["conv_last.bias"] += 0.5
+    if calm:
+        state.weights["conv_last.weight"] *= 0.25
+        state.weights["conv_last.bias"] += 0.5
     wide = {}
     for name, shape in shapes(nf, nb, SPANDREL_GROWTH).items():
         value = state.weights[name]

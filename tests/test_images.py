@@ -13,6 +13,8 @@ from bir_core.images import (
     extend_opaque,
     from_channels_last,
     from_mask,
+    keep_grey,
+    luma,
     pad_to_multiple,
     require_finite,
     resize,
@@ -141,3 +143,57 @@ def test_no_picture_is_said(shape: tuple[int, ...]) -> None:
         from_channels_last(torch.zeros(shape))
     with pytest.raises(BIRError, match="at least one picture"):
         from_mask(torch.zeros(shape[:3]))
+
+
+@given(
+    st.lists(st.booleans(), min_size=1, max_size=3),
+    sides,
+    sides,
+    st.sampled_from([1, 2, 0.5]),
+    sides,
+)
+def test_grey_pictures_stay_grey_and_others_as_they_are(grey, height, width, scale, seed):
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.rand(len(grey), 3, height, width, generator=generator)
+    for index in range(len(grey)):
+        if grey[index]:
+            images[index] = images[index, :1].clone()
+    size = (max(1, int(height * scale)), max(1, int(width * scale)))
+    restored = torch.randn(len(grey), 3, *size, generator=generator)
+    kept = keep_grey(restored, images)
+    for is_grey, one, before in zip(grey, kept, restored, strict=True):
+        assert torch.equal(one, luma(before[None])[0].expand(3, -1, -1) if is_grey else before)
+    # On the way there nothing may tell the channels apart.
+    known = (torch.rand(len(grey), 1, height, width, generator=generator) > 0.3).float()
+    for image in (resize(images, *size), split_alpha(torch.cat([images, known], 1))[0]):
+        assert torch.equal(keep_grey(image, images), keep_grey(image, image))
+        for is_grey, one in zip(grey, image, strict=True):
+            assert not is_grey or torch.equal(one, one[:1].expand(3, -1, -1))
+
+
+def test_a_grey_picture_among_colours():
+    """One number that differs, in the last place of 16 bits, is a colour."""
+    grey = torch.full((1, 3, 5, 4), 0.5)
+    restored = torch.rand(1, 3, 5, 4)
+    assert keep_grey(restored, grey) is not restored
+    grey[0, 2, 4, 3] += 1 / 65535
+    assert keep_grey(restored, grey) is restored
+
+
+def test_luma_is_that_of_jpeg_and_exact_for_grey():
+    weights = torch.eye(3)[:, :, None, None]
+    torch.testing.assert_close(luma(weights).flatten(), torch.tensor([0.299, 0.587, 0.114]))
+    every = (torch.arange(65536) / 65535).view(1, 1, 256, 256)
+    assert torch.equal(luma(every.expand(-1, 3, -1, -1)), every)
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 16384), (16384, 1)])
+def test_the_longest_sides(height, width):
+    """Up to 16384 pixels, in everything that goes through a picture before and after a network."""
+    image = torch.rand(1, 2, height, width, generator=torch.Generator().manual_seed(0))
+    rgb, alpha = split_alpha(image)
+    assert torch.equal(rgb, keep_grey(rgb, rgb))
+    padded = pad_to_multiple(rgb, 64)
+    assert torch.equal(crop(padded, height, width), rgb)
+    together = attach_alpha(resize(rgb, 2 * height, 2 * width), alpha)
+    assert together.shape == (1, 4, 2 * height, 2 * width)

@@ -27,3 +27,7 @@ SPLIT_GRADIENT = 2e-2
 # Gradients that are 0 by their formula, as a bias before a normalisation, are sums of terms as
 # large as others have, which cancel but for EPS each: a share of the largest gradient of all.
 CANCELLED_GRADIENT = 1e-5
+
+# Pictures in [0, 1] of whole runs of two networks in another order of sums, such as ours and
+# ComfyUI's: errors of `SPLIT_NETWORK` that guidance of 8 and several steps hand on.
+WHOLE_RUN = 1e-3

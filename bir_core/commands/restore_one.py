@@ -17,7 +17,15 @@ from ..images import extend_opaque, resize
 from ..memory import is_out_of_memory
 from ..methods import METHODS, Report, RestoreImage
 from ..options import choose_device
-from ..pictures.files import Picture, read_picture, require_format, require_free, write_picture
+from ..picture_memory import picture_bytes, require_room
+from ..pictures.files import (
+    WRITING_PICTURES,
+    Picture,
+    read_picture,
+    require_format,
+    require_free,
+    write_picture,
+)
 from .failures import losses, no_room
 from .restore_jobs import Job
 from .restore_options import RestoreOptions
@@ -60,6 +68,7 @@ def prepare(options: RestoreOptions) -> Callable[[Job, bool], Outcome]:
             picture = _read(job.source, options.bits)
             require_format(job.target, picture, scale)
             require_free(job.target, overwrite=overwrite)
+            _require_room(picture, scale, job.source)
             mask = None if job.mask is None else _read_mask(job.mask, picture, job.source)
             restored = _restore(picture, mask, restore_image, device, job.source.name)
             make_folder(job.target.parent)
@@ -74,6 +83,17 @@ def prepare(options: RestoreOptions) -> Callable[[Job, bool], Outcome]:
         return Outcome(job.source, one_line(text), is_restored=True)
 
     return restore_job
+
+
+def _require_room(picture: Picture, scale: float, source: Path) -> None:
+    height, width = picture.image.shape[-2:]
+    require_room(
+        height,
+        width,
+        scale,
+        lambda scale: picture_bytes(height * scale, width * scale, WRITING_PICTURES),
+        name=f"The picture {source}",
+    )
 
 
 def _report(bar: "tqdm[Any]") -> Report:

@@ -13,9 +13,10 @@ from torch.nn import functional as F
 
 from ..errors import BIRError
 from ..fallbacks import finite, in_fitting_strips
-from ..images import require_image
+from ..images import keep_grey, require_image
 from ..memory import dtype_of, free_memory
 from ..networks.compact import CompactConfig, CompactRestorer
+from ..picture_memory import picture_bytes, require_room
 from ..row_strips import (
     CorrectedOutput,
     RowStage,
@@ -51,7 +52,7 @@ def restore_compact(
         callback: called with (strips done, strips in all) after each strip; may raise to cancel.
 
     Returns:
-        (B, 3, H scale, W scale), float32 in [0, 1], on the image's device.
+        (B, 3, H scale, W scale), float32 in [0, 1], on the image's device; grey where the image is.
 
     Raises:
         BIRError: a model, image or strip of the wrong kind; NaN or infinity in the image, or in the
@@ -66,6 +67,15 @@ def restore_compact(
     if strip is not None and strip < 1:
         raise BIRError(f"A strip should have at least 1 row, but {strip} came; choose more.")
 
+    batch, _, height, width = image.shape
+    require_room(
+        height,
+        width,
+        model.config.scale,
+        lambda scale: picture_bytes(height, width, batch * scale**2),
+        [image.device],
+    )
+
     def run() -> Tensor:
         lq = image.to(dtype_of(model))
         if strip is not None:
@@ -77,7 +87,8 @@ def restore_compact(
             lambda fewer: stream(model, lq, strip=fewer, callback=callback), rows
         )
 
-    return finite("The restored image", run, [model]).float().clamp_(0, 1)
+    restored = finite("The restored image", run, [model]).float()
+    return keep_grey(restored, image).clamp_(0, 1)
 
 
 @torch.no_grad()

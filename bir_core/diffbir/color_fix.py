@@ -4,13 +4,17 @@
 [0, 1] and of one size; use them on the whole picture, not on tiles. Results are not clamped.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from ..errors import BIRError
+from ..images import keep_grey
 
 WAVELET_LEVELS = 5
+ColorFix = Callable[[Tensor, Tensor], Tensor]
 
 
 def _check_sizes(content: Tensor, style: Tensor) -> None:
@@ -61,3 +65,12 @@ def adain_color_fix(content: Tensor, style: Tensor) -> Tensor:
     style_variance, style_mean = torch.var_mean(style, dim=(2, 3), keepdim=True)
     normalised = (content - content_mean) / (content_variance + 1e-5).sqrt()
     return normalised * (style_variance + 1e-5).sqrt() + style_mean
+
+
+COLOR_FIXES: dict[str, ColorFix] = {"wavelet": wavelet_color_fix, "adain": adain_color_fix}
+
+
+def fix_colors(content: Tensor, style: Tensor, fix: ColorFix | None) -> Tensor:
+    """The end of a run: the content with a fix of `COLOR_FIXES` or without, and without colours
+    where the style is grey. Arguments and errors as in `wavelet_color_fix`."""
+    return keep_grey(content if fix is None else fix(content, style), style)

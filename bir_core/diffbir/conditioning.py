@@ -32,8 +32,8 @@ def augment_condition(latent: Tensor, alpha_cumprod: Tensor, draws: Draws) -> Te
 
 
 def latent_mask(mask: Tensor, height: int, width: int) -> Tensor:
-    """A MASK (B, H, W) or (H, W) for an image of (height, width) pixels as (B, 1, h, w), at the
-    resolution of the padded image's latents."""
+    """A mask (B, H, W), (B, 1, H, W) or (H, W) for an image of (height, width) pixels as
+    (B, 1, h, w), at the resolution of the padded image's latents."""
     masks = from_mask(mask)
     proportion = masks.shape[-1] * height / (masks.shape[-2] * width)
     if abs(proportion - 1) > ASPECT_TOLERANCE:

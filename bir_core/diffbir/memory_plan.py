@@ -283,3 +283,12 @@ def _one_vae_tile(stages: Sequence[StagePlan]) -> tuple[StagePlan, ...]:
     return tuple(
         replace(stage, tile=smallest) if stage.name in names else stage for stage in stages
     )
+
+
+def least_decoding_bytes(sd_vae: nn.Module, size: Size) -> int:
+    """What decoding a picture of (height, width) pixels takes in any pieces, on device and host
+    together."""
+    height, width = _padded(size)
+    latent = (height // LATENT_FACTOR, width // LATENT_FACTOR)
+    maps = parked_bytes(decoder_operations(sd_vae.decoder), *latent, torch.float16)
+    return maps + RGB * DECODING_PICTURES * height * width

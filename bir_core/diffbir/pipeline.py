@@ -24,12 +24,13 @@ from ..images import crop, pad_to_multiple, require_image, resize
 from ..latents import LATENT_SCALE, PADDED_MULTIPLE
 from ..memory import CPU, MemoryPlan, dtype_of, free_memory, visiting, weight_bytes
 from ..seeds import image_seed
+from .color_fix import COLOR_FIXES, fix_colors
 from .memory_plan import TILES, plan_diffbir
 from .networks import DiffBIRNetworks
 from .prompts import require_prompts, rows_of
 from .restoration_modules import RestorationModule, as_restoration_module
-from .runs import Run
-from .settings import COLOR_FIXES, DiffBIRSettings, official_settings, settled
+from .runs import Run, require_room_for
+from .settings import DiffBIRSettings, official_settings, settled
 from .stage1 import Stage1Sizes, restore_stage1, stage1_sizes
 from .stage2 import Stage2
 from .versions import Task, find_version, official_order
@@ -221,7 +222,8 @@ class DiffBIR:
             callback: told the stage and its progress.
 
         Returns:
-            (B, 3, int(H upscale_by), int(W upscale_by)) float32 in [0, 1], on the image's device.
+            (B, 3, int(H upscale_by), int(W upscale_by)) float32 in [0, 1], on the image's device;
+            grey where the image is.
 
         Raises:
             BIRError: wrong shapes or settings, no memory, numbers that are not finite, or an SDE
@@ -240,6 +242,7 @@ class DiffBIR:
             settings=settings,
             images=len(image),
         )
+        require_room_for(run, image, upscale_by, self.networks.sd_vae, self.device)
         logger.info("Memory plan: %s", run.plan)
         if not run.plan.fits:
             logger.warning("%s may not have the memory: %s", self.device, run.plan)
@@ -275,8 +278,7 @@ class DiffBIR:
         del padded, latent
         decoded = self.decode(sampled, settings.vae_tile, callback=tell)
         restored = crop(decoded, *sizes.condition)
-        if settings.color_fix != "none":
-            restored = COLOR_FIXES[settings.color_fix](restored, condition)
+        restored = fix_colors(restored, condition, COLOR_FIXES.get(settings.color_fix))
         if tuple(restored.shape[-2:]) != sizes.output:
             restored = resize(restored, *sizes.output)
         return restored.clamp(0, 1).to(image.device).contiguous()

@@ -22,7 +22,6 @@ from ..networks.compact import CompactRestorer
 from ..networks.diffir import DiffIRStage2
 from ..networks.swinir import SwinIR
 from ..restoring import restore
-from .stage1 import with_published_padding
 
 IMAGE_TO_IMAGE = ("swinir", "compact", "diffir_s2")
 
@@ -36,7 +35,8 @@ class RestorationModule:
     """A network that restores images.
 
     Attributes:
-        restore: (B, 3, h, w) in [0, 1] -> (B, 3, h scale, w scale).
+        restore: (B, 3, h, w) in [0, 1] -> (B, 3, h scale, w scale); not clamped if it is one of
+            DiffBIR's own, see `images`.
         scale: output side divided by input side.
         name: of the architecture.
         network: what holds the weights, to be moved between devices and to plan the memory for;
@@ -128,6 +128,8 @@ def load_restoration_module(
         )
     import spandrel
 
+    from ..spandrel_plugin import as_published
+
     tensors = unwrap(read_checkpoint(model_file(path)))
     try:
         with enough_memory(shown_path(path)):
@@ -149,8 +151,8 @@ def load_restoration_module(
     require_sound(descriptor.model.state_dict(), tensors, str(path))
     descriptor.eval()
     descriptor.model.requires_grad_(False)
+    network = as_published(descriptor)
     name = descriptor.architecture.name
-    network = with_published_padding(descriptor, name)
     return RestorationModule(network, descriptor.scale, name, descriptor.model)
 
 

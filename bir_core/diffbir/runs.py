@@ -2,9 +2,14 @@
 
 from dataclasses import dataclass
 
-from ..memory import MemoryPlan
+import torch
+from torch import Tensor, nn
+
+from ..memory import CPU, MemoryPlan
+from ..picture_memory import picture_bytes, require_room
+from .memory_plan import least_decoding_bytes
 from .settings import DiffBIRSettings
-from .stage1 import Stage1Sizes
+from .stage1 import Stage1Sizes, stage1_sizes
 from .versions import Order
 
 
@@ -23,3 +28,22 @@ class Run:
     sizes: Stage1Sizes
     settings: DiffBIRSettings
     plan: MemoryPlan
+
+
+def require_room_for(
+    run: Run, image: Tensor, upscale_by: float, sd_vae: nn.Module, device: torch.device
+) -> None:
+    """Say before the work that the pictures of a run on images (B, 3, H, W) do not fit: the
+    results, and what is alive while one of them is decoded.
+
+    Raises:
+        BIRError: they do not.
+    """
+    batch, _, height, width = image.shape
+
+    def needed(factor: float) -> float:
+        sizes = stage1_sizes(height, width, run.order, factor, run.settings.short_side)
+        results = picture_bytes(*sizes.output, batch)
+        return results + least_decoding_bytes(sd_vae, sizes.condition)
+
+    require_room(height, width, upscale_by, needed, [device, CPU])

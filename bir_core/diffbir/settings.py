@@ -11,11 +11,10 @@ from ..images import PadMode
 from ..latents import LATENT_FACTOR, PADDED_MULTIPLE
 from ..memory import MemoryPlan
 from ..tiling import SMALLEST_TILE, TileWeights, tile_starts
-from .color_fix import adain_color_fix, wavelet_color_fix
+from .color_fix import COLOR_FIXES
 from .stage1 import SHORT_SIDE
 from .versions import find_version
 
-COLOR_FIXES = {"wavelet": wavelet_color_fix, "adain": adain_color_fix}
 CHOICES = {
     "start": ("noise", "condition"),
     "guidance_space": ("latent", "rgb"),

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ..errors import BIRError
-from ..images import PadMode, crop, pad_to_multiple, require_finite, resize
+from ..images import PadMode, crop, keep_grey, pad_to_multiple, require_finite, resize
 from ..latents import PADDED_MULTIPLE
 from ..memory import is_out_of_memory
 from ..tiling import SMALLEST_TILE, Tile, tiled_apply, tiles
@@ -117,26 +117,6 @@ def automatic_overlap(tile: int) -> int:
     return tile // 4
 
 
-def with_published_padding(
-    network: Callable[[Tensor], Tensor], architecture: str
-) -> Callable[[Tensor], Tensor]:
-    """A network of spandrel's that pads its input inside as the published one does: SCUNet repeats
-    the last pixels up to a multiple of 64, where spandrel mirrors the picture.
-
-    Args:
-        network: restores (B, 3, h, w) at its own size.
-        architecture: spandrel's name of it; all but SCUNet come back as they are.
-    """
-    if architecture != "SCUNet":
-        return network
-
-    def restored(image: Tensor) -> Tensor:
-        padded = pad_to_multiple(image, PADDED_MULTIPLE, "edge")
-        return crop(network(padded), *image.shape[-2:])
-
-    return restored
-
-
 def restore_stage1(
     image: Tensor,
     network: Callable[[Tensor], Tensor],
@@ -169,7 +149,7 @@ def restore_stage1(
             smaller tiles.
 
     Returns:
-        (B, 3, *sizes.condition), not clamped.
+        (B, 3, *sizes.condition), not clamped; grey where the image is.
 
     Raises:
         BIRError: a wrong tile, an output of the network that is of another size than the scale
@@ -226,7 +206,7 @@ def restore_stage1(
     restored = tiled_apply(step, x, limit, _overlap(overlap, limit), scale)
     restored = crop(restored, sizes.network[0] * scale, sizes.network[1] * scale)
     require_finite(restored, "The result of stage 1")
-    return _resized(restored, sizes.condition)
+    return keep_grey(_resized(restored, sizes.condition), image)
 
 
 def _of_scale(restored: Tensor, piece: Tensor, scale: int) -> Tensor:

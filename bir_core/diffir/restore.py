@@ -8,11 +8,12 @@ from torch import Tensor, nn
 
 from ..errors import BIRError
 from ..fallbacks import in_fitting_strips
-from ..images import crop, pad_to_multiple, require_finite, require_image
+from ..images import crop, keep_grey, pad_to_multiple, require_finite, require_image
 from ..memory import free_memory
 from ..networks.diffir import DiffIRStage2
 from ..networks.diffir_config import DiffIRConfig
 from ..networks.diffir_prior import IPR_LENGTH, draw_noise
+from ..picture_memory import picture_bytes, require_room
 from .memory_plan import diffir_strips
 from .streaming import stream
 
@@ -52,7 +53,8 @@ def restore(
         callback: called with (strips done, strips in all) after each strip; may raise to cancel.
 
     Returns:
-        (B, 3, H * scale, W * scale), float32 in [0, 1], on the image's device.
+        (B, 3, H * scale, W * scale), float32 in [0, 1], on the image's device; grey where the image
+        is.
 
     Raises:
         BIRError: a model, image, mask, noise or strip of the wrong kind; NaN or infinity in the
@@ -77,6 +79,14 @@ def restore(
     if strip is not None and strip < 1:
         raise BIRError(f"A strip should have at least 1 row, but {strip} came; choose more.")
 
+    # The padded image, and the result with a copy where padding is cropped.
+    require_room(
+        height,
+        width,
+        config.scale,
+        lambda scale: picture_bytes(height, width, batch * (1 + scale**2)),
+        [image.device],
+    )
     lq = image.float()
     if mask is None:
         lq = pad_to_multiple(lq, config.size_multiple, "reflect")
@@ -87,7 +97,7 @@ def restore(
     restored = crop(restored, height * config.scale, width * config.scale)
     if mask is not None:
         restored = mask * restored + (1 - mask) * image
-    return restored.clamp(0, 1).contiguous()
+    return keep_grey(restored, image).clamp_(0, 1).contiguous()
 
 
 def _hole(mask: Tensor | None, image: Tensor, config: DiffIRConfig) -> Tensor | None:

@@ -11,7 +11,7 @@ from ..diffbir.settings import DiffBIRSettings, official_settings
 from ..diffbir.stage1 import stage1_sizes
 from ..diffbir.versions import VERSIONS, find_version
 from ..errors import BIRError
-from ..images import resize
+from ..images import keep_grey, resize
 from ..seeds import image_seed
 from .alignment import (
     LEAST_EYE_DISTANCE,
@@ -108,7 +108,8 @@ def restore_photo(
             mask = None if parse is None else parsing_mask(parse(face))
             back = resized_matrix(inverted(matrix), sizes.condition, sizes.output)
             result = paste_face(result, face, back, mask)
-        results.append(result)
+        # What surrounds an aligned face has a colour.
+        results.append(keep_grey(result, image[index, None]))
     return torch.cat(results)
 
 

@@ -9,7 +9,7 @@ import io
 import warnings
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageCms, UnidentifiedImageError
@@ -28,16 +28,16 @@ from .libvips import decode_libvips, encode_libvips, load_libvips
 from .samples import (
     Format,
     Samples,
+    Source,
     Undecodable,
     matching_icc,
     require_single,
     too_large_for_memory,
     undecodable,
+    with_side_data,
 )
 from .side_data import (
     ORIENTATION,
-    OTHER_PROFILE,
-    TEXT_KEYS,
     UNREADABLE,
     UPRIGHT,
     Extras,
@@ -62,20 +62,21 @@ def decode(path: Path, content: bytes | None = None) -> Samples:
         BIRError: it cannot be decoded, is cut off, or holds several pictures; no memory for it.
         OSError: the file system refuses it.
     """
-    with _opened(path, content) as file:
+    source = Source(path, content)
+    with source.open() as file:
         start = file.read(25)
     is_tiff = start.startswith(TIFF_STARTS)
     sixteen_bit_png = start.startswith(PNG_START) and start[24:25] == b"\x10"
     reader = decode_tiff if is_tiff else _decode_wide_png if sixteen_bit_png else _decode_pillow
     try:
-        return reader(path, content)
+        return reader(source)
     except Undecodable as error:
         # Perhaps only what stands beside the samples is damaged.
-        bare = None if is_tiff else without_side_data(_whole(path, content))
+        bare = None if is_tiff else without_side_data(source.read())
         if bare is None:
             raise
         try:
-            samples = reader(path, bare)
+            samples = reader(Source(path, bare))
         except BIRError:
             raise error from error.__cause__
         left_out = (*samples.extras.left_out, "side data that cannot be read")
@@ -113,14 +114,6 @@ def encode(path: Path, samples: Samples, file_format: Format, quality: int) -> t
     return left_out
 
 
-def _opened(path: Path, content: bytes | None) -> BinaryIO:
-    return open(path, "rb") if content is None else io.BytesIO(content)  # noqa: SIM115
-
-
-def _whole(path: Path, content: bytes | None) -> bytes:
-    return path.read_bytes() if content is None else content
-
-
 def _fitting(samples: Samples, file_format: Format) -> tuple[Samples, tuple[str, ...]]:
     """The samples with the side data that a format can keep, and what it cannot."""
     left_out = list(samples.extras.left_out)
@@ -153,25 +146,22 @@ def _fitting(samples: Samples, file_format: Format) -> tuple[Samples, tuple[str,
     return replace(samples, icc=icc, exif=exif, extras=extras), tuple(dict.fromkeys(left_out))
 
 
-def _decode_wide_png(path: Path, content: bytes | None) -> Samples:
-    samples = decode_libvips(path, content, strict=False)
+def _decode_wide_png(source: Source) -> Samples:
+    samples = decode_libvips(source, strict=False)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with _opened(path, content) as file, Image.open(file, formats=("PNG",)) as image:
-                _note_texts(image)
-                extras = extras_of(image, _whole(path, content))
+            with source.open() as file, Image.open(file, formats=("PNG",)) as image:
+                extras = extras_of(image, source.read())
     except UNREADABLE:  # of side data, whose samples are read already
         extras = Extras(left_out=("side data that cannot be read",))
-    icc = matching_icc(samples.icc, samples.values.shape[-1] < 3)
-    unfit = (OTHER_PROFILE,) if samples.icc and icc is None else ()
-    left_out = (*samples.extras.left_out, *unfit, *extras.left_out)
-    return replace(samples, icc=icc, extras=replace(extras, left_out=left_out))
+    return with_side_data(samples, extras)
 
 
-def _decode_pillow(path: Path, content: bytes | None) -> Samples:
+def _decode_pillow(source: Source) -> Samples:
+    path = source.path
     try:
-        with warnings.catch_warnings(), _opened(path, content) as file:
+        with warnings.catch_warnings(), source.open() as file:
             # Pillow warns at half the size where it refuses; such pictures are fine here.
             # Its others are about side data, of which something is said here.
             warnings.simplefilter("ignore")
@@ -179,7 +169,7 @@ def _decode_pillow(path: Path, content: bytes | None) -> Samples:
                 if image.format != "MPO":  # a photograph with previews, of which it is the first
                     require_single(path, getattr(image, "n_frames", 1))
                 image.load()
-                return _samples_from_pillow(image, _whole(path, content))
+                return _samples_from_pillow(image, source.read())
     except BIRError:
         raise
     except UnidentifiedImageError as error:
@@ -195,15 +185,8 @@ def _decode_pillow(path: Path, content: bytes | None) -> Samples:
         raise undecodable(path, error) from error
 
 
-def _note_texts(image: Image.Image) -> None:
-    """Note in `info` which of its entries are texts of a PNG file."""
-    image.info[TEXT_KEYS] = set(getattr(image, "text", ()))
-
-
 def _samples_from_pillow(image: Image.Image, content: bytes) -> Samples:
-    _note_texts(image)
-    extras = extras_of(image, content)
-    left_out = list(extras.left_out)
+    extras, left_out = extras_of(image, content), []
     try:
         exif_of_file = image.getexif()
         orientation = exif_of_file.get(ORIENTATION)
@@ -222,18 +205,10 @@ def _samples_from_pillow(image: Image.Image, content: bytes) -> Samples:
         except (ImageCms.PyCMSError, OSError, ValueError):
             image, icc = _rgb_from_cmyk(image, None)
             left_out.append("a colour profile that cannot be read")
-    alpha = image.has_transparency_data
-    grey = image.mode in ("1", "L", "LA", "La")
-    if icc and matching_icc(icc, grey) is None:
-        left_out.append(OTHER_PROFILE)
-    image = image.convert(("LA" if alpha else "L") if grey else ("RGBA" if alpha else "RGB"))
-    values = np.array(image)
-    return Samples(
-        values.reshape(*values.shape[:2], -1),
-        matching_icc(icc, grey),
-        exif,
-        replace(extras, left_out=tuple(left_out)),
-    )
+    mode = "L" if image.mode in ("1", "L", "LA", "La") else "RGB"
+    values = np.array(image.convert(mode + "A" * image.has_transparency_data))
+    samples = Samples(values.reshape(*values.shape[:2], -1), icc, exif)
+    return with_side_data(samples, extras, also_left_out=left_out)
 
 
 def _rgb_from_cmyk(image: Image.Image, icc: bytes | None) -> tuple[Image.Image, bytes | None]:

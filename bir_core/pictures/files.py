@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..atomic_files import complete_file, file_number, writing
 from ..errors import BIRError
-from ..images import from_channels_last, require_finite, to_channels_last
+from ..images import from_channels_last, luma, require_finite, to_channels_last
 from .codecs import decode, encode
 from .samples import Format, Samples
 from .side_data import Extras
@@ -42,8 +42,8 @@ OTHER_SUFFIXES = frozenset(f".{ending}" for ending in _OTHER_ENDINGS.split())
 SIXTEEN_BIT_FORMATS = ("png", "tiff")
 # Of a side: 14 bits in WebP's headers; what the usual library for JPEG takes.
 MOST_PIXELS: dict[Format, int] = {"webp": 16383, "jpg": 65500}
-# Rec. 601, as JPEG and Pillow have it.
-LUMA = (0.299, 0.587, 0.114)
+# RGB pictures in float32 that are alive while one is written, itself among them.
+WRITING_PICTURES = 3
 
 
 @dataclass(frozen=True)
@@ -224,12 +224,12 @@ def require_name(path: Path) -> None:
 def _integer_samples(picture: Picture, file_format: Format) -> NDArray[np.integer[Any]]:
     colour = picture.image
     if picture.is_grey and file_format != "webp":
-        luma = torch.tensor(LUMA, dtype=torch.float64, device=colour.device).view(1, 3, 1, 1)
-        colour = (colour.double() * luma).sum(1, keepdim=True)
+        colour = luma(colour)
     parts = [colour] if picture.alpha is None else [colour, picture.alpha.to(colour)]
     wide = picture.bits == 16 and file_format in SIXTEEN_BIT_FORMATS
-    scaled = to_channels_last(torch.cat(parts, 1)).clamp(0, 1)[0] * (65535 if wide else 255)
-    return scaled.round().cpu().numpy().astype(np.uint16 if wide else np.uint8)
+    # In place: pictures are large, see `WRITING_PICTURES`.
+    scaled = torch.cat(parts, 1).clamp_(0, 1).mul_(65535 if wide else 255).round_()
+    return to_channels_last(scaled)[0].cpu().numpy().astype(np.uint16 if wide else np.uint8)
 
 
 def list_pictures(folder: str | Path, *, recursive: bool = False) -> list[Path]:

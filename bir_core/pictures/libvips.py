@@ -6,17 +6,17 @@ import logging
 import os
 import warnings
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from ..errors import BIRError
-from .samples import Format, Samples, too_large_for_memory, undecodable
+from .samples import Format, Samples, Source, too_large_for_memory, undecodable
 from .side_data import UNREADABLE, Extras, clean_exif
 
 # What libvips says above the reason itself.
@@ -54,11 +54,10 @@ def _process_of_libvips() -> int:
     return os.getpid()
 
 
-def decode_libvips(path: Path, content: bytes | None, *, strict: bool) -> Samples:
+def decode_libvips(source: Source, *, strict: bool) -> Samples:
     """Read the first page of a PNG or TIFF file, upright, as uint8, uint16 or floating point.
 
     Args:
-        path, content: as for `decode`.
         strict: refuse the picture as well for what libvips only notes: of damaged parts of TIFF it
             makes black ones and goes on.
 
@@ -67,18 +66,15 @@ def decode_libvips(path: Path, content: bytes | None, *, strict: bool) -> Sample
     """
     pyvips = load_libvips()
     pyvips.Error("")  # takes what was left of other errors
-    left_out = []
-    opened: AbstractContextManager[BinaryIO | None] = nullcontext()
-    if content is None:
-        opened = open(path, "rb")  # noqa: SIM115
-    with _warnings() as said, opened as file:
+    path, left_out = source.path, []
+    with _warnings() as said, source.open() as file:
         try:
-            # By number: libvips takes a name for UTF-8, and what stands in [ ] for options.
-            if file is not None:
-                source = pyvips.Source.new_from_descriptor(file.fileno())
-                image = pyvips.Image.new_from_source(source, "", fail_on="error")
+            if source.content is None:
+                # By number: libvips takes a name for UTF-8, and what stands in [ ] for options.
+                stream = pyvips.Source.new_from_descriptor(file.fileno())
+                image = pyvips.Image.new_from_source(stream, "", fail_on="error")
             else:
-                image = pyvips.Image.new_from_buffer(content, "", fail_on="error")
+                image = pyvips.Image.new_from_buffer(source.content, "", fail_on="error")
             fields = image.get_fields()
             icc = image.get("icc-profile-data") if "icc-profile-data" in fields else None
             exif, whole = _exif(image.get("exif-data")) if "exif-data" in fields else (None, True)

@@ -1,16 +1,37 @@
-"""What a picture file holds, and the sentence for one that cannot be decoded."""
+"""What a picture file is and holds, and the sentence for one that cannot be decoded."""
 
-from dataclasses import dataclass
+import io
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 from numpy.typing import NDArray
 
 from ..errors import BIRError
-from .side_data import Extras
+from .side_data import OTHER_PROFILE, Extras
 
 Format = Literal["png", "jpg", "webp", "tiff"]
 _MOST_REASON = 200  # characters
+
+
+@dataclass(frozen=True)
+class Source:
+    """A picture file to read.
+
+    Attributes:
+        path: of the file; or what errors call it, if its content comes with it.
+        content: the file's bytes; None reads them from `path`.
+    """
+
+    path: Path
+    content: bytes | None = None
+
+    def open(self) -> BinaryIO:
+        return open(self.path, "rb") if self.content is None else io.BytesIO(self.content)
+
+    def read(self) -> bytes:
+        return self.path.read_bytes() if self.content is None else self.content
 
 
 @dataclass(frozen=True)
@@ -69,3 +90,14 @@ def require_single(path: Path, count: int) -> None:
 def matching_icc(icc: bytes | None, grey: bool) -> bytes | None:
     """The profile if it is for this kind of picture; encoders refuse any other."""
     return icc if icc and icc[16:20] == (b"GRAY" if grey else b"RGB ") else None
+
+
+def with_side_data(
+    samples: Samples, extras: Extras, *, also_left_out: Iterable[str] = ()
+) -> Samples:
+    """The samples with extras, without a profile for another kind of picture, and with all that was
+    left out on the way."""
+    icc = matching_icc(samples.icc, samples.values.shape[-1] < 3)
+    unfit = (OTHER_PROFILE,) if samples.icc and icc is None else ()
+    left_out = (*samples.extras.left_out, *also_left_out, *unfit, *extras.left_out)
+    return replace(samples, icc=icc, extras=replace(extras, left_out=left_out))

@@ -7,7 +7,7 @@ import math
 import re
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,6 +82,7 @@ def extras_of(image: Image.Image, content: bytes) -> Extras:
         content: of the file, or its beginning.
     """
     info = image.info
+    text_keys = set(getattr(image, "text", ()))  # which only PNG files have
     left_out = []
     xmp = info.get("xmp")
     kept = clean_xmp(xmp) if isinstance(xmp, bytes) else None
@@ -91,14 +92,14 @@ def extras_of(image: Image.Image, content: bytes) -> Extras:
         left_out.append("further pictures in the file")
     if xmp and kept is None:
         left_out.append("XMP data")
-    left_out += _unread(image, content)
-    texts, has_iptc = _texts(info)
+    left_out += _unread(image, content, len(text_keys))
+    texts, has_iptc = _texts(info, text_keys)
     if has_iptc:
         left_out.append("IPTC data")
     return Extras(kept, _resolution(image), texts, tuple(left_out))
 
 
-def _unread(image: Image.Image, content: bytes) -> list[str]:
+def _unread(image: Image.Image, content: bytes, texts_read: int) -> list[str]:
     """What the file holds and Pillow passed over without a word."""
     has_profile, texts = b"ICC_PROFILE\0" in content, 0
     if image.format == "PNG":
@@ -108,7 +109,7 @@ def _unread(image: Image.Image, content: bytes) -> list[str]:
     unread = []
     if has_profile and not image.info.get("icc_profile"):
         unread.append("a colour profile that cannot be read")
-    if texts > len(image.info.get(TEXT_KEYS, ())):
+    if texts > texts_read:
         unread.append("a text that cannot be read")
     return unread
 
@@ -125,7 +126,9 @@ def clean_xmp(xmp: bytes) -> bytes | None:
     return _UNTRUE_IN_XMP.sub(b"", xmp)
 
 
-def _texts(info: Mapping[Any, Any]) -> tuple[tuple[tuple[str, str], ...], bool]:
+def _texts(
+    info: Mapping[Any, Any], text_keys: Container[str]
+) -> tuple[tuple[tuple[str, str], ...], bool]:
     """The texts, and whether IPTC data are there, which PNG has as a text in hexadecimal digits."""
     photoshop = info.get("photoshop")
     has_iptc = isinstance(photoshop, dict) and IPTC_IN_PHOTOSHOP in photoshop
@@ -133,16 +136,12 @@ def _texts(info: Mapping[Any, Any]) -> tuple[tuple[tuple[str, str], ...], bool]:
     for key, value in info.items():
         if key == "comment" and isinstance(value, bytes):
             texts.append(("Comment", _decoded(value.rstrip(b"\0"))))
-        elif isinstance(key, str) and key in info.get(TEXT_KEYS, ()) and isinstance(value, str):
+        elif isinstance(key, str) and key in text_keys and isinstance(value, str):
             if key.startswith("Raw profile type"):
                 has_iptc = has_iptc or key.endswith(("iptc", "8bim"))
             elif key != XMP_KEYWORD:
                 texts.append((key, str(value)))
     return tuple((key, text) for key, text in texts if text), has_iptc
-
-
-# Under this key of `info` stand those that are texts of a PNG file.
-TEXT_KEYS = "keys of texts"
 
 
 def _decoded(text: bytes) -> str:

@@ -18,13 +18,19 @@ from PIL import Image, TiffImagePlugin
 from ..errors import BIRError
 from . import tiff_tags as tags
 from .libvips import decode_libvips, load_libvips
-from .samples import Samples, matching_icc, require_single, too_large_for_memory, undecodable
+from .samples import (
+    Samples,
+    Source,
+    require_single,
+    too_large_for_memory,
+    undecodable,
+    with_side_data,
+)
 from .side_data import (
     EXIF_IFD,
     GPS_IFD,
     IPTC_TAG,
     ORIENTATION,
-    OTHER_PROFILE,
     UNREADABLE,
     UPRIGHT,
     Extras,
@@ -47,30 +53,27 @@ STRUCTURAL = {
 _TWELVE_BITS = 12
 
 
-def decode_tiff(path: Path, content: bytes | None) -> Samples:
+def decode_tiff(source: Source) -> Samples:
     """Read a TIFF file: the picture itself, not its reduced versions; alpha only where the tags say
     alpha, and not multiplied into the colours.
 
     Raises:
         BIRError: as `decode`.
     """
-    with open(path, "rb") if content is None else io.BytesIO(content) as file:
+    with source.open() as file:
         directories = tags.read_directories(file)
     first = directories[0] if directories else {}
-    _require_one_picture(path, directories)
+    _require_one_picture(source.path, directories)
     load_libvips()  # absent, it is said of all TIFF files alike
     bits = first.get(tags.BITS_PER_SAMPLE, (1,))
     if first.get(tags.COMPRESSION) == (tags.OLD_JPEG,) or _TWELVE_BITS in bits:
-        samples = _decode_pillow(path, content, bits)
+        samples = _decode_pillow(source, bits)
     else:
-        samples = decode_libvips(path, content, strict=True)
+        samples = decode_libvips(source, strict=True)
     values, extra = _without_extra_channels(samples.values, first)
-    exif, extras = _side_data(path, content)
-    grey = values.shape[-1] < 3
-    icc = matching_icc(samples.icc, grey)
-    unfit = (OTHER_PROFILE,) if samples.icc and icc is None else ()
-    left_out = (*samples.extras.left_out, *extra, *unfit, *extras.left_out)
-    return Samples(values, icc, exif, replace(extras, left_out=left_out))
+    exif, extras = _side_data(source)
+    samples = replace(samples, values=values, exif=exif)
+    return with_side_data(samples, extras, also_left_out=extra)
 
 
 def finished_tiff(content: bytes, samples: Samples) -> bytes:
@@ -113,19 +116,19 @@ def _require_one_picture(path: Path, directories: list[tags.Directory]) -> None:
         )
 
 
-def _decode_pillow(path: Path, content: bytes | None, bits: tuple[int, ...]) -> Samples:
-    file = path if content is None else io.BytesIO(content)
+def _decode_pillow(source: Source, bits: tuple[int, ...]) -> Samples:
     try:
-        with Image.open(file, formats=("TIFF",)) as image:
+        with source.open() as file, Image.open(file, formats=("TIFF",)) as image:
             image.load()
             turned = UPRIGHT.get(image.getexif().get(ORIENTATION, 1))
             upright = image if turned is None else image.transpose(turned)
             icc = image.info.get("icc_profile")
     except MemoryError as error:
-        raise too_large_for_memory(path) from error
+        raise too_large_for_memory(source.path) from error
     except Exception as error:  # whatever a decoder raises on damaged files
         kind = f"{bits[0]} bits per sample" if _TWELVE_BITS in bits else "old-style JPEG"
-        raise undecodable(path, f"it has {kind}, which cannot be read here: {error}") from error
+        reason = f"it has {kind}, which cannot be read here: {error}"
+        raise undecodable(source.path, reason) from error
     if upright.mode.startswith("I;16"):
         wide = np.array(upright).astype(np.uint32)
         top = 2 ** bits[0] - 1
@@ -170,7 +173,7 @@ def _libvips_divides() -> bool:
         entry + struct.pack("<H", kind) for kind in (tags.UNASSOCIATED, tags.ASSOCIATED)
     )
     content = file.getvalue().replace(unassociated, associated)
-    samples = decode_libvips(Path("pixel.tif"), content, strict=True)
+    samples = decode_libvips(Source(Path("pixel.tif"), content), strict=True)
     return bool(samples.values[0, 0, 0] > 64)
 
 
@@ -183,13 +186,10 @@ def _divided(colour: NDArray[Any], alpha: NDArray[Any]) -> NDArray[Any]:
     return (divided if colour.dtype.kind == "f" else divided.round()).astype(colour.dtype)
 
 
-def _side_data(path: Path, content: bytes | None) -> tuple[bytes | None, Extras]:
+def _side_data(source: Source) -> tuple[bytes | None, Extras]:
     """Descriptive tags as EXIF data, which are tags of TIFF, and the extras."""
     try:
-        with (
-            open(path, "rb") if content is None else io.BytesIO(content) as file,
-            warnings.catch_warnings(),
-        ):
+        with source.open() as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of Pillow, on tags that are cut off
             found = _all_tags(file)
             kept_tags = Image.Exif()

@@ -121,14 +121,13 @@ class VAE(Protocol):
     output_device: torch.device
     vae_dtype: torch.dtype
     latent_channels: int
+    process_output: Callable[[Tensor], Tensor]
 
     def encode(self, pixel_samples: Tensor) -> Tensor: ...
 
     def decode(self, samples_in: Tensor) -> Tensor: ...
 
     def process_input(self, image: Tensor, /) -> Tensor: ...
-
-    def process_output(self, image: Tensor, /) -> Tensor: ...
 
     def vae_encode_crop_pixels(self, pixels: Tensor) -> Tensor: ...
 
@@ -199,6 +198,7 @@ class UpscaleModel(Protocol):
     output_channels: int
     scale: int
     architecture: Architecture
+    size_requirements: Any  # with minimum and multiple_of, in pixels
     model: nn.Module
     patcher: Patcher
 

@@ -16,6 +16,7 @@ from ...bir_core.diffusion.denoisers import rescaled_cfg_scale
 from ...bir_core.diffusion.noise import draw_normal, image_generators
 from ...bir_core.diffusion.schedules import TRAINED_STEPS
 from ...bir_core.errors import BIRError
+from ...bir_core.seeds import image_seed
 from .protocols import Conditioning, Guider, Model
 from .services import free_cache, raise_unless_out_of_memory
 
@@ -105,6 +106,14 @@ def stock_sigmas(model: Model, sampler: str, scheduler: str, steps: int) -> Tens
     return sigmas
 
 
+class CountedSeed(int):
+    """A seed that is counted on modulo 2^64, as `bir_core.seeds` does: on a CPU some of ComfyUI's
+    samplers take the one after it, which the last seed does not have."""
+
+    def __add__(self, other: int) -> int:
+        return image_seed(int(self), other)
+
+
 def sample(guider: Guider, latent: Tensor, sampler: str, sigmas: Tensor, seed: int) -> Tensor:
     """Sample latents (B, 4, h, w), unscaled, from noise on top of `latent`, with a preview and
     progress for each step. Image i of the batch draws its first noise from seed + i.
@@ -120,7 +129,7 @@ def sample(guider: Guider, latent: Tensor, sampler: str, sigmas: Tensor, seed: i
             sigmas,
             callback=latent_preview.prepare_callback(guider.model_patcher, len(sigmas) - 1),
             disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
-            seed=seed,
+            seed=CountedSeed(seed),
         )
     except Exception as error:
         raise_unless_out_of_memory(error)

@@ -3,6 +3,7 @@
 Like `services.py` it uses parts of ComfyUI without a promise of stability.
 """
 
+import copy
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -77,6 +78,17 @@ def exact_operations(vae: VAE, half: str) -> list[Operation] | None:
         return None
 
 
+def unclamped(vae: VAE) -> VAE:
+    """The same VAE without the clamp to [0, 1] at its end, for what is still to be resized or given
+    other colours; a VAE of another layout than Stable Diffusion's as it is."""
+    if exact_operations(vae, "decoder") is None:
+        return vae
+    same = copy.copy(vae)
+    # In place, as ComfyUI's own: its result is not always taken.
+    same.process_output = lambda image: image.add_(1).div_(2)
+    return same
+
+
 def run_layer(layer: Any, x: Tensor) -> Tensor:
     """A layer of ComfyUI in the type of its input. It casts its weights by itself, wherever they
     are at the moment."""
@@ -125,8 +137,9 @@ def load(
 
 
 def decode(vae: VAE, latents: Tensor, tiling: Tiling) -> Tensor:
-    """Latents (B, 4, h, w) without latent scale to images (B, 8 h, 8 w, 3) in [0, 1], equal to
-    the VAE on the whole latents. A VAE of another layout decodes them whole."""
+    """Latents (B, 4, h, w) without latent scale to images (B, 8 h, 8 w, 3) in [0, 1], or not if the
+    VAE is `unclamped`, equal to the VAE on the whole latents. A VAE of another layout decodes them
+    whole."""
     operations = exact_operations(vae, "decoder")
     if operations is None:
         return decode_whole(vae, latents)

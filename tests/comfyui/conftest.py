@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from comfyui.diffbir_models import write_diffbir_models
+import torch
+from comfyui.diffbir_models import CONFIG, control_weights, unet_weights, write_diffbir_models
 from comfyui.harness import (
     FAILED,
     RUNNING,
@@ -22,7 +23,12 @@ from comfyui.harness import (
     unique_copy,
 )
 from comfyui.models import write_models
+from comfyui.vae_models import DECODER_WIDTH, vae_weights
 from numpy.typing import NDArray
+
+from bir_core.networks.autoencoder import SDVAE, VAEConfig
+from bir_core.networks.ir_controlnet import IRControlNet
+from bir_core.networks.unet import SDUNet
 
 
 @pytest.hookimpl(wrapper=True)
@@ -87,6 +93,21 @@ def diffbir_server(server: Server) -> Server:
     """The same server with mini networks of DiffBIR in its model folders."""
     write_diffbir_models(server.base / "models")
     return server
+
+
+@pytest.fixture(scope="session")
+def networks() -> dict[str, torch.nn.Module]:
+    """Those of the server's model folders, for `bir_core.DiffBIR`."""
+    unet, control = SDUNet(CONFIG), IRControlNet(CONFIG)
+    unet.load_state_dict(unet_weights())
+    control.load_state_dict(control_weights())
+    vae = SDVAE(VAEConfig())
+    vae.decoder = SDVAE(VAEConfig(ch=DECODER_WIDTH)).decoder
+    vae.load_state_dict({name: value.half().float() for name, value in vae_weights().items()})
+    networks = {"sd_unet": unet, "ir_controlnet": control, "sd_vae": vae}
+    for network in networks.values():
+        network.eval().requires_grad_(False)
+    return networks
 
 
 @pytest.fixture

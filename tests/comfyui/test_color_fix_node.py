@@ -40,6 +40,8 @@ def test_equals_bir_core_clamped(server: Server, pair: tuple[Array, Array], meth
     assert expected.max() > 1
     ours = fixed(server, *pair, method=method)
     assert np.abs(ours - expected.clamp(0, 1).numpy()).max() < 1e-6
+    as_they_are = fixed(server, *pair, method=method, clamp=False)
+    assert np.abs(as_they_are - expected.numpy()).max() < 1e-6
 
 
 def test_one_reference_serves_the_batch_and_alpha_stays(

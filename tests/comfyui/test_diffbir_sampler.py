@@ -91,6 +91,17 @@ def test_each_image_of_a_batch_is_as_if_alone(diffbir_server: Server, image: Arr
         assert np.array_equal(restored(diffbir_server, alone), together[index : index + 1])
 
 
+@pytest.mark.parametrize("sampler", ["ddpm", "dpmpp_3m_sde"])
+def test_largest_seed_goes_on_at_zero(diffbir_server: Server, image: Array, sampler: str) -> None:
+    """On a CPU the noise of ddpm is that of the seed after the one that was given."""
+    settings = {"sampler_name": sampler, "noise_aug": 100}
+    batch = np.concatenate([image, image])
+    both = restored(diffbir_server, one_node(diffbir_server, batch, seed=2**64 - 1, **settings))
+    after = restored(diffbir_server, one_node(diffbir_server, image, seed=0, **settings))
+    assert np.array_equal(both[1:], after)
+    assert not np.array_equal(both[:1], after)
+
+
 def test_same_seed_same_picture_whatever_ran_before(diffbir_server: Server, image: Array) -> None:
     def run(disturbance: int, seed: int) -> Array:
         prompt = one_node(diffbir_server, image, sampler_name="dpmpp_3m_sde", seed=seed)

@@ -6,17 +6,13 @@ import numpy as np
 import pytest
 import torch
 from comfyui.diffbir_graph import Array, one_node, restored
-from comfyui.diffbir_models import CONFIG, control_weights, unet_weights
 from comfyui.harness import Server, node
-from comfyui.vae_models import DECODER_WIDTH, vae_weights, write_vae
+from comfyui.vae_models import write_vae
 
 from bir_core.diffbir.pipeline import DiffBIR
 from bir_core.diffbir.settings import DiffBIRSettings
 from bir_core.diffusion.noise import NoiseSource, draw_normal, image_generators
 from bir_core.images import from_channels_last, to_channels_last
-from bir_core.networks.autoencoder import SDVAE, VAEConfig
-from bir_core.networks.ir_controlnet import IRControlNet
-from bir_core.networks.unet import SDUNet
 
 SEED = 5
 
@@ -29,31 +25,16 @@ def image() -> Array:
     return (np.stack(waves, -1) * 0.4 + 0.5).astype(np.float32)[None]
 
 
-@pytest.fixture(scope="module")
-def networks() -> dict[str, torch.nn.Module]:
-    """Those of the server's model folders."""
-    unet, control = SDUNet(CONFIG), IRControlNet(CONFIG)
-    unet.load_state_dict(unet_weights())
-    control.load_state_dict(control_weights())
-    vae = SDVAE(VAEConfig())
-    vae.decoder = SDVAE(VAEConfig(ch=DECODER_WIDTH)).decoder
-    vae.load_state_dict({name: value.half().float() for name, value in vae_weights().items()})
-    networks = {"sd_unet": unet, "ir_controlnet": control, "sd_vae": vae}
-    for network in networks.values():
-        network.eval().requires_grad_(False)
-    return networks
-
-
-def draws_of_ddpm() -> NoiseSource:
+def draws_of_ddpm(seed: int = SEED) -> NoiseSource:
     """Those of ComfyUI: its ddpm takes them from a generator of the seed plus 1."""
-    of_sampler = torch.Generator().manual_seed(SEED + 1)
+    of_sampler = torch.Generator().manual_seed(seed + 1)
     draws = 0
 
     def noise(like: torch.Tensor) -> torch.Tensor:
         nonlocal draws
         draws += 1
         if draws == 1:
-            return draw_normal(image_generators(SEED, 1), like)
+            return draw_normal(image_generators(seed, 1), like)
         return torch.randn(like.shape, generator=of_sampler)
 
     return noise

@@ -99,6 +99,13 @@ def test_decode_equals_the_whole(vae_server: Server, images: Array) -> None:
     assert not np.array_equal(half, decoded(vae_server, images, tile_size=64))
 
 
+def test_what_lies_outside_of_the_range_stays_on_demand(vae_server: Server, images: Array) -> None:
+    clamped = decoded(vae_server, images, tile_size=64)
+    kept = decoded(vae_server, images, tile_size=64, clamp=False)
+    assert kept.min() < 0 or kept.max() > 1
+    assert np.array_equal(kept.clip(0, 1), clamped)
+
+
 def test_encode_equals_the_whole(vae_server: Server, images: Array) -> None:
     whole = encoded(vae_server, images)
     assert whole.shape == (2, 4, 9, 17)

@@ -56,6 +56,15 @@ def test_equals_the_plain_network(scale, layers, batch, height, width, strip):
     torch.testing.assert_close(restored, streamed.clamp(0, 1), rtol=0, atol=0)
 
 
+def test_grey_stays_grey():
+    network, image = small_network(), picture(9, 7, batch=2)
+    image[0] = image[0, :1].clone()
+    grey, coloured = restore_compact(image, network)
+    assert torch.equal(grey, grey[:1].expand(3, -1, -1)) and grey.std() > 0.01
+    assert torch.equal(coloured, restore_compact(image[1:], network)[0])
+    assert not torch.equal(coloured, coloured[:1].expand(3, -1, -1))
+
+
 def test_restore_of_the_package_takes_it():
     network, image = small_network(), picture(9, 7, batch=2)
     restored = bir_core.restore(image, network, seed=5)

@@ -135,6 +135,17 @@ def test_any_size(pipeline, height, width):
     assert out.std() > 0.001 or height == 1
 
 
+@pytest.mark.parametrize("color_fix", ["wavelet", "adain", "none"])
+def test_grey_stays_grey(networks, color_fix):
+    swinir = filled(SwinIR(TINY_SWINIR), 5000)
+    pipeline = DiffBIR(**networks, stage1=swinir, version="v2.1")
+    image = picture(count=2)
+    image[0] = image[0, :1].clone()
+    grey, coloured = restored(pipeline, image, upscale_by=1.5, short_side=128, color_fix=color_fix)
+    assert torch.equal(grey, grey[:1].expand(3, -1, -1)) and grey.std() > 0.001
+    assert not torch.equal(coloured, coloured[:1].expand(3, -1, -1))
+
+
 @pytest.mark.parametrize("sampler", SAMPLERS)
 @pytest.mark.parametrize("version", ["v2", "v2.1"])
 def test_every_sampler_runs_and_depends_on_the_seed(networks, version, sampler):

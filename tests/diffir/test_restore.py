@@ -51,6 +51,19 @@ def test_equals_official(name):
     torch.testing.assert_close(restored, vectors["s2_out"].clamp(0, 1), rtol=0, atol=tolerance)
 
 
+@pytest.mark.parametrize(("task", "scale"), [("deblur", 1), ("sr", 2), ("inpainting", 1)])
+def test_grey_stays_grey(task, scale):
+    image = torch.rand(2, 3, 20, 17, generator=torch.Generator().manual_seed(1))
+    image[0] = image[0, :1].clone()
+    mask = (image[1:, :1] > 0.5).float() if task == "inpainting" else None
+    grey, coloured = restore(image, small_network(task, scale), mask=mask)
+    assert torch.equal(grey, grey[:1].expand(3, -1, -1)) and grey.std() > 0.01
+    assert not torch.equal(coloured, coloured[:1].expand(3, -1, -1))
+    if mask is not None:
+        outside = (mask[0] == 0).expand(3, -1, -1)
+        assert torch.equal(grey[outside], image[0][outside])
+
+
 def test_inpainting_equals_official():
     vectors, metadata = load_vectors("diffir_net_inpainting")
     restored = restore(

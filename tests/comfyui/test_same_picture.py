@@ -1,0 +1,192 @@
+"""Every workflow gives the picture that the package gives: with the settings of its file, colour
+fix and all, in fewer steps and in smaller pieces of a smaller picture."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rrdbnet
+import torch
+from comfyui.diffbir_graph import Array
+from comfyui.diffbir_models import random_weights, save
+from comfyui.harness import Prompt, Server, node
+from comfyui.test_diffbir_standalone import draws_of_ddpm
+from comfyui.test_workflows import TEMPLATES, load_prompt, runnable
+from comfyui.vae_models import write_vae
+from PIL import Image
+from tolerances import WHOLE_RUN
+from torch import Tensor
+
+import bir_core.diffbir.stage2
+from bir_core import load_model, restore
+from bir_core.diffbir.pipeline import DiffBIR
+from bir_core.diffbir.restoration_modules import load_restoration_module
+from bir_core.diffbir.settings import official_settings
+from bir_core.diffusion.schedules import SamplingSchedule
+from bir_core.images import to_channels_last
+from bir_core.pictures.files import read_picture
+
+Networks = dict[str, torch.nn.Module]
+WIDTH, HEIGHT = 24, 20
+# Stage 1 enlarges beyond the size asked for, so that the last resizing counts; then there are
+# tiles of 64 pixels.
+SHORT_SIDE, TILE, STEPS = 96, 64, 2
+SMALLER: dict[str, dict[str, Any]] = {
+    "BIRRestorationModule": {"short_side": SHORT_SIDE},
+    "DiffBIRSampler": {"steps": STEPS, "tile_size": TILE, "overlap": TILE // 2},
+    "DiffBIRTiledDiffusion": {"tile_size": TILE, "overlap": TILE // 2},
+    "BIRVAEDecodeTiled": {"tile_size": TILE},
+    "KSampler": {"steps": STEPS},
+}
+# The pull is divided by the number of latent pixels: of 128 x 128 pixels, and of 512 x 512.
+GUIDANCE = (128 / 512) ** 2
+
+
+@pytest.fixture(scope="module")
+def same_server(diffbir_server: Server) -> Server:
+    """With a VAE of Stable Diffusion's layout, and a BSRNet whose result leaves [0, 1]."""
+    models = diffbir_server.base / "models"
+    write_vae(models)
+    bsrnet = random_weights(rrdbnet.shapes(nf=64, nb=1, gc=32), 0)
+    save(models / "upscale_models" / "bsrnet.safetensors", bsrnet)
+    return diffbir_server
+
+
+def prompt_of(template: Path, picture: str) -> Prompt:
+    """The workflow on small models and pictures, every SaveImage replaced by one of all bits."""
+    original = load_prompt(template)
+    prompt = runnable(original, picture)
+    for key, entry in prompt.items():
+        kind, inputs = entry["class_type"], entry["inputs"]
+        inputs |= SMALLER.get(kind, {})
+        if original.get(key, {}).get("inputs", {}).get("model_name") == "BSRNet.pth":
+            inputs["model_name"] = "bsrnet.safetensors"
+        if kind == "DiffBIRSampler":
+            inputs["guidance"] *= GUIDANCE
+        elif kind == "DiffBIRGuidance":
+            inputs["scale"] *= GUIDANCE
+        elif kind == "SaveImage":
+            prompt[key] = node("TestSaveTensor", image=inputs["images"], file=f"{key}.npy")
+    if "vae" in prompt:
+        prompt["vae"] = node("VAELoader", vae_name="sd.safetensors")
+    return prompt
+
+
+def write_photograph(path: Path, grey: bool) -> None:
+    """With strong colours, or none, and a hole."""
+    photograph = np.random.default_rng(7).integers(0, 256, (HEIGHT // 2, WIDTH // 2, 3), np.uint8)
+    picture = Image.fromarray(photograph).resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC)
+    if grey:
+        picture = picture.convert("L").convert("RGB")
+    hole = Image.new("L", (WIDTH, HEIGHT), 255)
+    hole.paste(0, (5, 6, 14, 13))
+    if path.stem.endswith("inpainting"):
+        picture.putalpha(hole)
+    picture.save(path)
+
+
+def of_kind(prompt: Prompt, kind: str) -> list[dict[str, Any]]:
+    return [entry["inputs"] for entry in prompt.values() if entry["class_type"] == kind]
+
+
+def with_one_network(prompt: Prompt, models: Path, path: Path) -> Tensor:
+    """What `bir_core.restore` makes of the picture."""
+    picture = read_picture(path)
+    for loader in of_kind(prompt, "DiffIRLoader"):
+        folder = "diffir" if loader["model_name"] == "inpainting.safetensors" else "upscale_models"
+        model = load_model(models / folder / loader["model_name"])
+        mask = None if picture.alpha is None else 1 - picture.alpha
+        return restore(picture.image, model, mask=mask)
+    return restore(picture.image, load_model("builtin-x4-sharp"))
+
+
+def sgm_uniform(plan: str, alphas_cumprod: Tensor, steps: int) -> SamplingSchedule:
+    """ComfyUI's sgm_uniform: evenly spaced, not whole timesteps of a table of log sigmas."""
+    abar = alphas_cumprod.double().clone()
+    abar[-1] = abar[-1].clamp(min=4.8973451890853435e-08)  # ComfyUI's, in the place of 0
+    table = ((1 - abar) / abar).sqrt().log()
+    position = torch.linspace(999, 0, steps + 1, dtype=torch.float64)[:-1]
+    levels = torch.lerp(table[position.floor().long()], table[position.ceil().long()], position % 1)
+    nearest = (levels[:, None] - table).abs().argmin(1)
+    walked = torch.cat([1 / (1 + levels.exp() ** 2), abar.new_ones(1)])
+    return SamplingSchedule(torch.cat([nearest, nearest.new_zeros(1)]), walked)
+
+
+def with_diffbir(
+    prompt: Prompt, sampler: dict[str, Any], networks: Networks, models: Path, path: Path
+) -> Tensor:
+    """What `bir_core.DiffBIR` makes of the picture by default, but for what is smaller here."""
+    (control,) = of_kind(prompt, "DiffBIRControlNetLoader")
+    version = "v2" if control["control_net_name"] == "mini_v2.safetensors" else "v2.1"
+    stages = of_kind(prompt, "BIRRestorationModule")
+    if stages:
+        (stage,) = stages
+        (loader,) = of_kind(prompt, "UpscaleModelLoader")
+        stage1 = load_restoration_module(models / "upscale_models" / loader["model_name"])
+        image, task, upscale_by = read_picture(path).image, stage["task"], stage["upscale_by"]
+    else:
+        image, stage1, task, upscale_by = with_one_network(prompt, models, path), None, "sr", 1.0
+    settings = replace(
+        official_settings(version),
+        steps=STEPS,
+        tile=TILE,
+        overlap=TILE // 2,
+        vae_tile=TILE,
+        short_side=SHORT_SIDE if stages else 0,
+        guidance=sampler["guidance"],
+    )
+    texts = [entry["value"] for entry in of_kind(prompt, "TestZeroConditioning")]
+    embedding = torch.linspace(-1, 1, 77 * 1024).reshape(1, 77, 1024)
+    return DiffBIR(**networks, stage1=stage1, version=version)(
+        image,
+        *(embedding * value for value in texts),
+        task=task,
+        upscale_by=upscale_by,
+        settings=settings,
+        seed=sampler["seed"],
+        noise=draws_of_ddpm(sampler["seed"]) if version == "v2" else None,
+    )
+
+
+# Of the others the same nodes keep grey grey; those of Enlarge_photo are not ours.
+GREY = ("DiffBIR_super_resolution", "DiffBIR_large_picture", "DiffIR_inpainting")
+CASES = [pytest.param(path, False, id=path.stem) for path in TEMPLATES]
+CASES += [pytest.param(p, True, id=f"{p.stem}-grey") for p in TEMPLATES if p.stem in GREY]
+
+
+@pytest.mark.parametrize(("template", "grey"), CASES)
+def test_server_and_package_give_the_same_picture(
+    same_server: Server,
+    networks: Networks,
+    template: Path,
+    grey: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path = same_server.base / "input" / f"{grey}_{template.stem}.png"
+    write_photograph(path, grey)
+    prompt = prompt_of(template, path.name)
+    same_server.run(prompt)
+    models = same_server.base / "models"
+    for key, save_node in prompt.items():
+        if save_node["class_type"] != "TestSaveTensor":
+            continue
+        theirs: Array = np.load(same_server.base / "output" / f"{key}.npy")
+        source = prompt[save_node["inputs"]["image"][0]]
+        if source["class_type"] == "DiffBIRSampler":
+            ours = with_diffbir(prompt, source["inputs"], networks, models, path)
+        elif of_kind(prompt, "KSampler"):
+            monkeypatch.setattr(bir_core.diffbir.stage2, "sampling_schedule", sgm_uniform)
+            (sampler,) = of_kind(prompt, "KSampler")
+            (guidance,) = of_kind(prompt, "DiffBIRGuidance")
+            inputs = {"seed": sampler["seed"], "guidance": guidance["scale"]}
+            ours = with_diffbir(prompt, inputs, networks, models, path)
+        else:
+            ours = with_one_network(prompt, models, path)
+        expected = to_channels_last(ours).numpy()
+        assert theirs.shape == expected.shape
+        assert expected.std() > 0.05
+        assert np.abs(theirs - expected).max() < WHOLE_RUN
+        if grey:
+            assert np.array_equal(theirs, theirs[..., :1].repeat(3, -1))
