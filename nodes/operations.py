@@ -1,6 +1,5 @@
 """What several nodes do."""
 
-import logging
 from collections.abc import Callable
 
 import torch
@@ -10,25 +9,23 @@ from ..bir_core.checkpoints.decoder_copy import decoder_config
 from ..bir_core.diffbir.settings import COLOR_FIXES
 from ..bir_core.diffusion.guidance import weight_map
 from ..bir_core.errors import BIRError
+from ..bir_core.fallbacks import enough_memory, or_in_float32
 from ..bir_core.images import (
     attach_alpha,
     from_channels_last,
-    is_finite,
     require_finite,
     split_alpha,
     to_channels_last,
 )
 from ..bir_core.latents import LATENT_FACTOR
 from ..bir_core.tiling import TileWeights, tile_starts
-from .host import hint, services
+from .host import hint
 from .host import sampling as host_sampling
 from .host.control import IRControlNet
 from .host.guidance import GuidancePatch
 from .host.protocols import VAE, ControlNet, Model
 from .host.tiling import TilingPatch
 from .host.vae import Tiling, decode, decode_whole, encode
-
-logger = logging.getLogger(__name__)
 
 SAMPLED = "The sampled latent"
 
@@ -43,15 +40,12 @@ def fix_colors(image: Tensor, reference: Tensor, method: str) -> Tensor:
             f"Expected one reference, or one for each of the {len(colours)} images, but "
             f"{len(style)} came; repeat or select references to match the batch."
         )
-    try:
+    with enough_memory(
+        "The colour fix should find memory for several copies of the picture, but it ran out; "
+        "close other programs, or take fewer or smaller pictures."
+    ):
         fixed = COLOR_FIXES[method](colours, style.to(colours).expand(len(colours), -1, -1, -1))
-    except Exception as error:
-        services.raise_unless_out_of_memory(error)
-        raise BIRError(
-            "The colour fix should find memory for several copies of the picture, but it ran out; "
-            "close other programs, or take fewer or smaller pictures."
-        ) from error
-    return attach_alpha(fixed.clamp(0, 1), alpha)
+        return attach_alpha(fixed.clamp(0, 1), alpha)
 
 
 def guide(
@@ -150,10 +144,17 @@ def in_float32_if_need_be(
     Raises:
         BIRError: NaN or infinity even so.
     """
-    latent = sampled(model, control_net, False)
+
+    def run(model: Model, control_net: IRControlNet, wide: bool) -> Tensor:
+        latent = sampled(model, control_net, wide)
+        require_finite(latent, SAMPLED)
+        return latent
+
     types = {host_sampling.computing_type(model), control_net.computing_type, vae.vae_dtype}
-    if not is_finite(latent) and types != {torch.float32}:
-        logger.warning("%s is not finite in half precision: repeating in float32", SAMPLED)
-        latent = sampled(host_sampling.in_float32(model), control_net.in_float32(), True)
-    require_finite(latent, SAMPLED)
-    return latent
+    return or_in_float32(
+        lambda: run(model, control_net, False),
+        None
+        if types == {torch.float32}
+        else lambda: run(host_sampling.in_float32(model), control_net.in_float32(), True),
+        "half precision",
+    )

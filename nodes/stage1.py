@@ -183,7 +183,6 @@ class BIRRestorationModule(io.ComfyNode):
                 overlap=overlap,
                 padding=padding,
                 callback=progress(index),
-                on_smaller_tile=lambda _: services.free_cache(),
             ).clamp(0, 1)
             for index in range(len(colours))
         ]

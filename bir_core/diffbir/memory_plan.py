@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
-from ..errors import BIRError
 from ..exact_vae.gradient import gradient_bytes
 from ..exact_vae.operations import (
     Operation,
@@ -22,7 +21,7 @@ from ..exact_vae.operations import (
     parked_bytes,
     working_bytes,
 )
-from ..exact_vae.tiled import choose_parking
+from ..exact_vae.tiled import fitting_parkings
 from ..latents import LATENT_FACTOR, PADDED_MULTIPLE
 from ..memory import USABLE, MemoryPlan, StagePlan, dtype_of, weight_bytes
 from ..networks.swinir import SwinIR
@@ -121,21 +120,21 @@ class _Planner:
         plan = None
         for tile in TILES if chosen is None else (chosen,):
             working = working_bytes(operations, min(tile, max(self.padded)), dtype)
-            try:
-                parking = choose_parking(
-                    operations,
-                    *size,
-                    tile=tile,
-                    device=self.device,
-                    dtype=dtype,
-                    free_device=max(0, int((self.room(weights) - held) / USABLE)),
-                    free_host=self.host_memory,
-                )
-            except BIRError:
+            parkings = fitting_parkings(
+                operations,
+                *size,
+                tile=tile,
+                device=self.device,
+                dtype=dtype,
+                free_device=max(0, int((self.room(weights) - held) / USABLE)),
+                free_host=self.host_memory,
+            )
+            if not parkings:
                 # As little as possible, which is more than there is.
                 parked = parked_bytes(operations, *size, torch.float16)
                 plan = StagePlan(name, tile, weights, held + working + parked)
                 continue
+            parking = parkings[0]
             parked = parked_bytes(operations, *size, parking.dtype)
             if parking.device == self.device:
                 return StagePlan(name, tile, weights, held + working + parked)

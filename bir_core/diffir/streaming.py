@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
+from ..errors import NotFinite
 from ..images import is_finite
 from ..networks.diffir import DiffIRStage2, DIRformer, Resample, require_multiple
 from ..networks.diffir_config import DiffIRConfig
@@ -231,7 +232,7 @@ def stream(
         prediction everywhere.
 
     Raises:
-        FloatingPointError: NaN or infinity; the text names the part of the network.
+        NotFinite: NaN or infinity; the sentence names the part of the network.
     """
     config = model.config
     require_multiple(lq, config)
@@ -248,4 +249,8 @@ def stream(
 
 def _require_finite(x: Tensor, part: str) -> None:
     if not is_finite(x):
-        raise FloatingPointError(part)
+        raise NotFinite(
+            f"Restoring should give finite numbers, but NaN or infinity came out of the {part} "
+            "even in float32; the weights are damaged or the image is far outside of [0, 1].",
+            f"What came out of the {part}",
+        )

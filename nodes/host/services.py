@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 
 from ...bir_core.errors import BIRError
-from ...bir_core.memory import is_out_of_memory
 from ...bir_core.weights import FOLDER as BUILT_IN_FOLDER
 from .protocols import Patcher
 
@@ -89,18 +88,6 @@ def manage(network: nn.Module) -> ManagedModel:
         offload_device=comfy.model_management.unet_offload_device(),
     )
     return ManagedModel(patcher)
-
-
-def raise_unless_out_of_memory(error: Exception) -> None:
-    """Raise an exception again unless it says that the memory of a device, or the computer's, ran
-    out. Leave the except block before going on: the exception holds the tensors of the attempt."""
-    if not (comfy.model_management.is_oom(error) or is_out_of_memory(error)):
-        raise error
-
-
-def free_cache() -> None:
-    """Give back what the device's allocator keeps for later."""
-    comfy.model_management.soft_empty_cache()
 
 
 def raise_if_cancelled(done: int = 0, total: int = 0) -> None:

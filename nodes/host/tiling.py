@@ -4,9 +4,9 @@ Like `services.py` it uses parts of ComfyUI without a promise of stability.
 """
 
 import copy
-import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import comfy.controlnet
@@ -17,16 +17,16 @@ from comfy.patcher_extension import CallbacksMP, WrappersMP
 from torch import Tensor
 
 from ...bir_core.errors import BIRError
+from ...bir_core.fallbacks import Attempt, first_that_fits
+from ...bir_core.latents import LATENT_FACTOR
 from ...bir_core.tiling import Tile, TileWeights, tiled_apply, tiles
 from .control import AREA, WINDOW, AreaOffset, IRControlNet
 from .protocols import ControlNet, DiffusionModel, Model, ModelCond
-from .services import free_cache, raise_unless_out_of_memory
 
 KEY = "bir_tiled_diffusion"
 # The part of the free memory that ComfyUI itself leaves unused when it batches conditionings.
 RESERVE = 1.5
 MOST = 1024
-logger = logging.getLogger(__name__)
 
 Cond = dict[str, Any]
 Conds = Sequence[list[Cond] | None]
@@ -143,26 +143,29 @@ class TilingPatch:
 
     def blend(self, run_tiles: Callable[..., Tensor], x: Tensor, batch: int) -> Tensor:
         """`tiled_apply`, with fewer tiles at a time where the memory runs out."""
-        while True:
-            try:
-                return tiled_apply(
-                    run_tiles,
-                    x,
-                    self.tile,
-                    self.overlap,
-                    weights=self.weights,
-                    tile_batch=batch,
-                )
-            except Exception as error:
-                raise_unless_out_of_memory(error)
-            free_cache()
-            if batch == 1:
-                raise BIRError(
-                    f"Tiled sampling should find memory for one tile of {self.tile * 8} pixels, "
-                    "but it ran out; take smaller tiles."
-                )
-            self._most = batch = batch // 2
-            logger.warning("Out of memory: going on with %d tiles at a time", batch)
+
+        def run(count: int) -> Tensor:
+            return tiled_apply(
+                run_tiles,
+                x,
+                self.tile,
+                self.overlap,
+                weights=self.weights,
+                tile_batch=count,
+            )
+
+        def attempts() -> Iterator[Attempt[Tensor]]:
+            count = batch
+            yield "", partial(run, count)
+            while count > 1:
+                self._most = count = count // 2
+                yield f"going on with {count} tiles at a time", partial(run, count)
+
+        return first_that_fits(
+            attempts(),
+            f"Tiled sampling should find memory for one tile of {self.tile * LATENT_FACTOR} "
+            "pixels, but it ran out; take smaller tiles.",
+        )
 
     def crop_conds(
         self, conds: list[Cond] | None, size: tuple[int, int], chosen: Sequence[Tile], batch: int

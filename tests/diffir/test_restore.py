@@ -164,7 +164,7 @@ def test_out_of_memory_halves_the_strip(monkeypatch, caplog):
     assert "strips of 3 rows" in caplog.text
     monkeypatch.setattr(restore_module, "stream", real)
     torch.testing.assert_close(restored, restore(image, small_network()), rtol=0, atol=1e-5)
-    with pytest.raises(torch.OutOfMemoryError):
+    with pytest.raises(BIRError, match="memory for the picture, but it ran out"):
         monkeypatch.setattr(restore_module, "stream", limited)
         restore(image, small_network(), strip=5)
 
