@@ -144,9 +144,10 @@ class StripMemory:
         """Bytes for strips of so many rows."""
         return int((self.whole + rows * self.per_row) * dtype.itemsize)
 
-    def needed_for_fastest(self, dtype: torch.dtype) -> int:
-        """Bytes of free memory for which `rows` gives the fastest strips."""
-        return int(self.needed(self.fastest + 1, dtype) / USABLE)
+    def free_for(self, rows: int | None, dtype: torch.dtype) -> int:
+        """Bytes that should be free for strips of so many rows; None for which `rows` gives the
+        fastest strips."""
+        return int(self.needed(rows or self.fastest + 1, dtype) / USABLE)
 
     def plan(self, weights: int, memory: int, dtype: torch.dtype) -> MemoryPlan:
         """The plan of a restoration that is nothing else.

@@ -89,27 +89,6 @@ def stage1_sizes(
     return Stage1Sizes(network, condition, output)
 
 
-def stage1_memory(size: Size, scale: int) -> int:
-    """Bytes for a picture of `size`, as the network sees it, in float32: an estimate for networks
-    that keep some 64 maps at the resolution of their output."""
-    return size[0] * size[1] * (4096 + 1024 * scale**2)
-
-
-def automatic_tile(size: Size, scale: int, free_bytes: float) -> int:
-    """The side in pixels of the largest tile that fits into the free memory, a multiple of 64; 0 if
-    the whole picture of `size` (as the network sees it) fits. Where `stage1_memory` is wrong,
-    `restore_stage1` goes on with smaller tiles."""
-    return fitting_tile(size, stage1_memory((1, 1), scale), free_bytes)
-
-
-def fitting_tile(size: Size, bytes_per_pixel: float, free_bytes: float) -> int:
-    """As `automatic_tile`, for a network whose memory for each pixel of its input is known."""
-    if size[0] * size[1] * bytes_per_pixel <= free_bytes:
-        return 0
-    side = int((free_bytes / bytes_per_pixel) ** 0.5)
-    return max(SMALLEST_TILE, side // SMALLEST_TILE * SMALLEST_TILE)
-
-
 def automatic_overlap(tile: int) -> int:
     """A quarter of the tile, in pixels."""
     return tile // 4

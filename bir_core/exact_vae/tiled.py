@@ -13,7 +13,7 @@ from ..errors import BIRError, OutOfMemory
 from ..fallbacks import Attempt, first_that_fits
 from ..memory import CPU, GIGABYTE, USABLE, free_memory
 from ..tiling import SMALLEST_TILE
-from .gradient import gradient_bytes, run_tiled_with_gradient
+from .gradient import gradient_bytes, gradient_working_bytes, run_tiled_with_gradient
 from .operations import (
     Operation,
     decoder_operations,
@@ -246,7 +246,7 @@ def decode_with_gradient(
     """
     operations = decoder_operations(vae.decoder)
     parked = len(latent) * gradient_bytes(operations, *latent.shape[-2:])
-    working = working_bytes(operations, tile, latent.dtype)
+    working = gradient_working_bytes(operations, tile, latent.dtype)
     free_device, free_host = free_memory(latent.device), free_memory(CPU)
     places = [latent.device] if parked + working <= USABLE * free_device else []
     if latent.device != CPU and parked <= USABLE * free_host:

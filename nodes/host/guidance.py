@@ -14,20 +14,22 @@ from comfy.patcher_extension import CallbacksMP, WrappersMP
 from torch import Tensor
 
 from ...bir_core.checkpoints.decoder_copy import copy_decoder
+from ...bir_core.diffbir.memory_plan import gradient_memory
 from ...bir_core.diffusion.guidance import RestorationGuidance, guided, next_sigma
 from ...bir_core.diffusion.schedules import TRAINED_STEPS
 from ...bir_core.errors import BIRError
+from ...bir_core.exact_vae.operations import decoder_operations
 from ...bir_core.exact_vae.tiled import decode_with_gradient
 from ...bir_core.fallbacks import Attempt, first_that_fits
 from ...bir_core.latents import LATENT_FACTOR, PADDED_MULTIPLE
+from ...bir_core.memory import USABLE
 from ...bir_core.networks.autoencoder import SDVAE
 from ...bir_core.tiling import SMALLEST_TILE
+from . import services
 from .protocols import VAE, DiffusionModel, LatentFormat, Model
 from .vae import DEFAULT_TILE
 
 KEY = "bir_guidance"
-# Memory of a decoding with all that it keeps for the way back, in those of a decoding: an estimate.
-GRAPH = 3
 # ComfyUI's percent 0 and 1 are the timesteps 999 and 0, and both limits belong to the range.
 LAST_TIMESTEP = TRAINED_STEPS - 1
 MARGIN = 1e-3
@@ -91,10 +93,15 @@ class GuidancePatch:
         """Ask for the memory of the way through the decoder beside that of the model: as so many
         more samples, because that is all that ComfyUI lets a patch say."""
         assert self.vae is not None
-        *lead, height, width = [1, *noise_shape[1:]]
-        side = self.tile // LATENT_FACTOR or max(height, width)
-        piece = [*lead, min(height, side), min(width, side)]
-        needed = GRAPH * self.vae.memory_used_decode(piece, self.computing_type)
+        height, width = (LATENT_FACTOR * side for side in self.latent.shape[-2:])
+        needed, _ = gradient_memory(
+            decoder_operations(self.vae.first_stage_model.decoder),
+            (height, width),
+            self.tile,
+            USABLE * services.total_memory(self.vae.device),
+            device=self.vae.device,
+            dtype=self.computing_type,
+        )
         sample = model.model.memory_required([1, *noise_shape[1:]])
         more = math.ceil(needed / sample)
         return executor(model, [noise_shape[0] + more, *noise_shape[1:]], *args, **kwargs)

@@ -124,6 +124,11 @@ def free_memory(device: torch.device) -> float:
     return float(comfy.model_management.get_free_memory(device))
 
 
+def total_memory(device: torch.device) -> float:
+    """Bytes of a device, free or not."""
+    return float(comfy.model_management.get_total_memory(device))
+
+
 def device_of(device: torch.device) -> AbstractContextManager[None]:
     """What runs inside it has `device` as its current device, where there are several."""
     return comfy.model_management.cuda_device_context(device)

@@ -16,6 +16,7 @@ import torch
 from comfy.patcher_extension import CallbacksMP, WrappersMP
 from torch import Tensor
 
+from ...bir_core.diffbir.memory_plan import tiles_at_a_time
 from ...bir_core.errors import BIRError
 from ...bir_core.fallbacks import Attempt, first_that_fits
 from ...bir_core.latents import LATENT_FACTOR
@@ -331,10 +332,9 @@ def has_areas(conds: Conds) -> bool:
 
 
 def free_batch(model: DiffusionModel, conds: Conds, x: Tensor, plan: Sequence[Tile]) -> int:
-    """How many tiles the free memory takes at a time; one on a CPU, which gains nothing by more."""
-    if x.device.type == "cpu":
-        return 1
+    """How many tiles the free memory takes at a time. What one takes ComfyUI knows, for every kind
+    of model that it samples."""
     free = model.current_patcher.get_free_memory(x.device)
     samples = len(x) * sum(group is not None for group in conds)
-    shape = [samples, x.shape[1], plan[0].height, plan[0].width]
-    return max(1, min(len(plan), int(free / (RESERVE * model.memory_required(shape)))))
+    one = model.memory_required([samples, x.shape[1], plan[0].height, plan[0].width])
+    return tiles_at_a_time(len(plan), one, free / RESERVE, x.device)

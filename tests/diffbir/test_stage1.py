@@ -10,9 +10,7 @@ from parity import fill_by_rule_w, load_vectors, swinir_settings
 from torch.nn import functional as F
 
 from bir_core.diffbir.stage1 import (
-    automatic_tile,
     restore_stage1,
-    stage1_memory,
     stage1_sizes,
     with_short_side,
 )
@@ -257,10 +255,3 @@ def test_damaged_result_is_said():
 def test_wrong_tile_is_said():
     with pytest.raises(BIRError, match="choose 128"):
         stage1(picture(64, 64), Blur(), tile=100)
-
-
-def test_automatic_tile_fits_the_memory():
-    assert automatic_tile((512, 512), 1, stage1_memory((512, 512), 1)) == 0
-    side = automatic_tile((4096, 4096), 1, stage1_memory((700, 700), 1))
-    assert side == 640
-    assert automatic_tile((4096, 4096), 4, 1) == 64

@@ -242,7 +242,7 @@ def test_planned_strip(variant):
 def test_required_memory_is_enough_for_the_fastest_strips(name, device, size):
     config = OFFICIAL_CONFIGS[name]
     needs = diffir_strips(config, *padded(config, *size), device_type=device)
-    required = needs.needed_for_fastest(torch.float16)
+    required = needs.free_for(None, torch.float16)
 
     def plan(free):
         return needs.rows(free, torch.float16)
