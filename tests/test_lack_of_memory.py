@@ -120,3 +120,22 @@ def test_the_command_ends_with_a_sentence(tmp_path, capsys):
             codes.add(code)
     assert codes == {0, 2}
     assert sorted(path.name for path in target.iterdir()) == ["a.png", "b.png"]
+
+
+def test_degrading_a_folder_goes_on_behind_a_picture_that_does_not_fit(tmp_path, capsys):
+    source, target = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    for name in ("a.png", "b.png"):
+        Image.fromarray(np.full((16, 16, 3), 99, np.uint8)).save(source / name)
+
+    def run():
+        return cli.main(["degrade", str(source), str(target), "--preset", "clean_x2"])
+
+    with Operations() as operations:
+        assert run() == 0
+    for path in target.iterdir():
+        path.unlink()
+    with Operations(operations.count // 4, FAILURES[1]):
+        assert run() == 2
+    assert "Expected enough memory for" in capsys.readouterr().err
+    assert [path.name for path in target.iterdir()] == ["b.png"]
