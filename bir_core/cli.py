@@ -63,14 +63,25 @@ def _run(arguments: list[str]) -> int:
 
 
 def exit_code(run: Callable[[], int]) -> int:
-    """What `run` returns, or 2 with one line on stderr after a BIRError or Ctrl-C, or where lines
-    of stdout were lost."""
+    """What `run` returns, or 2 with one line on stderr after a BIRError, Ctrl-C or lack of memory
+    that nobody had a sentence for, or where lines of stdout were lost."""
     try:
         code = run()
         require_output()
         return code
     except BIRError as error:
         write_error(str(error))
+        return EXIT_FAILURE
+    except (RuntimeError, MemoryError) as error:
+        # Imported late, since it needs torch; without torch nothing large was at work.
+        from .memory import is_out_of_memory
+
+        if not is_out_of_memory(error):
+            raise
+        write_error(
+            "Expected enough memory for the command, but it ran out; close other programs, or give "
+            "smaller pictures or fewer at a time."
+        )
         return EXIT_FAILURE
     except KeyboardInterrupt:
         with contextlib.suppress(OSError, ValueError):

@@ -1,9 +1,26 @@
-"""The one exception for problems that the user can mend."""
+"""The one exception for problems that the user can mend, with the kinds that a program acts on."""
 
 
 class BIRError(Exception):
     """A problem in what the user gave: the message is one sentence that says what was expected,
     what came and what to do. The command line prints it and exits with code 2; a node shows it."""
+
+
+class OutOfMemory(BIRError, MemoryError):
+    """The memory ran out, and there is nothing smaller to try here. Whoever can try something
+    smaller takes it for lack of memory like any other."""
+
+
+class NotFinite(BIRError, FloatingPointError):
+    """NaN or infinity came.
+
+    Attributes:
+        what: held them.
+    """
+
+    def __init__(self, sentence: str, what: str = "") -> None:
+        super().__init__(sentence)
+        self.what = what
 
 
 def shown(text: object, most: int = 100) -> str:

@@ -17,7 +17,7 @@ from einops import rearrange
 from torch import Tensor
 from torch.nn import functional as F
 
-from .errors import BIRError
+from .errors import BIRError, NotFinite
 
 PadMode = Literal["reflect", "symmetric", "edge", "black"]
 ResizeMode = Literal["area", "bilinear", "bicubic"]
@@ -144,11 +144,12 @@ def is_finite(values: Tensor) -> bool:
 
 
 def require_finite(image: Tensor, what: str) -> None:
-    """Raise BIRError if a tensor holds NaN or infinity; `what` names it in the sentence."""
+    """Raise NotFinite if a tensor holds NaN or infinity; `what` names it in the sentence."""
     if not is_finite(image):
-        raise BIRError(
+        raise NotFinite(
             f"{what} should hold finite numbers only, but NaN or infinity came; "
-            "check the step that made it."
+            "check the step that made it.",
+            what,
         )
 
 

@@ -13,8 +13,14 @@ GIGABYTE = 1e9
 # Part of the free memory that a plan uses; the rest is for the libraries' own work space.
 USABLE = 0.8
 
-# What torch says on CUDA and MPS, on Linux and macOS, and on Windows.
-_OUT_OF_MEMORY = ("out of memory", "allocate memory", "not enough memory")
+# What torch says on CUDA and MPS, on Linux and macOS, and on Windows; then the allocators of C++,
+# oneDNN, which has no words for the reason, and cuBLAS and cuDNN.
+_OUT_OF_MEMORY = (
+    *("out of memory", "allocate memory", "not enough memory"),
+    *("bad_alloc", "bad allocation"),
+    *("could not create a primitive", "could not create a memory"),
+    "status_alloc_failed",
+)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -138,9 +144,10 @@ class StripMemory:
         """Bytes for strips of so many rows."""
         return int((self.whole + rows * self.per_row) * dtype.itemsize)
 
-    def needed_for_fastest(self, dtype: torch.dtype) -> int:
-        """Bytes of free memory for which `rows` gives the fastest strips."""
-        return int(self.needed(self.fastest + 1, dtype) / USABLE)
+    def free_for(self, rows: int | None, dtype: torch.dtype) -> int:
+        """Bytes that should be free for strips of so many rows; None for which `rows` gives the
+        fastest strips."""
+        return int(self.needed(rows or self.fastest + 1, dtype) / USABLE)
 
     def plan(self, weights: int, memory: int, dtype: torch.dtype) -> MemoryPlan:
         """The plan of a restoration that is nothing else.
@@ -193,11 +200,11 @@ def visiting(device: torch.device, *networks: nn.Module | None) -> Iterator[None
         for network in moved:
             network.to(CPU)
         if moved:
-            _empty_cache(device)
+            empty_caches()
 
 
-def _empty_cache(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-    elif device.type == "mps":
+def empty_caches() -> None:
+    """Give back what the allocators of the devices keep for later."""
+    torch.cuda.empty_cache()
+    if torch.backends.mps.is_available():
         torch.mps.empty_cache()

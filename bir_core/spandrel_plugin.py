@@ -5,7 +5,8 @@ Importing this file needs spandrel, which ComfyUI brings along and `bir_core` do
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, cast
+from functools import partial
+from typing import Any, NamedTuple, Protocol, cast
 
 import torch
 from spandrel import (
@@ -20,11 +21,14 @@ from spandrel import (
 from torch import Tensor, nn
 
 from .checkpoints import ModelInfo, load_model
+from .compact.memory_plan import compact_strips
 from .compact.restore import restore_compact
+from .diffir.memory_plan import diffir_strips
 from .diffir.restore import restore
 from .errors import BIRError
 from .images import PadMode, crop, pad_to_multiple
 from .latents import PADDED_MULTIPLE
+from .memory import StripMemory
 from .networks.compact import CompactConfig, CompactRestorer
 from .networks.diffir import DiffIRStage2
 
@@ -120,11 +124,20 @@ def register(callback: Callable[[int, int], None] | None = None) -> None:
     MAIN_REGISTRY.add(support, ignore_duplicates=True)
 
 
-def restorer_in_strips(
-    descriptor: Descriptor, callback: Callback | None = None
-) -> Callable[[Tensor], Tensor] | None:
-    """How a loaded model goes through a picture of any size in strips, exactly: from (B, 3, H, W)
-    in [0, 1] to (B, 3, H scale, W scale) in [0, 1]. None for a network that needs tiles.
+class InStrips(NamedTuple):
+    """How a network goes through a picture of any size in strips, exactly.
+
+    Attributes:
+        restore: (B, 3, H, W) in [0, 1] -> (B, 3, H scale, W scale) in [0, 1].
+        memory: height and width of its input, images, and kind of device, to what that takes.
+    """
+
+    restore: Callable[[Tensor], Tensor]
+    memory: Callable[[int, int, int, str], StripMemory]
+
+
+def restorer_in_strips(descriptor: Descriptor, callback: Callback | None = None) -> InStrips | None:
+    """How a loaded model goes through a picture in strips; None for a network that needs tiles.
 
     Its weights stay those of the descriptor, on whatever device they come to lie.
 
@@ -133,7 +146,8 @@ def restorer_in_strips(
             DiffIR has that of `register`.
     """
     if descriptor.architecture.id == ARCHITECTURE_ID:
-        return descriptor
+        assert isinstance(descriptor.model, DiffIRStage2)
+        return InStrips(descriptor, partial(diffir_strips, descriptor.model.config))
     if descriptor.architecture.id != COMPACT_ID:
         return None
     body = cast(Sequence[nn.Module], descriptor.model.body)
@@ -146,7 +160,9 @@ def restorer_in_strips(
     with torch.device("meta"):
         restorer = CompactRestorer(config)
     restorer.body = cast(nn.ModuleList, body)
-    return lambda image: restore_compact(image, restorer, callback=callback)
+    return InStrips(
+        partial(restore_compact, model=restorer, callback=callback), partial(compact_strips, config)
+    )
 
 
 def as_published(descriptor: Descriptor) -> Callable[[Tensor], Tensor]:

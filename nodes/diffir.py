@@ -185,7 +185,7 @@ class DiffIRRestore(Node):
         dtype = next(network.parameters()).dtype
         size = padded(network.config, height, width)
         needs = diffir_strips(network.config, *size, device_type=device.type)
-        model.load(needs.needed_for_fastest(dtype))
+        model.load(needs.free_for(strip or None, dtype))
         restored = []
         for index in range(len(colours)):
             # One at a time: a result then depends neither on the batch nor on its memory.

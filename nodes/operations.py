@@ -1,6 +1,5 @@
 """What several nodes do."""
 
-import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,10 +12,10 @@ from ..bir_core.diffbir import color_fix
 from ..bir_core.diffbir.color_fix import COLOR_FIXES
 from ..bir_core.diffusion.guidance import weight_map
 from ..bir_core.errors import BIRError
+from ..bir_core.fallbacks import enough_memory, or_in_float32
 from ..bir_core.images import (
     attach_alpha,
     from_channels_last,
-    is_finite,
     masks_of_batch,
     require_finite,
     split_alpha,
@@ -25,7 +24,7 @@ from ..bir_core.images import (
 from ..bir_core.latents import LATENT_FACTOR
 from ..bir_core.picture_memory import picture_bytes, require_room
 from ..bir_core.tiling import TileWeights, tile_starts
-from .host import hint, services
+from .host import hint
 from .host import sampling as host_sampling
 from .host.control import IRControlNet, require_ours
 from .host.guidance import GuidancePatch
@@ -33,8 +32,6 @@ from .host.messages import TileProgress
 from .host.protocols import VAE, ControlNet, Model
 from .host.tiling import TilingPatch
 from .host.vae import Tiling, decode, decode_whole, encode, unclamped
-
-logger = logging.getLogger(__name__)
 
 SAMPLED = "The sampled latent"
 RESULT_COPIES = 3
@@ -68,15 +65,11 @@ def fix_colors(image: Tensor, reference: Tensor, method: str) -> Tensor:
             f"{len(style)} came; repeat or select references to match the batch."
         )
     style = style.to(colours).expand(len(colours), -1, -1, -1)
-    try:
-        fixed = color_fix.fix_colors(colours, style, COLOR_FIXES.get(method))
-    except Exception as error:
-        services.raise_unless_out_of_memory(error)
-        raise BIRError(
-            "The colour fix should find memory for several copies of the picture, but it ran out; "
-            "close other programs, or take fewer or smaller pictures."
-        ) from error
-    return attach_alpha(fixed, alpha)
+    with enough_memory(
+        "The colour fix should find memory for several copies of the picture, but it ran out; "
+        "close other programs, or take fewer or smaller pictures."
+    ):
+        return attach_alpha(color_fix.fix_colors(colours, style, COLOR_FIXES.get(method)), alpha)
 
 
 def masks_for(mask: Tensor | None, batch: int, height: int, width: int) -> Tensor | None:
@@ -203,10 +196,17 @@ def in_float32_if_need_be(
     Raises:
         BIRError: NaN or infinity even so.
     """
-    latent = sampled(model, control_net, False)
+
+    def run(model: Model, control_net: IRControlNet, wide: bool) -> Tensor:
+        latent = sampled(model, control_net, wide)
+        require_finite(latent, SAMPLED)
+        return latent
+
     types = {host_sampling.computing_type(model), control_net.computing_type, vae.vae_dtype}
-    if not is_finite(latent) and types != {torch.float32}:
-        logger.warning("%s is not finite in half precision: repeating in float32", SAMPLED)
-        latent = sampled(host_sampling.in_float32(model), control_net.in_float32(), True)
-    require_finite(latent, SAMPLED)
-    return latent
+    return or_in_float32(
+        lambda: run(model, control_net, False),
+        None
+        if types == {torch.float32}
+        else lambda: run(host_sampling.in_float32(model), control_net.in_float32(), True),
+        "half precision",
+    )

@@ -6,12 +6,12 @@ import torch
 from comfy_api.latest import io, ui
 from torch import Tensor
 
+from ..bir_core.diffbir.memory_plan import PLENTY, plan_stage1
+from ..bir_core.diffbir.restoration_modules import RestorationModule
 from ..bir_core.diffbir.settings import CHOICES
 from ..bir_core.diffbir.stage1 import (
     SHORT_SIDE,
-    automatic_tile,
     restore_stage1,
-    stage1_memory,
     stage1_sizes,
 )
 from ..bir_core.diffbir.versions import VERSIONS, Task, official_order
@@ -26,6 +26,7 @@ from ..bir_core.images import (
     to_channels_last,
 )
 from ..bir_core.latents import PADDED_MULTIPLE
+from ..bir_core.memory import USABLE, StagePlan
 from ..bir_core.spandrel_plugin import as_published, restorer_in_strips
 from ..bir_core.tiling import SMALLEST_TILE
 from .automatic import AUTOMATIC, stage1_version
@@ -184,24 +185,33 @@ class BIRRestorationModule(Node):
         scale = upscale_model.scale
         # DiffIR and compact modules go through a picture of any size by themselves.
         in_strips = restorer_in_strips(upscale_model, services.raise_if_cancelled)
-        network = in_strips or as_published(upscale_model)
+        module = RestorationModule(
+            as_published(upscale_model) if in_strips is None else in_strips.restore,
+            scale,
+            upscale_model.architecture.name,
+            upscale_model.model,
+            None if in_strips is None else in_strips.memory,
+        )
         model = services.ManagedModel(upscale_model.patcher)
-        model.load(stage1_memory(sizes.network, scale))
-        if tile == 0 and in_strips is None:
-            tile = automatic_tile(sizes.network, scale, services.free_memory(model.device))
+        chosen = 0 if in_strips is not None else tile or None
+
+        def plan(free: float) -> StagePlan:
+            return plan_stage1(module, sizes.network, chosen, free, device_type=model.device.type)
+
+        model.load(plan(PLENTY).work / USABLE)
+        side = plan(USABLE * services.free_memory(model.device)).tile
         progress = services.batch_progress(len(colours), "tile" if in_strips is None else "")
         restored = [
             restore_stage1(
                 colours[index : index + 1].to(model.device),
-                network,
+                module.restore,
                 order,
                 sizes,
                 scale=scale,
-                tile=tile if in_strips is None else 0,
+                tile=side,
                 overlap=overlap,
                 padding=padding,
                 callback=progress(index),
-                on_smaller_tile=lambda _: services.free_cache(),
             )
             for index in range(len(colours))
         ]

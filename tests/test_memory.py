@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from bir_core.errors import OutOfMemory
 from bir_core.memory import CPU, MemoryPlan, StagePlan, is_out_of_memory, visiting, weight_bytes
 
 GB = 10**9
@@ -45,6 +46,9 @@ def test_networks_come_back_after_an_error():
         (MemoryError(), True),
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), True),
         (RuntimeError("MPS backend out of memory"), True),
+        (RuntimeError("could not create a primitive"), True),
+        (RuntimeError("std::bad_alloc"), True),
+        (OutOfMemory("Restoring should have memory."), True),
         (RuntimeError("shapes do not fit"), False),
         (ValueError("out of memory"), False),
     ],

@@ -6,6 +6,7 @@ from parity import fill_by_rule
 from tolerances import SPLIT_NETWORK
 
 from bir_core.checkpoints import load_model, save_checkpoint
+from bir_core.compact.memory_plan import compact_strips
 from bir_core.compact.restore import restore_compact
 from bir_core.diffir.restore import restore
 from bir_core.errors import BIRError
@@ -129,18 +130,21 @@ def test_a_compact_module_opens_without_us_and_goes_through_in_strips(tmp_path, 
     image = torch.rand(1, 3, 40, 31, generator=torch.Generator().manual_seed(0))
     calls = []
     restorer = restorer_in_strips(descriptor, lambda *call: calls.append(call))
-    restored = restorer(image)
+    restored = restorer.restore(image)
     torch.testing.assert_close(restored, descriptor(image), atol=1e-5, rtol=0)
     assert torch.equal(restored, restore_compact(image, load_model(tmp_path / "model.safetensors")))
     assert calls[-1][0] == calls[-1][1]
+    assert restorer.memory(40, 31, 1, "cpu") == compact_strips(network.config, 40, 31)
     # The weights are the descriptor's, not a copy.
     descriptor.model.body[0].weight.data.zero_()
-    assert not torch.equal(restorer(image), restored)
+    assert not torch.equal(restorer.restore(image), restored)
 
 
 def test_who_needs_tiles(tmp_path):
     save_checkpoint(small_network(), tmp_path / "model.safetensors")
     diffir = ModelLoader().load_from_file(tmp_path / "model.safetensors")
-    assert restorer_in_strips(diffir) is diffir
+    in_strips = restorer_in_strips(diffir)
+    assert in_strips.restore is diffir
+    assert in_strips.memory(64, 64, 1, "cuda").fastest > 0
     network = ESRGAN(num_filters=8, num_blocks=1)
     assert restorer_in_strips(ModelLoader().load_from_state_dict(network.state_dict())) is None

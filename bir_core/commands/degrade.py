@@ -18,6 +18,7 @@ from ..atomic_files import make_folder, write_text
 from ..console import one_line
 from ..degradations import Degradation, Draws, degrade, get_preset, preset_names
 from ..errors import BIRError
+from ..fallbacks import enough_memory
 from ..images import extend_opaque, resize
 from ..options import positive, read_options, seed, write_line
 from ..pictures.files import (
@@ -30,7 +31,7 @@ from ..pictures.files import (
     write_picture,
 )
 from ..seeds import image_generator, image_seed
-from .failures import Failures, losses, no_room, say_left_out
+from .failures import Failures, losses, no_memory_for, no_room, say_left_out
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +112,8 @@ def run(options: DegradeOptions) -> int:
         mask = masks[index] if cuts_holes else None
         seed_of_picture = image_seed(options.seed, index)
         try:
-            line, draws = _degrade_file(source, target, mask, preset, seed_of_picture, options)
+            with enough_memory(no_memory_for(source)):
+                line, draws = _degrade_file(source, target, mask, preset, seed_of_picture, options)
         except BIRError as error:
             if no_room(error):
                 raise

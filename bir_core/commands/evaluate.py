@@ -28,6 +28,7 @@ from ..evaluation.protocols import PROTOCOLS, Protocol
 from ..evaluation.samples import degraded_pairs, folder_pairs, load, model_samples, result_samples
 from ..evaluation.tables import as_markdown, require_table_name, write_table
 from ..evaluation.weight_files import usual_folder
+from ..fallbacks import enough_memory
 from ..options import (
     DTYPES,
     add_device_arguments,
@@ -39,7 +40,7 @@ from ..options import (
 )
 from ..pictures.files import find_pictures, list_pictures, read_picture, require_free
 from ..weights import BUILTIN_NAMES, DEFAULT_MODEL
-from .failures import Failures, say_left_out
+from .failures import Failures, no_memory_for, say_left_out
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,13 +186,15 @@ def run(options: EvaluateOptions) -> int:
     failures = Failures(len(measured) + len(references))
     for path in tqdm(references, unit="picture", disable=None):
         try:
-            evaluation.add_reference(read_picture(path).image)
+            with enough_memory(no_memory_for(path)):
+                evaluation.add_reference(read_picture(path).image)
         except BIRError as error:
             failures.add(path, str(error))
     samples = _samples(options, protocol.multiple, device, failures)
     for sample in tqdm(samples, total=len(measured), unit="picture", disable=None):
         try:
-            evaluation.add(sample)
+            with enough_memory(no_memory_for(sample.name)):
+                evaluation.add(sample)
         except BIRError as error:
             failures.add(Path(sample.name), str(error))
     rows = evaluation.rows()

@@ -29,6 +29,14 @@ def losses(left_out: tuple[str, ...]) -> str:
     return f"  (left out: {', '.join(left_out)})" if left_out else ""
 
 
+def no_memory_for(picture: Path | str) -> str:
+    """The sentence for a picture for which the memory ran out."""
+    return (
+        f"Expected enough memory for {picture}, but it ran out; close other programs, or take a "
+        "smaller picture."
+    )
+
+
 def no_room(error: BIRError) -> bool:
     """Whether writing failed as it will for all pictures, so that going on has no sense."""
     return isinstance(error.__cause__, OSError) and error.__cause__.errno in _NO_ROOM

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from ..atomic_files import make_folder
 from ..console import one_line, printable
 from ..errors import BIRError
+from ..fallbacks import enough_memory
 from ..images import extend_opaque, resize
 from ..memory import is_out_of_memory
 from ..methods import METHODS, Report, RestoreImage
@@ -61,25 +62,31 @@ def prepare(options: RestoreOptions) -> Callable[[Job, bool], Outcome]:
     restore_image, scale = METHODS[options.method].prepare(options.of_method, device)
 
     def restore_job(job: Job, overwrite: bool) -> Outcome:
+        out_of_memory = (
+            f"Expected enough memory on {device} for {job.source.name}, but it ran out; give a "
+            "smaller --strip or --tile, or --device cpu."
+        )
         try:
-            if job.refusal:
-                raise BIRError(job.refusal)
-            # What can be known before the work is said before it.
-            picture = _read(job.source, options.bits)
-            require_format(job.target, picture, scale)
-            require_free(job.target, overwrite=overwrite)
-            _require_room(picture, scale, job.source)
-            mask = None if job.mask is None else _read_mask(job.mask, picture, job.source)
-            restored = _restore(picture, mask, restore_image, device, job.source.name)
-            make_folder(job.target.parent)
-            left_out = write_picture(
-                job.target, restored, overwrite=overwrite, quality=options.quality
-            )
+            with enough_memory(out_of_memory):
+                return restored(job, overwrite)
         except BIRError as error:
             if no_room(error):
                 raise
             return Outcome(job.source, one_line(str(error)), is_restored=False)
-        text = f"{job.target}  {_size(picture)} -> {_size(restored)}{losses(left_out)}"
+
+    def restored(job: Job, overwrite: bool) -> Outcome:
+        if job.refusal:
+            raise BIRError(job.refusal)
+        # What can be known before the work is said before it.
+        picture = _read(job.source, options.bits)
+        require_format(job.target, picture, scale)
+        require_free(job.target, overwrite=overwrite)
+        _require_room(picture, scale, job.source)
+        mask = None if job.mask is None else _read_mask(job.mask, picture, job.source)
+        result = _restore(picture, mask, restore_image, device, job.source.name)
+        make_folder(job.target.parent)
+        left_out = write_picture(job.target, result, overwrite=overwrite, quality=options.quality)
+        text = f"{job.target}  {_size(picture)} -> {_size(result)}{losses(left_out)}"
         return Outcome(job.source, one_line(text), is_restored=True)
 
     return restore_job
@@ -139,12 +146,9 @@ def _restore(
         try:
             image = extend_opaque(picture.image, picture.alpha)
             image = restore_image(image.to(device), mask, _report(bar))
-        except (RuntimeError, MemoryError) as error:
+        except RuntimeError as error:
             if is_out_of_memory(error):
-                raise BIRError(
-                    f"Expected enough memory on {device} for {name}, but it ran out; "
-                    "give a smaller --strip or --tile, or --device cpu."
-                ) from error
+                raise
             raise BIRError(
                 f"Expected the networks to restore {name} on {device}, but they failed "
                 f"({error}); try another --device, and report this."

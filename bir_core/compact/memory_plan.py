@@ -1,7 +1,9 @@
 """How much memory the compact restoration module takes, and the strips in which a picture fits."""
 
+from itertools import pairwise
+
 from ..memory import StripMemory, fastest_rows
-from ..networks.compact import CompactConfig
+from ..networks.compact import KERNEL, CompactConfig
 
 # Pixels of a strip. On a CPU it should stay in the caches; elsewhere it should be long enough to
 # hide the start of the kernels.
@@ -23,8 +25,8 @@ def compact_strips(
     images = batch * height * width * 3 * (1 + config.scale**2)
     # Two rows of each layer's input, copied when the next ones come, and the weights in the order
     # of the rows.
-    carried = 4 * width * config.features * (config.layers + 1)
-    weights = 9 * config.features * (config.features * config.layers + 3 + 3 * config.scale**2)
+    carried = 4 * width * sum(config.channels[1:-1])
+    weights = KERNEL**2 * sum(first * second for first, second in pairwise(config.channels))
     # A layer's input, the window around it and its output; the last one has those of the shuffle.
     per_row = width * max(4 * config.features, config.features + 9 * config.scale**2)
     pixels = CPU_STRIP_PIXELS if device_type == "cpu" else DEVICE_STRIP_PIXELS

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import BIRError
-from ..fallbacks import finite, in_fitting_strips
+from ..fallbacks import enough_memory, finite, in_fitting_strips
 from ..images import keep_grey, require_image
 from ..memory import dtype_of, free_memory
 from ..networks.compact import CompactConfig, CompactRestorer
@@ -32,6 +32,7 @@ from .memory_plan import compact_strips
 Callback = Callable[[int, int], None]
 
 
+@enough_memory()
 def restore_compact(
     image: Tensor,
     model: nn.Module,
@@ -56,7 +57,7 @@ def restore_compact(
 
     Raises:
         BIRError: a model, image or strip of the wrong kind; NaN or infinity in the image, or in the
-            result even in float32.
+            result even in float32; no memory.
     """
     if not isinstance(model, CompactRestorer):
         raise BIRError(

@@ -10,7 +10,6 @@ from ..diffusion.schedules import q_sample
 from ..errors import BIRError
 from ..images import from_mask, pad_to_multiple, resize
 from ..latents import LATENT_FACTOR, PADDED_MULTIPLE
-from ..networks.unet import UNetConfig
 
 # Sides of a mask may be this part longer or shorter than the proportions of the image.
 ASPECT_TOLERANCE = 0.02
@@ -65,20 +64,3 @@ def condition_parts(
     index = torch.arange(count, device=condition.device) % len(condition)
     parts = [condition[:, :, y : y + height, x : x + width][index] for y, x in corners]
     return torch.cat(parts)
-
-
-def control_memory(config: UNetConfig, batch: int, height: int, width: int, itemsize: int) -> int:
-    """Bytes of activations while an IRControlNet runs on a latent (batch, 4, height, width): an
-    estimate of its outputs and of the widest feed-forward layer, which is that of the first
-    level.
-
-    Args:
-        itemsize: bytes per number.
-    """
-    channels = config.model_channels
-    outputs = sum(
-        channels * mult * (config.num_res_blocks + 1) / 4**level
-        for level, mult in enumerate(config.channel_mult)
-    )
-    working = 16 * channels  # value and gate of GEGLU, 8 times the width, and as much around it
-    return int(batch * height * width * itemsize * (outputs + working))

@@ -12,8 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
-from ..errors import BIRError
-from ..exact_vae.gradient import gradient_bytes
+from ..exact_vae.gradient import gradient_bytes, gradient_working_bytes
 from ..exact_vae.operations import (
     Operation,
     base_channels,
@@ -22,17 +21,20 @@ from ..exact_vae.operations import (
     parked_bytes,
     working_bytes,
 )
-from ..exact_vae.tiled import choose_parking
+from ..exact_vae.tiled import fitting_parkings
 from ..latents import LATENT_FACTOR, PADDED_MULTIPLE
 from ..memory import USABLE, MemoryPlan, StagePlan, dtype_of, weight_bytes
 from ..networks.swinir import SwinIR
-from ..tiling import tiles
+from ..networks.unet import UNetConfig
+from ..tiling import SMALLEST_TILE, tiles
 from .networks import DiffBIRNetworks
 from .restoration_modules import RestorationModule
 from .settings import DiffBIRSettings
-from .stage1 import Size, Stage1Sizes, fitting_tile, stage1_memory
+from .stage1 import Size, Stage1Sizes
 from .versions import Order
 
+# Bytes that no picture takes: a plan for them says what the work would like to have.
+PLENTY = 1e15
 RGB = 3 * 4  # bytes of a pixel in float32
 # Sides of tiles in pixels, the preferred first: Stable Diffusion 2.1 base was trained on 512.
 TILES = (512, 256, 128, 64)
@@ -41,9 +43,13 @@ MOST_TILES = 8
 
 # Measured, in numbers per pixel of its output: three maps of SwinIR's 64 channels.
 SWINIR_MAPS = 200
-# In numbers per latent pixel and channel of the first level: IRControlNet, then the UNet
-# with its residuals.
-STAGE2_MAPS = 33
+# Of any other network, in float32: an upper bound for those with some 64 maps at the resolution of
+# their output, for each of its pixels and for four pixels of the input.
+OTHER_MAPS = 256
+# In numbers per latent pixel and channel of the first level, besides the residuals that
+# IRControlNet hands to the UNet: while the UNet runs, and while IRControlNet does.
+UNET_MAPS = 27.6
+CONTROL_MAPS = 17
 # In numbers per pixel and channel of the widest grid: the whole VAE, and the decoder with what its
 # gradient needs.
 VAE_MAPS = 6.1
@@ -84,9 +90,7 @@ class _Planner:
     def stage1(self, sizes: Stage1Sizes, order: Order, images: int) -> StagePlan:
         module = self.networks.stage1
         scale = 1 if module is None else module.scale
-        size = sizes.network
-        if order == "enlarge_first":
-            size = _padded(size)
+        size = _padded(sizes.network) if order == "enlarge_first" else sizes.network
         weights = self.weights(self.networks.stage1_network)
         # The network's input, its output and the sums of the tiles, and the result.
         pictures = images * RGB * (size[0] * size[1] * (3 + 3 * scale**2) + self.pixels)
@@ -94,17 +98,8 @@ class _Planner:
         if module is None:
             return StagePlan("stage 1", tile or 0, weights, pictures)
         free = max(0.0, self.room(weights) - pictures)
-        if module.strips is not None and not tile:
-            needs = module.strips(*size, 1, self.device.type)
-            rows = needs.rows(int(free / USABLE), torch.float32)
-            work = needs.needed(rows, torch.float32)
-            return StagePlan("stage 1", 0, weights, pictures + work, rows=rows)
-        per_pixel = images * _stage1_memory_of_pixel(module)
-        if tile is None:
-            tile = fitting_tile(size, per_pixel, free)
-        height, width = (min(tile or side, side) for side in size)
-        work = per_pixel * height * width
-        return StagePlan("stage 1", tile, weights, pictures + work)
+        plan = plan_stage1(module, size, tile, free, device_type=self.device.type, images=images)
+        return replace(plan, weights=weights, work=pictures + plan.work)
 
     def vae(
         self, name: str, operations: list[Operation], size: Size, pictures: int, images: int
@@ -121,21 +116,21 @@ class _Planner:
         plan = None
         for tile in TILES if chosen is None else (chosen,):
             working = working_bytes(operations, min(tile, max(self.padded)), dtype)
-            try:
-                parking = choose_parking(
-                    operations,
-                    *size,
-                    tile=tile,
-                    device=self.device,
-                    dtype=dtype,
-                    free_device=max(0, int((self.room(weights) - held) / USABLE)),
-                    free_host=self.host_memory,
-                )
-            except BIRError:
+            parkings = fitting_parkings(
+                operations,
+                *size,
+                tile=tile,
+                device=self.device,
+                dtype=dtype,
+                free_device=max(0, int((self.room(weights) - held) / USABLE)),
+                free_host=self.host_memory,
+            )
+            if not parkings:
                 # As little as possible, which is more than there is.
                 parked = parked_bytes(operations, *size, torch.float16)
                 plan = StagePlan(name, tile, weights, held + working + parked)
                 continue
+            parking = parkings[0]
             parked = parked_bytes(operations, *size, parking.dtype)
             if parking.device == self.device:
                 return StagePlan(name, tile, weights, held + working + parked)
@@ -157,19 +152,12 @@ class _Planner:
         weights = self.weights(*used)
         room = self.room(weights) - held
         of_prompts = 1 if settings.cfg == 1 and not settings.rescale_cfg else 2
-        batches = range(MOST_TILES, 0, -1) if settings.tile_batch is None else ()
         for tile in TILES if settings.tile is None else (settings.tile,):
             height, width = (min(tile or side, side) for side in self.padded)
             one = _stage2_memory(networks, height, width, images * of_prompts)
             overlap = min(settings.overlap, tile // 2)
             count = len(tiles(*self.padded, tile, overlap)) if tile else 1
-            # A CPU gains nothing by several tiles at a time.
-            fitting = [
-                batch
-                for batch in batches
-                if batch <= count and self.device.type != "cpu" and batch * one <= room
-            ]
-            batch = settings.tile_batch or max(fitting, default=1)
+            batch = settings.tile_batch or tiles_at_a_time(count, one, room, self.device)
             guiding, parked = self.gradient(tile, images, room)
             work = held + max(batch * one, guiding)
             plan = StagePlan("sampling", tile, weights, work, parked, tile_batch=batch)
@@ -182,32 +170,124 @@ class _Planner:
         if not self.settings.guidance_in_pixels:
             return 0, 0
         vae = self.networks.sd_vae
-        operations, dtype = decoder_operations(vae.decoder), dtype_of(vae)
-        if not tile or tile >= max(self.padded):
-            numbers = VAE_GRADIENT_MAPS * base_channels(operations) * self.pixels * images
-            return numbers * dtype.itemsize, 0
-        latent = (self.padded[0] // LATENT_FACTOR, self.padded[1] // LATENT_FACTOR)
-        parked = images * gradient_bytes(operations, *latent)
-        # With the gradients of a tile.
-        working = 2 * working_bytes(operations, tile, dtype)
-        if parked + working <= room or self.device.type == "cpu":
-            return parked + working, 0
-        return working, parked
+        return gradient_memory(
+            decoder_operations(vae.decoder),
+            self.padded,
+            tile,
+            room,
+            device=self.device,
+            dtype=dtype_of(vae),
+            images=images,
+        )
+
+
+def plan_stage1(
+    module: RestorationModule,
+    size: Size,
+    tile: int | None,
+    free: float,
+    *,
+    device_type: str,
+    images: int = 1,
+) -> StagePlan:
+    """Stage 1 alone: the maps of its network, without weights and pictures.
+
+    Args:
+        size: of the network's input in pixels.
+        tile: side of a tile that is set, 0 for the whole; None for the largest that fits.
+        free: bytes for it.
+    """
+    if module.strips is not None:
+        # It goes through a tile in strips as through a picture, and through one image at a time.
+        height, width = (min(tile or side, side) for side in size)
+        needs = module.strips(height, width, 1, device_type)
+        rows = needs.rows(int(free / USABLE), torch.float32)
+        return StagePlan("stage 1", tile or 0, 0, needs.needed(rows, torch.float32), rows=rows)
+    per_pixel = images * _stage1_memory_of_pixel(module)
+    if tile is None:
+        tile = fitting_tile(size, per_pixel, free)
+    height, width = (min(tile or side, side) for side in size)
+    return StagePlan("stage 1", tile, 0, per_pixel * height * width)
+
+
+def fitting_tile(size: Size, bytes_per_pixel: float, free_bytes: float) -> int:
+    """The side in pixels of the largest tile that fits into the free memory, a multiple of 64; 0 if
+    the whole picture of `size` fits."""
+    if size[0] * size[1] * bytes_per_pixel <= free_bytes:
+        return 0
+    side = int((free_bytes / bytes_per_pixel) ** 0.5)
+    return max(SMALLEST_TILE, side // SMALLEST_TILE * SMALLEST_TILE)
+
+
+def tiles_at_a_time(count: int, one: float, room: float, device: torch.device) -> int:
+    """How many of `count` tiles are computed at a time, if one takes `one` bytes of `room`; a CPU
+    gains nothing by several."""
+    if device.type == "cpu":
+        return 1
+    return max(1, min(count, MOST_TILES, int(room / one)))
+
+
+def gradient_memory(
+    operations: list[Operation],
+    padded: Size,
+    tile: int,
+    room: float,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    images: int = 1,
+) -> tuple[int, int]:
+    """Bytes on the device and on the host for the way through a VAE's decoder and back.
+
+    Args:
+        operations: of `decoder_operations`.
+        padded: size of the picture in pixels.
+        tile: side of a tile in pixels; 0 for the whole picture.
+        room: bytes of the device for it.
+        dtype: to compute in.
+    """
+    height, width = padded
+    if not tile or tile >= max(padded):
+        numbers = VAE_GRADIENT_MAPS * base_channels(operations) * height * width * images
+        return numbers * dtype.itemsize, 0
+    parked = images * gradient_bytes(operations, height // LATENT_FACTOR, width // LATENT_FACTOR)
+    working = gradient_working_bytes(operations, tile, dtype)
+    if parked + working <= room or device.type == "cpu":
+        return parked + working, 0
+    return working, parked
 
 
 def _stage1_memory_of_pixel(module: RestorationModule) -> int:
     """Bytes of the maps for a pixel of the input."""
     if isinstance(module.network, SwinIR):
         return SWINIR_MAPS * module.scale**2 * dtype_of(module.network).itemsize
-    return stage1_memory((1, 1), module.scale)
+    return 4 * OTHER_MAPS * (4 + module.scale**2)
 
 
 def _stage2_memory(networks: DiffBIRNetworks, height: int, width: int, samples: int) -> int:
     """Bytes of the maps of UNet and IRControlNet for pictures of (height, width) pixels."""
-    dtype = dtype_of(networks.sd_unet)
-    channels: int = networks.sd_unet.config.model_channels  # type: ignore[union-attr,assignment]
+    config: UNetConfig = networks.sd_unet.config  # type: ignore[assignment]
     latent = height // LATENT_FACTOR * (width // LATENT_FACTOR)
-    return int(STAGE2_MAPS * channels * latent * samples * dtype.itemsize)
+    numbers = UNET_MAPS * config.model_channels + _residuals(config)
+    return int(numbers * latent * samples * dtype_of(networks.sd_unet).itemsize)
+
+
+def control_memory(config: UNetConfig, samples: int, height: int, width: int, itemsize: int) -> int:
+    """Bytes of the maps while an IRControlNet runs on latents (samples, 4, height, width).
+
+    Args:
+        itemsize: bytes per number.
+    """
+    numbers = CONTROL_MAPS * config.model_channels + _residuals(config)
+    return int(numbers * samples * height * width * itemsize)
+
+
+def _residuals(config: UNetConfig) -> float:
+    """Numbers per latent pixel that IRControlNet hands to the UNet."""
+    return sum(
+        config.model_channels * mult * (config.num_res_blocks + 1) / 4**level
+        for level, mult in enumerate(config.channel_mult)
+    )
 
 
 def _padded(size: Size) -> Size:

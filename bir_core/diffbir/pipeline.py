@@ -19,7 +19,7 @@ from ..diffusion.sampling import SAMPLERS
 from ..diffusion.schedules import sd_alphas_cumprod
 from ..errors import BIRError
 from ..exact_vae.tiled import decode_tiled, encode_tiled
-from ..fallbacks import finite, in_fitting_tiles, whole_or_in_tiles
+from ..fallbacks import enough_memory, finite, in_fitting_tiles, whole_or_in_tiles
 from ..images import crop, pad_to_multiple, require_image, resize
 from ..latents import LATENT_SCALE, PADDED_MULTIPLE
 from ..memory import CPU, MemoryPlan, dtype_of, free_memory, visiting, weight_bytes
@@ -192,6 +192,7 @@ class DiffBIR:
         )
         return Run(order=order, sizes=sizes, settings=settled(settings, plan), plan=plan)
 
+    @enough_memory()
     @torch.no_grad()
     def __call__(
         self,

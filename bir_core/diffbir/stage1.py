@@ -4,16 +4,15 @@ The official code enlarges, pads and restores in an order that depends on task a
 order is a table, and any network that restores images can stand in for the official ones.
 """
 
-import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from ..errors import BIRError
+from ..fallbacks import Attempt, first_that_fits, halved
 from ..images import PadMode, crop, keep_grey, pad_to_multiple, require_finite, resize
 from ..latents import PADDED_MULTIPLE
-from ..memory import is_out_of_memory
 from ..tiling import SMALLEST_TILE, Tile, tiled_apply, tiles
 from .versions import Order
 
@@ -21,7 +20,6 @@ Size = tuple[int, int]  # height, width in pixels
 
 SHORT_SIDE = 512  # the smallest picture that stage 2 was trained on
 LONGEST_SIDE = 16384
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -91,27 +89,6 @@ def stage1_sizes(
     return Stage1Sizes(network, condition, output)
 
 
-def stage1_memory(size: Size, scale: int) -> int:
-    """Bytes for a picture of `size`, as the network sees it, in float32: an estimate for networks
-    that keep some 64 maps at the resolution of their output."""
-    return size[0] * size[1] * (4096 + 1024 * scale**2)
-
-
-def automatic_tile(size: Size, scale: int, free_bytes: float) -> int:
-    """The side in pixels of the largest tile that fits into the free memory, a multiple of 64; 0 if
-    the whole picture of `size` (as the network sees it) fits. Where `stage1_memory` is wrong,
-    `restore_stage1` goes on with smaller tiles."""
-    return fitting_tile(size, stage1_memory((1, 1), scale), free_bytes)
-
-
-def fitting_tile(size: Size, bytes_per_pixel: float, free_bytes: float) -> int:
-    """As `automatic_tile`, for a network whose memory for each pixel of its input is known."""
-    if size[0] * size[1] * bytes_per_pixel <= free_bytes:
-        return 0
-    side = int((free_bytes / bytes_per_pixel) ** 0.5)
-    return max(SMALLEST_TILE, side // SMALLEST_TILE * SMALLEST_TILE)
-
-
 def automatic_overlap(tile: int) -> int:
     """A quarter of the tile, in pixels."""
     return tile // 4
@@ -128,7 +105,6 @@ def restore_stage1(
     overlap: int = 0,
     padding: PadMode = "reflect",
     callback: Callable[[int, int], None] | None = None,
-    on_smaller_tile: Callable[[int], None] | None = None,
 ) -> Tensor:
     """Remove the degradation of one or more pictures of equal size.
 
@@ -145,8 +121,6 @@ def restore_stage1(
         overlap: pixels that neighbours share, blended with Gaussian weights; 0 for a quarter.
         padding: right and bottom; "reflect", or "black" as in the official code.
         callback: told (tiles done, tiles in all); may raise to cancel.
-        on_smaller_tile: told the new side when the memory did not do and the work goes on with
-            smaller tiles.
 
     Returns:
         (B, 3, *sizes.condition), not clamped; grey where the image is.
@@ -173,27 +147,26 @@ def restore_stage1(
     done = 0
 
     def run(piece: Tensor) -> Tensor:
-        nonlocal limit
         side = max(piece.shape[-2:])
-        if side <= limit:
-            try:
-                return _of_scale(network(piece), piece, scale)
-            except Exception as error:
-                if not is_out_of_memory(error):
-                    raise
-                if side <= SMALLEST_TILE:
-                    raise BIRError(
-                        "Stage 1 should have memory for a tile of at least "
-                        f"{SMALLEST_TILE} pixels, but even that did not fit; close other programs "
-                        "or choose a smaller restoration module."
-                    ) from error
-            # Outside of the except block, which would keep the tensors of the failure alive.
-            limit = max(SMALLEST_TILE, side // 2 // SMALLEST_TILE * SMALLEST_TILE)
-            logger.warning("Out of memory in stage 1: going on with tiles of %d pixels", limit)
-            if on_smaller_tile is not None:
-                on_smaller_tile(limit)
-        shared = _overlap(overlap, limit)
-        return tiled_apply(lambda part, _: run(part), piece, limit, shared, scale)
+
+        def in_tiles() -> Tensor:
+            shared = _overlap(overlap, limit)
+            return tiled_apply(lambda part, _: run(part), piece, limit, shared, scale)
+
+        def attempts() -> Iterator[Attempt[Tensor]]:
+            nonlocal limit
+            yield "", lambda: _of_scale(network(piece), piece, scale)
+            if side > SMALLEST_TILE:
+                limit = halved(side)
+                yield f"going on with tiles of {limit} pixels in stage 1", in_tiles
+
+        if side > limit:
+            return in_tiles()
+        return first_that_fits(
+            attempts(),
+            f"Stage 1 should have memory for a tile of at least {SMALLEST_TILE} pixels, but even "
+            "that did not fit; close other programs or choose a smaller restoration module.",
+        )
 
     def step(piece: Tensor, _: Sequence[Tile]) -> Tensor:
         nonlocal done

@@ -2,6 +2,7 @@
 
 from ..memory import StripMemory, fastest_rows
 from ..networks.diffir_config import DiffIRConfig
+from .sweeps import map_numbers
 
 # Pixels of a strip of the widest map. On a CPU the strip should stay in the caches: measured with
 # the official sizes, 4000 pixels are fastest, half or twice as many cost a tenth, and 60000 half as
@@ -25,8 +26,7 @@ def diffir_strips(
     """
     rows, columns = height // config.unshuffle, width // config.unshuffle
     widest, hidden = 2 * config.dim, int(2 * config.dim * config.ffn_expansion_factor)
-    # The U's maps: 2 dim on level 1; 2, 4 and 8 dim on levels 2 to 4 of 1/4, 1/16 and 1/64 pixels.
-    maps = rows * columns * config.dim * (2 + 2 / 4 + 4 / 16 + 8 / 64)
+    maps = map_numbers(config, height, width)
     images = batch * height * width * (config.in_channels + 3 * config.scale**2)
     # Feed-forward: gate and value each before, in and after the depthwise convolution.
     per_row = columns * (8 * hidden + 6 * widest)

@@ -1,15 +1,14 @@
 """From an image of any size to the restored image."""
 
-import logging
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import BIRError
-from ..fallbacks import in_fitting_strips
+from ..fallbacks import enough_memory, in_fitting_strips, or_in_float32
 from ..images import crop, keep_grey, pad_to_multiple, require_finite, require_image
-from ..memory import free_memory
+from ..memory import dtype_of, free_memory
 from ..networks.diffir import DiffIRStage2
 from ..networks.diffir_config import DiffIRConfig
 from ..networks.diffir_prior import IPR_LENGTH, draw_noise
@@ -19,12 +18,11 @@ from .streaming import stream
 
 Callback = Callable[[int, int], None]
 
-logger = logging.getLogger(__name__)
-
 # Of a mask in [0, 1], a soft one or one that was JPEG, everywhere.
 HOLE_FROM = 0.5
 
 
+@enough_memory()
 def restore(
     image: Tensor,
     model: nn.Module,
@@ -58,7 +56,7 @@ def restore(
 
     Raises:
         BIRError: a model, image, mask, noise or strip of the wrong kind; NaN or infinity in the
-            image, or in the result even in float32.
+            image, or in the result even in float32; no memory.
     """
     if not isinstance(model, DiffIRStage2):
         raise BIRError(
@@ -131,19 +129,14 @@ def _stream(
     callback: Callback | None,
 ) -> Tensor:
     """Restore padded images in the dtype of the weights, or in float32 where that fails."""
-    dtype = model.G.patch_embed.proj.weight.dtype
-    if dtype in (torch.float16, torch.bfloat16):
-        try:
-            return _stream_fitting(model, lq.to(dtype), noise, strip, callback)
-        except FloatingPointError as error:
-            logger.warning("NaN or infinity in the %s in %s: repeating in float32", error, dtype)
-    try:
-        return _stream_fitting(model, lq, noise, strip, callback)
-    except FloatingPointError as error:
-        raise BIRError(
-            f"Restoring should give finite numbers, but NaN or infinity came out of the {error} "
-            "even in float32; the weights are damaged or the image is far outside of [0, 1]."
-        ) from error
+    dtype = dtype_of(model)
+
+    def run(x: Tensor) -> Tensor:
+        return _stream_fitting(model, x, noise, strip, callback)
+
+    if dtype not in (torch.float16, torch.bfloat16):
+        return run(lq)
+    return or_in_float32(lambda: run(lq.to(dtype)), lambda: run(lq), dtype)
 
 
 def _stream_fitting(

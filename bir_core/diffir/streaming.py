@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
+from ..errors import NotFinite
 from ..images import is_finite
 from ..networks.diffir import DiffIRStage2, DIRformer, Resample, require_multiple
-from ..networks.diffir_config import DiffIRConfig
 from ..networks.diffir_prior import CPEN, IPR_LENGTH, LEAKY_SLOPE, ResidualBlock
 from ..row_strips import (
     CorrectedOutput,
@@ -31,12 +31,12 @@ from ..row_strips import (
     pixel_shuffle,
     run_stages,
     streamed_conv3x3,
-    strip_count,
     strips_of,
     write_unshuffled,
 )
 from ..tiling import Progress
 from .streaming_blocks import stream_blocks
+from .sweeps import Blocks, Down, dirformer_steps, head_strip, map_size, strips_in_all
 
 Callback = Callable[[int, int], None]
 
@@ -50,40 +50,46 @@ def _folded_rows(image: Tensor, unshuffle: int) -> Tensor:
     return F.pixel_unshuffle(image, unshuffle).permute(1, 2, 0).contiguous()
 
 
-def _down(x: Tensor, module: Resample, strip: int, progress: Progress) -> Tensor:
-    """(H, W, C) -> (H/2, W/2, 2C)."""
-    height, width, channels = x.shape
-    conv = streamed_conv3x3(module.body[0], height, x)
-    target = x.new_empty(height // 2, width // 2, 2 * channels)
+def _down(x: Tensor, module: Resample, target: Tensor, strip: int, progress: Progress) -> None:
+    """down(x), (H, W, C), into `target` (H/2, W/2, 2C)."""
+    conv = streamed_conv3x3(module.body[0], x.shape[0], x)
     top = 0
     for rows in strips_of(x, strip, progress):
         out = conv(rows)
         write_unshuffled(target, top, out)
         top += out.shape[0]
-    return target
+
+
+class _Joined:
+    """A 1x1 convolution over two rows side by side, without joining them."""
+
+    def __init__(self, reduce: nn.Module, like: Tensor) -> None:
+        weight, self.bias = cast_weights(reduce, like)
+        self.first, self.second = weight.chunk(2, dim=1)
+
+    def __call__(self, up: Tensor, encoded: Tensor) -> Tensor:
+        return conv1x1(up, self.first, self.bias).add_(conv1x1(encoded, self.second))
 
 
 def _up(
     x: Tensor,
     module: Resample,
-    encoded: Tensor,
-    reduce: nn.Module,
+    target: Tensor,
+    reduce: nn.Module | None,
     strip: int,
     progress: Progress,
 ) -> None:
-    """reduce(cat(up(x), encoded)), in place on `encoded` (2H, 2W, C)."""
+    """up(x) into `target` (2H, 2W, C), or reduce(cat(up(x), target)) where there is a `reduce`."""
     conv = streamed_conv3x3(module.body[0], x.shape[0], x, shuffle=2)
-    weight, bias = cast_weights(reduce, x)
-    weight_up, weight_encoded = weight.chunk(2, dim=1)
+    join = None if reduce is None else _Joined(reduce, x)
     top = 0
     for rows in strips_of(x, strip, progress):
         out = conv(rows)
         if not out.shape[0]:
             continue
         up = pixel_shuffle(out)
-        target = encoded[top : top + up.shape[0]]
-        reduced = conv1x1(up, weight_up, bias)
-        target.copy_(reduced.add_(conv1x1(target, weight_encoded)))
+        part = target[top : top + up.shape[0]]
+        part.copy_(up if join is None else join(up, part))
         top += up.shape[0]
 
 
@@ -131,49 +137,44 @@ def _dirformer_image(
     network: DIRformer, lq: Tensor, z: Tensor, result: Tensor, strip: int, progress: Progress
 ) -> None:
     config = network.config
-    height, width = (side // config.unshuffle for side in lq.shape[1:])
-    dim = config.dim
+    dim, (height, width) = config.dim, lq.shape[1:]
     # The decoder's first level lives on cat(up, encoded): the encoder works in the channels that
     # its result will have there, so that nothing is copied and both never exist at once.
-    x1 = lq.new_empty(height, width, 2 * dim)
-    up1, enc1 = x1[..., :dim], x1[..., dim:]
-
-    embed = streamed_conv3x3(network.patch_embed.proj, height, lq)
-    rows_of_pixels = lq.transpose(0, 1)
-    top = 0
-    for pixels in strips_of(rows_of_pixels, strip * config.unshuffle, progress):
-        out = embed(_folded_rows(pixels.transpose(0, 1), config.unshuffle))
-        enc1[top : top + out.shape[0]] = out
-        top += out.shape[0]
-
-    stream_blocks(enc1, network.encoder_level1, z, strip, progress)
-    x2 = _down(enc1, network.down1_2, strip, progress)
-    stream_blocks(x2, network.encoder_level2, z, strip, progress)
-    x3 = _down(x2, network.down2_3, strip, progress)
-    stream_blocks(x3, network.encoder_level3, z, strip, progress)
-    x4 = _down(x3, network.down3_4, strip, progress)
-    stream_blocks(x4, network.latent, z, strip, progress)
-    _up(x4, network.up4_3, x3, network.reduce_chan_level3, strip, progress)
-    del x4
-    stream_blocks(x3, network.decoder_level3, z, strip, progress)
-    _up(x3, network.up3_2, x2, network.reduce_chan_level2, strip, progress)
-    del x3
-    stream_blocks(x2, network.decoder_level2, z, strip, progress)
-    up = streamed_conv3x3(network.up2_1.body[0], x2.shape[0], x2, shuffle=2)
-    top = 0
-    for rows in strips_of(x2, strip, progress):
-        out = pixel_shuffle(up(rows))
-        up1[top : top + out.shape[0]] = out
-        top += out.shape[0]
-    del x2
-    stream_blocks(x1, network.decoder_level1, z, strip, progress)
-    if config.task != "inpainting":
-        stream_blocks(x1, network.refinement, z, strip, progress)
+    first = lq.new_empty(map_size(config, height, width, 0))
+    maps = {0: first[..., dim:]}
+    _embed(network, lq, maps[0], strip, progress)
+    for step in dirformer_steps(config):
+        module = getattr(network, step.module)
+        if isinstance(step, Blocks):
+            stream_blocks(maps[step.level], module, z, strip, progress)
+        elif isinstance(step, Down):
+            below = step.level + 1
+            maps[below] = lq.new_empty(map_size(config, height, width, below))
+            _down(maps[step.level], module, maps[below], strip, progress)
+        elif step.reduce is None:
+            _up(maps.pop(step.level), module, first[..., :dim], None, strip, progress)
+            maps[0] = first
+        else:
+            target = maps[step.level - 1]
+            _up(
+                maps.pop(step.level), module, target, getattr(network, step.reduce), strip, progress
+            )
 
     output = CorrectedOutput(result, None if config.task == "inpainting" else lq)
-    head = _head_stages(network, x1)
-    for rows in strips_of(x1, _head_strip(config, strip), progress):
+    head = _head_stages(network, first)
+    for rows in strips_of(first, head_strip(config, strip), progress):
         output.write(run_stages(head, rows))
+
+
+def _embed(network: DIRformer, lq: Tensor, target: Tensor, strip: int, progress: Progress) -> None:
+    """The pixels lq (C, H, W) into the first map."""
+    unshuffle = network.config.unshuffle
+    conv = streamed_conv3x3(network.patch_embed.proj, target.shape[0], lq)
+    top = 0
+    for pixels in strips_of(lq.transpose(0, 1), strip * unshuffle, progress):
+        out = conv(_folded_rows(pixels.transpose(0, 1), unshuffle))
+        target[top : top + out.shape[0]] = out
+        top += out.shape[0]
 
 
 def _head_stages(network: DIRformer, x: Tensor) -> list[RowStage]:
@@ -189,24 +190,6 @@ def _head_stages(network: DIRformer, x: Tensor) -> list[RowStage]:
         pixel_shuffle,
         streamed_conv3x3(last, 4 * height, x),
     ]
-
-
-def _strips_in_all(config: DiffIRConfig, height: int, strip: int) -> int:
-    """Strips of all sweeps over the maps of one image of `height` rows."""
-    rows = [height // config.unshuffle >> level for level in range(4)]
-    counts = [strip_count(r, strip) for r in rows]
-    first, second, third, fourth = config.num_blocks
-    refinement = 0 if config.task == "inpainting" else config.num_refinement_blocks
-    blocks = (2 * first + refinement, 2 * second, 2 * third, fourth)
-    sweeps = sum(2 * n * count for n, count in zip(blocks, counts, strict=True))
-    prior = strip_count(height // config.prior_unshuffle, strip)
-    embedding, down, up = counts[0], sum(counts[:3]), sum(counts[1:])
-    return prior + embedding + sweeps + down + up + strip_count(rows[0], _head_strip(config, strip))
-
-
-def _head_strip(config: DiffIRConfig, strip: int) -> int:
-    # The head of super-resolution works on a 16 times larger grid.
-    return max(1, strip // 8) if config.task == "sr" else strip
 
 
 @torch.no_grad()
@@ -231,12 +214,12 @@ def stream(
         prediction everywhere.
 
     Raises:
-        FloatingPointError: NaN or infinity; the text names the part of the network.
+        NotFinite: NaN or infinity; the sentence names the part of the network.
     """
     config = model.config
     require_multiple(lq, config)
     batch, _, height, width = lq.shape
-    progress = Progress(batch * _strips_in_all(config, height, strip), callback)
+    progress = Progress(batch * strips_in_all(config, height, strip), callback)
     result = lq.new_empty(batch, 3, height * config.scale, width * config.scale)
     for index, image in enumerate(lq):
         z = _prior_image(model, image, noise[index : index + 1], strip, progress)
@@ -248,4 +231,8 @@ def stream(
 
 def _require_finite(x: Tensor, part: str) -> None:
     if not is_finite(x):
-        raise FloatingPointError(part)
+        raise NotFinite(
+            f"Restoring should give finite numbers, but NaN or infinity came out of the {part} "
+            "even in float32; the weights are damaged or the image is far outside of [0, 1].",
+            f"What came out of the {part}",
+        )

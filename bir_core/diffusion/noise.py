@@ -93,24 +93,24 @@ def brownian_noise(seeds: Sequence[int], like: Tensor, sigmas: Tensor) -> NoiseS
 
 
 class Draws:
-    """The noise of a run: of each image from its own seed, or from a source; a run that is repeated
-    draws the same again after `rewind`."""
+    """The noise of a run: of each image from its own seed, or from a source. A run that is repeated
+    draws the same again after `rewind`, wherever it ended the first time."""
 
     def __init__(self, seed: int, count: int, source: NoiseSource | None = None) -> None:
         self.seeds = [image_seed(seed, index) for index in range(count)]
-        self.generators = image_generators(seed, count)
         self.source = source
-        self.drawn: list[Tensor] = []
-        self.next = 0
+        self.drawn: list[Tensor] = []  # from the source, which cannot be asked again
+        self.rewind()
 
     def rewind(self) -> None:
+        self.generators = [image_generator(seed, 0) for seed in self.seeds]
         self.next = 0
 
     def __call__(self, like: Tensor) -> Tensor:
+        if self.source is None:
+            return draw_normal(self.generators, like)
         if self.next == len(self.drawn):
-            source = self.source
-            noise = draw_normal(self.generators, like) if source is None else source(like)
-            self.drawn.append(noise.cpu())
+            self.drawn.append(self.source(like).cpu())
         self.next += 1
         return self.drawn[self.next - 1].to(like)
 

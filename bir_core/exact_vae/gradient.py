@@ -27,6 +27,7 @@ from .operations import (
     base_channels,
     tile_side,
     walk,
+    working_bytes,
 )
 from .passes import (
     Box,
@@ -310,3 +311,9 @@ def gradient_bytes(operations: list[Operation], height: int, width: int) -> int:
             more = int(operation.conv.out_channels * pixels * scale) + channels * pixels
         most = max(most, kept + more)
     return most * torch.float32.itemsize
+
+
+def gradient_working_bytes(operations: list[Operation], tile: int, dtype: torch.dtype) -> int:
+    """Memory on the computing device besides parked maps and weights: that of the way there, and as
+    much again for the gradients of a tile."""
+    return 2 * working_bytes(operations, tile, dtype)

@@ -3,15 +3,17 @@ to the whole VAE; where the maps between the passes wait is chosen from the free
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from ..errors import BIRError
-from ..memory import CPU, GIGABYTE, USABLE, free_memory, is_out_of_memory
+from ..errors import BIRError, OutOfMemory
+from ..fallbacks import Attempt, first_that_fits
+from ..memory import CPU, GIGABYTE, USABLE, free_memory
 from ..tiling import SMALLEST_TILE
-from .gradient import gradient_bytes, run_tiled_with_gradient
+from .gradient import gradient_bytes, gradient_working_bytes, run_tiled_with_gradient
 from .operations import (
     Operation,
     decoder_operations,
@@ -34,15 +36,18 @@ PARKED_TYPES = (torch.float32, torch.float16)
 Callback = Callable[[int, int], None]
 
 
-def _memory_error(needed: float, free: int, otherwise: str) -> BIRError:
-    return BIRError(
+def too_little_memory(
+    needed: float, free: float, otherwise: str = "use the stock tiled VAE"
+) -> OutOfMemory:
+    """The sentence for a picture whose maps fit nowhere; memory in bytes."""
+    return OutOfMemory(
         f"The exact tiled VAE should have {needed / USABLE / GIGABYTE:.1f} GB of free memory for "
         f"this picture, but {free / GIGABYTE:.1f} GB are free; free some memory, take a smaller "
         f"picture, or {otherwise}."
     )
 
 
-def choose_parking(
+def fitting_parkings(
     operations: Sequence[Operation],
     height: int,
     width: int,
@@ -53,9 +58,9 @@ def choose_parking(
     free_device: int,
     free_host: int,
     parked_types: Sequence[torch.dtype] = PARKED_TYPES,
-) -> Parking:
-    """Where the maps between the passes wait: exact before economical, then the computing device
-    before the host.
+) -> list[Parking]:
+    """Where the maps between the passes may wait, by the free memory: exact before economical, then
+    the computing device before the host.
 
     Args:
         operations: of `encoder_operations` or `decoder_operations`.
@@ -65,63 +70,83 @@ def choose_parking(
         free_device, free_host: bytes that may be used there; the same number for a CPU.
         parked_types: types to try, the preferred first.
 
-    Raises:
-        BIRError: they do not fit anywhere; the sentence says how much memory they need.
+    Returns:
+        The preferred one first; empty if they do not fit anywhere.
     """
     working = working_bytes(list(operations), tile, dtype)
+    fitting = []
     for parked_type in parked_types:
         needed = parked_bytes(list(operations), height, width, parked_type)
         if needed + working <= USABLE * free_device:
-            return Parking(device, parked_type)
+            fitting.append(Parking(device, parked_type))
         if device.type != "cpu" and needed <= USABLE * free_host:
-            return Parking(CPU, parked_type)
-    needed = parked_bytes(list(operations), height, width, parked_types[-1]) + working
-    raise _memory_error(needed, max(free_device, free_host), "use the stock tiled VAE")
+            fitting.append(Parking(CPU, parked_type))
+    return fitting
 
 
 def _run(
     operations: list[Operation],
     x: Tensor,
     tile: int,
-    parking: Parking | None,
+    parkings: Sequence[Parking] | None,
     callback: Callback | None,
     call: LayerCall,
 ) -> Tensor:
-    def choose(parked_types: Sequence[torch.dtype] = PARKED_TYPES) -> Parking:
-        return choose_parking(
-            operations,
-            x.shape[-2],
-            x.shape[-1],
-            tile=tile,
-            device=x.device,
-            dtype=x.dtype,
-            free_device=free_memory(x.device),
-            free_host=free_memory(CPU),
-            parked_types=parked_types,
-        )
-
     if tile < SMALLEST_TILE:
         raise BIRError(
             f"A tile of the VAE should be at least {SMALLEST_TILE} pixels wide, but {tile} came; "
             "choose a larger one."
         )
-    place = choose() if parking is None else parking
-    while True:
-        try:
-            return run_tiled(operations, x, tile=tile, parking=place, callback=callback, call=call)
-        except ParkingOverflow as error:
-            logger.warning("VAE: %s: repeating with maps parked in float32", error)
-            place = choose((torch.float32,))
-        except RuntimeError as error:
-            if not is_out_of_memory(error):
-                raise
-            if tile < 2 * SMALLEST_TILE:
-                raise BIRError(
-                    f"The exact tiled VAE should have memory for a tile of {tile} pixels, but even "
-                    "that ran out; close other programs, or let the maps wait on the host."
-                ) from error
-            tile //= 2
-            logger.warning("Out of memory: going on with VAE tiles of %d pixels", tile)
+    height, width = x.shape[-2:]
+    sides = [tile]
+    while sides[-1] >= 2 * SMALLEST_TILE:
+        sides.append(sides[-1] // 2)
+
+    def fitting(*parked_types: torch.dtype) -> list[Parking]:
+        free_device, free_host = free_memory(x.device), free_memory(CPU)
+        found = fitting_parkings(
+            operations,
+            height,
+            width,
+            tile=tile,
+            device=x.device,
+            dtype=x.dtype,
+            free_device=free_device,
+            free_host=free_host,
+            parked_types=parked_types,
+        )
+        if not found:
+            needed = parked_bytes(operations, height, width, parked_types[-1])
+            needed += working_bytes(operations, tile, x.dtype)
+            raise too_little_memory(needed, max(free_device, free_host))
+        return found
+
+    def run(place: Parking, side: int) -> Tensor:
+        return run_tiled(operations, x, tile=side, parking=place, callback=callback, call=call)
+
+    def attempts(places: Sequence[Parking]) -> Iterator[Attempt[Tensor]]:
+        for place in places:
+            words = f"maps of the VAE wait on {place.device} in {place.dtype}"
+            yield words, partial(run, place, tile)
+            if place.device == CPU:
+                break  # nothing of them is on the device any more
+        for side in sides[1:]:
+            yield f"going on with VAE tiles of {side} pixels", partial(run, place, side)
+
+    def first(places: Sequence[Parking]) -> Tensor:
+        return first_that_fits(
+            attempts(places),
+            f"The exact tiled VAE should have memory for a tile of {sides[-1]} pixels, but even "
+            "that ran out; close other programs, or let the maps wait on the host.",
+        )
+
+    try:
+        return first(fitting(*PARKED_TYPES) if parkings is None else parkings)
+    except ParkingOverflow as error:
+        overflow = str(error)
+    # Outside of the except block, which would keep the tensors of the failure alive.
+    logger.warning("VAE: %s: repeating with maps parked in float32", overflow)
+    return first(fitting(torch.float32))
 
 
 def decode_tiled(
@@ -129,7 +154,7 @@ def decode_tiled(
     latent: Tensor,
     *,
     tile: int = 512,
-    parking: Parking | None = None,
+    parkings: Sequence[Parking] | None = None,
     callback: Callback | None = None,
     call: LayerCall = cast_to_input,
 ) -> Tensor:
@@ -145,7 +170,8 @@ def decode_tiled(
             model of ComfyUI, on the device of `latent`.
         latent: (B, C, h, w) without `latent_scale`, any size.
         tile: side of a tile in pixels of the picture; it sets memory and time, not the result.
-        parking: where full maps wait, and in which type; None chooses from the free memory.
+        parkings: where full maps may wait, and in which type: the first one that fits, before tiles
+            become smaller. None chooses from the free memory.
         callback: told (done, total) after each tile of each pass; it may raise to cancel.
         call: how a layer is run on an input whose type its weights may not have.
 
@@ -159,7 +185,7 @@ def decode_tiled(
     projection = getattr(vae, "post_quant_conv", None)
     with torch.no_grad():
         inner = latent if projection is None else call(projection, latent)
-    return _run(decoder_operations(vae.decoder), inner, tile, parking, callback, call)
+    return _run(decoder_operations(vae.decoder), inner, tile, parkings, callback, call)
 
 
 def encode_tiled(
@@ -167,7 +193,7 @@ def encode_tiled(
     image: Tensor,
     *,
     tile: int = 512,
-    parking: Parking | None = None,
+    parkings: Sequence[Parking] | None = None,
     callback: Callback | None = None,
     call: LayerCall = cast_to_input,
 ) -> Tensor:
@@ -177,7 +203,7 @@ def encode_tiled(
     Args:
         vae: with `encoder` and, where it has one, `quant_conv`, on the device of `image`.
         image: (B, 3, H, W) in [-1, 1].
-        tile, parking, callback, call: as in `decode_tiled`.
+        tile, parkings, callback, call: as in `decode_tiled`.
 
     Returns:
         (B, C, H/8, W/8) without `latent_scale`, like `image`.
@@ -185,7 +211,7 @@ def encode_tiled(
     Raises:
         BIRError: as in `decode_tiled`.
     """
-    moments = _run(encoder_operations(vae.encoder), image, tile, parking, callback, call)
+    moments = _run(encoder_operations(vae.encoder), image, tile, parkings, callback, call)
     projection = getattr(vae, "quant_conv", None)
     with torch.no_grad():
         moments = moments if projection is None else call(projection, moments)
@@ -220,14 +246,18 @@ def decode_with_gradient(
     """
     operations = decoder_operations(vae.decoder)
     parked = len(latent) * gradient_bytes(operations, *latent.shape[-2:])
-    working = working_bytes(operations, tile, latent.dtype)
+    working = gradient_working_bytes(operations, tile, latent.dtype)
     free_device, free_host = free_memory(latent.device), free_memory(CPU)
-    if parked + working <= USABLE * free_device:
-        place = latent.device
-    elif latent.device.type != "cpu" and parked <= USABLE * free_host:
-        place = CPU
-    else:
-        raise _memory_error(parked + working, max(free_device, free_host), "guide on latents")
+    places = [latent.device] if parked + working <= USABLE * free_device else []
+    if latent.device != CPU and parked <= USABLE * free_host:
+        places.append(CPU)
+    if not places:
+        raise too_little_memory(parked + working, max(free_device, free_host), "guide on latents")
     projection = getattr(vae, "post_quant_conv", None)
     inner = latent if projection is None else cast_to_input(projection, latent)
-    return run_tiled_with_gradient(operations, inner, tile=tile, device=place, callback=callback)
+    run = partial(run_tiled_with_gradient, operations, inner, tile=tile, callback=callback)
+    return first_that_fits(
+        [(f"maps of the VAE wait on {place}", partial(run, device=place)) for place in places],
+        f"The exact tiled VAE should have memory for a tile of {tile} pixels with its gradients, "
+        "but it ran out; choose smaller tiles, or guide on latents.",
+    )

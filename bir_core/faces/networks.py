@@ -1,8 +1,8 @@
 """The face detector and the face parser of the official DiffBIR, from facexlib and local files."""
 
-import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,8 @@ from ..checkpoints.completeness import require_sound
 from ..checkpoints.files import read_checkpoint
 from ..checkpoints.keys import unwrap
 from ..errors import BIRError
+from ..fallbacks import Attempt, first_that_fits
 from ..images import resize
-from ..memory import is_out_of_memory
 
 # A picture (1, 3, H, W) in [0, 1] -> landmarks (N, 5, 2) in its pixels, as `faces.TEMPLATE`
 DetectFaces = Callable[[Tensor], Tensor]
@@ -28,7 +28,6 @@ LEAST_DETECTION_SIDE = 640
 LEAST_SCORE, MOST_OVERLAP = 0.97, 0.4
 # What RetinaFace was trained with: blue, green, red of 0 to 255, less these.
 CHANNEL_MEANS = torch.tensor([104.0, 117.0, 123.0])
-logger = logging.getLogger(__name__)
 
 
 def load_face_detector(folder: str | Path, *, device: torch.device | str = "cpu") -> DetectFaces:
@@ -73,22 +72,22 @@ def load_face_detector(folder: str | Path, *, device: torch.device | str = "cpu"
 
     @torch.no_grad()
     def detect(image: Tensor) -> Tensor:
-        scale = max(1.0, LEAST_DETECTION_SIDE / min(image.shape[-2:]))
-        while True:
-            try:
-                return detect_at(image, scale)
-            except RuntimeError as error:
-                if not is_out_of_memory(error):
-                    raise
-                if scale * min(image.shape[-2:]) <= LEAST_DETECTION_SIDE:
-                    raise BIRError(
-                        "The face detector should have memory for a short side of "
-                        f"{LEAST_DETECTION_SIDE} pixels, but even that did not fit; close other "
-                        "programs or use another device."
-                    ) from error
-            # Outside of the except block, which would keep the tensors of the failure alive.
-            scale = max(scale / 2, LEAST_DETECTION_SIDE / min(image.shape[-2:]))
-            logger.warning("Out of memory: looking for faces in a smaller copy of the picture")
+        smallest = LEAST_DETECTION_SIDE / min(image.shape[-2:])
+
+        def attempts() -> Iterator[Attempt[Tensor]]:
+            scale = max(1.0, smallest)
+            while True:
+                words = "looking for faces in a smaller copy of the picture"
+                yield words, partial(detect_at, image, scale)
+                if scale <= smallest:
+                    break
+                scale = max(scale / 2, smallest)
+
+        return first_that_fits(
+            attempts(),
+            f"The face detector should have memory for a short side of {LEAST_DETECTION_SIDE} "
+            "pixels, but even that did not fit; close other programs or use another device.",
+        )
 
     return detect
 

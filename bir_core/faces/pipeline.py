@@ -11,6 +11,7 @@ from ..diffbir.settings import DiffBIRSettings, official_settings
 from ..diffbir.stage1 import stage1_sizes
 from ..diffbir.versions import VERSIONS, find_version
 from ..errors import BIRError
+from ..fallbacks import enough_memory
 from ..images import keep_grey, resize
 from ..seeds import image_seed
 from .alignment import (
@@ -28,6 +29,7 @@ from .networks import DetectFaces, ParseFace
 logger = logging.getLogger(__name__)
 
 
+@enough_memory()
 @torch.no_grad()
 def restore_photo(
     image: Tensor,

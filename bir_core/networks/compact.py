@@ -5,6 +5,7 @@ Real-ESRGAN's small generator (Wang et al., ICCVW 2021), whose files many progra
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 from types import ModuleType
 
 import torch
@@ -43,6 +44,11 @@ class CompactConfig:
             )
 
     @property
+    def channels(self) -> tuple[int, ...]:
+        """Of the picture, then behind each convolution."""
+        return (3, *[self.features] * (self.layers + 1), 3 * self.scale**2)
+
+    @property
     def size_multiple(self) -> int:
         """What the sides of the input divide by: any side will do."""
         return 1
@@ -64,14 +70,9 @@ class CompactRestorer(nn.Module):
             return layer
 
         chain: list[nn.Module] = []
-        channels = 3
-        for _ in range(config.layers + 1):
-            chain += [
-                convolution(channels, config.features),
-                nn.PReLU(config.features, init=SLOPE),
-            ]
-            channels = config.features
-        self.body = nn.ModuleList([*chain, convolution(channels, 3 * config.scale**2)])
+        for channels_in, channels_out in pairwise(config.channels):
+            chain += [convolution(channels_in, channels_out), nn.PReLU(channels_out, init=SLOPE)]
+        self.body = nn.ModuleList(chain[:-1])  # the last one gives the picture
 
     def forward(self, image: Tensor) -> Tensor:
         """image: (B, 3, h, w) in [0, 1]. Returns (B, 3, h scale, w scale), not clamped."""

@@ -3,9 +3,8 @@
 Like `services.py` it uses parts of ComfyUI without a promise of stability.
 """
 
-import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,22 +14,23 @@ from comfy.patcher_extension import CallbacksMP, WrappersMP
 from torch import Tensor
 
 from ...bir_core.checkpoints.decoder_copy import copy_decoder
+from ...bir_core.diffbir.memory_plan import gradient_memory
 from ...bir_core.diffusion.guidance import RestorationGuidance, guided, next_sigma
 from ...bir_core.diffusion.schedules import TRAINED_STEPS
 from ...bir_core.errors import BIRError
+from ...bir_core.exact_vae.operations import decoder_operations
 from ...bir_core.exact_vae.tiled import decode_with_gradient
+from ...bir_core.fallbacks import Attempt, first_that_fits
 from ...bir_core.latents import LATENT_FACTOR, PADDED_MULTIPLE
+from ...bir_core.memory import USABLE
 from ...bir_core.networks.autoencoder import SDVAE
 from ...bir_core.tiling import SMALLEST_TILE
+from . import services
 from .node import spoken
 from .protocols import VAE, DiffusionModel, LatentFormat, Model
-from .services import free_cache, raise_unless_out_of_memory
 from .vae import DEFAULT_TILE
 
-logger = logging.getLogger(__name__)
 KEY = "bir_guidance"
-# Memory of a decoding with all that it keeps for the way back, in those of a decoding: an estimate.
-GRAPH = 3
 # ComfyUI's percent 0 and 1 are the timesteps 999 and 0, and both limits belong to the range.
 LAST_TIMESTEP = TRAINED_STEPS - 1
 MARGIN = 1e-3
@@ -94,10 +94,15 @@ class GuidancePatch:
         """Ask for the memory of the way through the decoder beside that of the model: as so many
         more samples, because that is all that ComfyUI lets a patch say."""
         assert self.vae is not None
-        *lead, height, width = [1, *noise_shape[1:]]
-        side = self.tile // LATENT_FACTOR or max(height, width)
-        piece = [*lead, min(height, side), min(width, side)]
-        needed = GRAPH * self.vae.memory_used_decode(piece, self.computing_type)
+        height, width = (LATENT_FACTOR * side for side in self.latent.shape[-2:])
+        needed, _ = gradient_memory(
+            decoder_operations(self.vae.first_stage_model.decoder),
+            (height, width),
+            self.tile,
+            USABLE * services.total_memory(self.vae.device),
+            device=self.vae.device,
+            dtype=self.computing_type,
+        )
         sample = model.model.memory_required([1, *noise_shape[1:]])
         more = math.ceil(needed / sample)
         return executor(model, [noise_shape[0] + more, *noise_shape[1:]], *args, **kwargs)
@@ -117,37 +122,40 @@ class GuidancePatch:
         place = (denoised.shape, denoised.device)
         if place not in self._fitted:
             self._fitted[place] = self.fit(denoised, model.latent_format)
-        while True:
-            try:
-                # One by one: each comes out as if alone, in the memory of one decoding.
-                results = [
-                    guided(
-                        denoised[index : index + 1],
-                        guidance,
-                        sigma=level,
-                        sigma_next=next_sigma(level, schedule),
-                        timestep=float(model.model_sampling.timestep(sigma)),
-                    )
-                    for index, guidance in enumerate(self._fitted[place])
-                ]
-            except Exception as error:
-                raise_unless_out_of_memory(error)
-            else:
-                return torch.cat(results)
-            free_cache()
-            self.take_smaller_tiles(max(denoised.shape[-2:]) * LATENT_FACTOR)
+        timestep = float(model.model_sampling.timestep(sigma))
 
-    def take_smaller_tiles(self, picture: int) -> None:
-        """After the memory has run out, for a picture whose longer side has `picture` pixels."""
-        side = min(self._limit or self.tile or picture, picture)
-        if self.vae is None or side <= SMALLEST_TILE:
-            raise BIRError(
-                "Restoration guidance should find memory beside the model, for the space rgb that "
-                "of a tile of the decoder with its gradients, but it ran out; choose the space "
-                "latent, or take a smaller picture."
-            )
-        self._limit = max(SMALLEST_TILE, side // 2)
-        logger.warning("Out of memory: guidance goes on with tiles of %d pixels", self._limit)
+        def run() -> Tensor:
+            # One by one: each comes out as if alone, in the memory of one decoding.
+            results = [
+                guided(
+                    denoised[index : index + 1],
+                    guidance,
+                    sigma=level,
+                    sigma_next=next_sigma(level, schedule),
+                    timestep=timestep,
+                )
+                for index, guidance in enumerate(self._fitted[place])
+            ]
+            return torch.cat(results)
+
+        picture = max(denoised.shape[-2:]) * LATENT_FACTOR
+
+        def attempts() -> Iterator[Attempt[Tensor]]:
+            yield "", run
+            while self.vae is not None and self._side(picture) > SMALLEST_TILE:
+                self._limit = max(SMALLEST_TILE, self._side(picture) // 2)
+                yield f"guidance goes on with tiles of {self._limit} pixels", run
+
+        return first_that_fits(
+            attempts(),
+            "Restoration guidance should find memory beside the model, for the space rgb that of a "
+            "tile of the decoder with its gradients, but it ran out; choose the space latent, or "
+            "take a smaller picture.",
+        )
+
+    def _side(self, picture: int) -> int:
+        """Of a tile for a picture whose longer side has `picture` pixels."""
+        return min(self._limit or self.tile or picture, picture)
 
     def fit(self, denoised: Tensor, latent_format: LatentFormat) -> list[RestorationGuidance]:
         """The guidance of each image of a batch, on its device and at its size."""

@@ -133,8 +133,6 @@ class VAE(Protocol):
 
     def spacial_compression_encode(self) -> int: ...
 
-    def memory_used_decode(self, shape: Sequence[int], dtype: torch.dtype, /) -> float: ...
-
 
 class ControlNet(Protocol):
     """A CONTROL_NET, with the hint (B, C, H, W) that it was applied with, and the one before it."""

@@ -16,9 +16,9 @@ from ...bir_core.diffusion.denoisers import rescaled_cfg_scale
 from ...bir_core.diffusion.noise import draw_normal, image_generators
 from ...bir_core.diffusion.schedules import TRAINED_STEPS
 from ...bir_core.errors import BIRError
+from ...bir_core.fallbacks import enough_memory
 from ...bir_core.seeds import image_seed
 from .protocols import Conditioning, Guider, Model
-from .services import free_cache, raise_unless_out_of_memory
 
 
 def trained_sigmas(model: Model) -> Tensor:
@@ -121,7 +121,10 @@ def sample(guider: Guider, latent: Tensor, sampler: str, sigmas: Tensor, seed: i
     Raises:
         BIRError: no memory.
     """
-    try:
+    with enough_memory(
+        "Sampling should find memory for the picture, but it ran out; choose a tile size of 512 "
+        "pixels or less, or take a smaller picture."
+    ):
         samples = guider.sample(
             draw_normal(image_generators(seed, len(latent)), latent),
             latent,
@@ -131,12 +134,4 @@ def sample(guider: Guider, latent: Tensor, sampler: str, sigmas: Tensor, seed: i
             disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
             seed=CountedSeed(seed),
         )
-    except Exception as error:
-        raise_unless_out_of_memory(error)
-    else:
         return samples.to(latent.device)
-    free_cache()
-    raise BIRError(
-        "Sampling should find memory for the picture, but it ran out; choose a tile size of 512 "
-        "pixels or less, or take a smaller picture."
-    )

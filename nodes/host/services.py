@@ -18,7 +18,6 @@ from comfy_execution.graph_utils import ExecutionBlocker
 from torch import Tensor, nn
 
 from ...bir_core.errors import BIRError, shown
-from ...bir_core.memory import is_out_of_memory
 from ...bir_core.weights import FOLDER as BUILT_IN_FOLDER
 from .messages import say, which_image
 from .protocols import Patcher
@@ -100,18 +99,6 @@ def manage(network: nn.Module) -> ManagedModel:
     return ManagedModel(patcher)
 
 
-def raise_unless_out_of_memory(error: Exception) -> None:
-    """Raise an exception again unless it says that the memory of a device, or the computer's, ran
-    out. Leave the except block before going on: the exception holds the tensors of the attempt."""
-    if not (comfy.model_management.is_oom(error) or is_out_of_memory(error)):
-        raise error
-
-
-def free_cache() -> None:
-    """Give back what the device's allocator keeps for later."""
-    comfy.model_management.soft_empty_cache()
-
-
 def raise_if_cancelled(done: int = 0, total: int = 0) -> None:
     """A progress callback that ends the work once the user has pressed cancel."""
     comfy.model_management.throw_exception_if_processing_interrupted()
@@ -155,6 +142,11 @@ def load_patcher(patcher: Patcher, memory_required: float) -> None:
 def free_memory(device: torch.device) -> float:
     """Bytes that are free on a device, the CPU included."""
     return float(comfy.model_management.get_free_memory(device))
+
+
+def total_memory(device: torch.device) -> float:
+    """Bytes of a device, free or not."""
+    return float(comfy.model_management.get_total_memory(device))
 
 
 def device_of(device: torch.device) -> AbstractContextManager[None]:

@@ -4,10 +4,10 @@ Like `services.py` it uses parts of ComfyUI without a promise of stability.
 """
 
 import copy
-import logging
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import comfy.controlnet
@@ -17,13 +17,15 @@ import torch
 from comfy.patcher_extension import CallbacksMP, WrappersMP
 from torch import Tensor
 
+from ...bir_core.diffbir.memory_plan import tiles_at_a_time
 from ...bir_core.errors import BIRError
+from ...bir_core.fallbacks import Attempt, first_that_fits
+from ...bir_core.latents import LATENT_FACTOR
 from ...bir_core.tiling import Tile, TileWeights, tiled_apply, tiles
 from .control import AREA, WINDOW, AreaOffset, IRControlNet
 from .messages import TileProgress
 from .node import spoken
 from .protocols import ControlNet, DiffusionModel, Model, ModelCond
-from .services import free_cache, raise_unless_out_of_memory
 
 KEY = "bir_tiled_diffusion"
 # The part of the free memory that ComfyUI itself leaves unused when it batches conditionings.
@@ -31,7 +33,6 @@ RESERVE = 1.5
 MOST = 1024
 # The stock node that keeps what it saw in one call of the network for all of the picture.
 WHOLE_ATTENTION = "SelfAttentionGuidance."
-logger = logging.getLogger(__name__)
 
 Cond = dict[str, Any]
 Conds = Sequence[list[Cond] | None]
@@ -154,26 +155,29 @@ class TilingPatch:
 
     def blend(self, run_tiles: Callable[..., Tensor], x: Tensor, batch: int) -> Tensor:
         """`tiled_apply`, with fewer tiles at a time where the memory runs out."""
-        while True:
-            try:
-                return tiled_apply(
-                    run_tiles,
-                    x,
-                    self.tile,
-                    self.overlap,
-                    weights=self.weights,
-                    tile_batch=batch,
-                )
-            except Exception as error:
-                raise_unless_out_of_memory(error)
-            free_cache()
-            if batch == 1:
-                raise BIRError(
-                    f"Tiled sampling should find memory for one tile of {self.tile * 8} pixels, "
-                    "but it ran out; take smaller tiles."
-                )
-            self._most = batch = batch // 2
-            logger.warning("Out of memory: going on with %d tiles at a time", batch)
+
+        def run(count: int) -> Tensor:
+            return tiled_apply(
+                run_tiles,
+                x,
+                self.tile,
+                self.overlap,
+                weights=self.weights,
+                tile_batch=count,
+            )
+
+        def attempts() -> Iterator[Attempt[Tensor]]:
+            count = batch
+            yield "", partial(run, count)
+            while count > 1:
+                self._most = count = count // 2
+                yield f"going on with {count} tiles at a time", partial(run, count)
+
+        return first_that_fits(
+            attempts(),
+            f"Tiled sampling should find memory for one tile of {self.tile * LATENT_FACTOR} "
+            "pixels, but it ran out; take smaller tiles.",
+        )
 
     def crop_conds(
         self, conds: list[Cond] | None, size: tuple[int, int], chosen: Sequence[Tile], batch: int
@@ -349,10 +353,9 @@ def has_areas(conds: Conds) -> bool:
 
 
 def free_batch(model: DiffusionModel, conds: Conds, x: Tensor, plan: Sequence[Tile]) -> int:
-    """How many tiles the free memory takes at a time; one on a CPU, which gains nothing by more."""
-    if x.device.type == "cpu":
-        return 1
+    """How many tiles the free memory takes at a time. What one takes ComfyUI knows, for every kind
+    of model that it samples."""
     free = model.current_patcher.get_free_memory(x.device)
     samples = len(x) * sum(group is not None for group in conds)
-    shape = [samples, x.shape[1], plan[0].height, plan[0].width]
-    return max(1, min(len(plan), int(free / (RESERVE * model.memory_required(shape)))))
+    one = model.memory_required([samples, x.shape[1], plan[0].height, plan[0].width])
+    return tiles_at_a_time(len(plan), one, free / RESERVE, x.device)

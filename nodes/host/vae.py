@@ -5,8 +5,9 @@ Like `services.py` it uses parts of ComfyUI without a promise of stability.
 
 import copy
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,9 +22,15 @@ from ...bir_core.exact_vae.operations import (
     working_bytes,
 )
 from ...bir_core.exact_vae.passes import Parking
-from ...bir_core.exact_vae.tiled import choose_parking, decode_tiled, encode_tiled
-from ...bir_core.images import from_channels_last, is_finite, require_finite, to_channels_last
-from ...bir_core.memory import CPU
+from ...bir_core.exact_vae.tiled import (
+    decode_tiled,
+    encode_tiled,
+    fitting_parkings,
+    too_little_memory,
+)
+from ...bir_core.fallbacks import Attempt, first_that_fits, or_in_float32
+from ...bir_core.images import from_channels_last, require_finite, to_channels_last
+from ...bir_core.memory import CPU, GIGABYTE
 from . import services
 from .protocols import VAE
 
@@ -74,7 +81,7 @@ def exact_operations(vae: VAE, half: str) -> list[Operation] | None:
     try:
         return decoder_operations(part) if half == "decoder" else encoder_operations(part)
     except BIRError as reason:
-        logger.info("VAE: %s", reason)
+        logger.debug("VAE: %s", reason)
         return None
 
 
@@ -100,8 +107,8 @@ def run_layer(layer: Any, x: Tensor) -> Tensor:
 
 def load(
     vae: VAE, operations: list[Operation], size: Sequence[int], tiling: Tiling, dtype: torch.dtype
-) -> Parking:
-    """Load the VAE and choose where its maps wait.
+) -> list[Parking]:
+    """Load the VAE and choose where its maps may wait, the preferred place first.
 
     Args:
         size: height and width of the network's input.
@@ -111,29 +118,35 @@ def load(
         BIRError: they do not fit; nothing was computed yet.
     """
     height, width = size
-    preferred, *_ = DTYPES[tiling.parking_dtype]
+    types = DTYPES[tiling.parking_dtype]
     working = working_bytes(operations, tiling.size, dtype)
     on_device = tiling.parking == "device"
-    parked = parked_bytes(operations, height, width, preferred) if on_device else 0
+    parked = parked_bytes(operations, height, width, types[0]) if on_device else 0
     services.load_patcher(vae.patcher, working + parked)
     use_device = tiling.parking != "host" or vae.device.type == "cpu"
-    parking = choose_parking(
+    free_device = services.free_memory(vae.device) if use_device else 0
+    free_host = 0 if on_device else services.free_memory(CPU)
+    parkings = fitting_parkings(
         operations,
         height,
         width,
         tile=tiling.size,
         device=vae.device,
         dtype=dtype,
-        free_device=int(services.free_memory(vae.device)) if use_device else 0,
-        free_host=0 if on_device else int(services.free_memory(CPU)),
-        parked_types=DTYPES[tiling.parking_dtype],
+        free_device=int(free_device),
+        free_host=int(free_host),
+        parked_types=types,
     )
+    if not parkings:
+        needed = parked_bytes(operations, height, width, types[-1]) + working
+        raise too_little_memory(needed, max(free_device, free_host))
+    first = parkings[0]
     logger.info(
         "Tiled VAE: %.2f GB of maps on %s in %s, tiles of %d pixels",
-        parked_bytes(operations, height, width, parking.dtype) / 1e9,
-        *(parking.device, parking.dtype, tiling.size),
+        parked_bytes(operations, height, width, first.dtype) / GIGABYTE,
+        *(first.device, first.dtype, tiling.size),
     )
-    return parking
+    return parkings
 
 
 def decode(vae: VAE, latents: Tensor, tiling: Tiling) -> Tensor:
@@ -145,12 +158,12 @@ def decode(vae: VAE, latents: Tensor, tiling: Tiling) -> Tensor:
         return decode_whole(vae, latents)
 
     def of_one(latent: Tensor, dtype: torch.dtype, callback: Callback) -> Tensor:
-        parking = load(vae, operations, latent.shape[-2:], tiling, dtype)
+        parkings = load(vae, operations, latent.shape[-2:], tiling, dtype)
         return decode_tiled(
             vae.first_stage_model,
             latent.to(vae.device, dtype),
             tile=tiling.size,
-            parking=parking,
+            parkings=parkings,
             callback=callback,
             call=run_layer,
         )
@@ -167,12 +180,12 @@ def encode(vae: VAE, images: Tensor, tiling: Tiling) -> Tensor:
         return encode_whole(vae, images)
 
     def of_one(pixels: Tensor, dtype: torch.dtype, callback: Callback) -> Tensor:
-        parking = load(vae, operations, pixels.shape[-2:], tiling, dtype)
+        parkings = load(vae, operations, pixels.shape[-2:], tiling, dtype)
         return encode_tiled(
             vae.first_stage_model,
             vae.process_input(pixels).to(vae.device, dtype),
             tile=tiling.size,
-            parking=parking,
+            parkings=parkings,
             callback=callback,
             call=run_layer,
         )
@@ -193,66 +206,61 @@ def _each(
     progress = services.batch_progress(len(batch))
     dtype = vae.vae_dtype if tiling.precision == AS_THE_VAE else torch.float32
     results = []
+
+    def run(index: int, dtype: torch.dtype) -> Tensor:
+        result = of_one(batch[index : index + 1], dtype, progress(index))
+        require_finite(result, what)
+        return result.float().to(vae.output_device)
+
     with services.device_of(vae.device):
         for index in range(len(batch)):
-            one, callback = batch[index : index + 1], progress(index)
-            result = of_one(one, dtype, callback)
-            if dtype != torch.float32 and not is_finite(result):
-                warn_of_overflow(what, dtype)
-                result = of_one(one, torch.float32, callback)
-            require_finite(result, what)
-            results.append(result.float().to(vae.output_device))
+            wide = None if dtype == torch.float32 else partial(run, index, torch.float32)
+            results.append(or_in_float32(partial(run, index, dtype), wide, dtype))
     return torch.cat(results)
-
-
-def warn_of_overflow(what: str, dtype: torch.dtype) -> None:
-    logger.warning("%s is not finite in %s: repeating in float32", what, dtype)
 
 
 def decode_whole(vae: VAE, latents: Tensor) -> Tensor:
     """As `decode`, by ComfyUI's own code."""
-    images = _unless_out_of_memory(vae, "decoder", lambda: vae.decode(latents).float())
-    if images is None:
-        return decode(vae, latents, Tiling())
-    if _overflowed(vae, images, "decoder", DECODED):
-        return decode(vae, latents, FLOAT32)
-    require_finite(images, DECODED)
-    return images
+    return _whole(
+        vae,
+        "decoder",
+        DECODED,
+        lambda: vae.decode(latents).float(),
+        lambda tiling: decode(vae, latents, tiling),
+    )
 
 
 def encode_whole(vae: VAE, images: Tensor) -> Tensor:
     """As `encode`, by ComfyUI's own code."""
-    latents = _unless_out_of_memory(vae, "encoder", lambda: vae.encode(images).float())
-    if latents is None:
-        return encode(vae, images, Tiling())
-    if _overflowed(vae, latents, "encoder", ENCODED):
-        return encode(vae, images, FLOAT32)
-    require_finite(latents, ENCODED)
-    return latents
+    return _whole(
+        vae,
+        "encoder",
+        ENCODED,
+        lambda: vae.encode(images).float(),
+        lambda tiling: encode(vae, images, tiling),
+    )
 
 
-def _unless_out_of_memory(vae: VAE, half: str, run: Callable[[], Tensor]) -> Tensor | None:
-    """What ComfyUI's own code gives; None where the memory ran out, in its own tiles as well, and
-    exact tiles can be tried."""
-    try:
-        return run()
-    except Exception as error:
-        services.raise_unless_out_of_memory(error)
-    services.free_cache()
-    if exact_operations(vae, half) is None:
-        raise BIRError(
+def _whole(
+    vae: VAE, half: str, what: str, whole: Callable[[], Tensor], tiled: Callable[[Tiling], Tensor]
+) -> Tensor:
+    """What ComfyUI's own code gives. Where the memory runs out, in its own tiles as well, or half
+    precision overflows, exact tiles are tried, if the VAE can be cut into them."""
+
+    def attempts() -> Iterator[Attempt[Tensor]]:
+        yield "", whole
+        if exact_operations(vae, half) is not None:
+            yield "the VAE goes on in exact tiles", lambda: tiled(Tiling())
+
+    def run() -> Tensor:
+        result = first_that_fits(
+            attempts(),
             f"The {half} of the VAE should find memory for the picture, but it ran out; close "
-            "other programs, or take a smaller picture."
+            "other programs, or take a smaller picture.",
         )
-    logger.warning("Out of memory: the VAE goes on in exact tiles")
-    return None
+        require_finite(result, what)
+        return result
 
-
-def _overflowed(vae: VAE, result: Tensor, half: str, what: str) -> bool:
-    """Whether half precision made a result that is not finite, and float32 can be tried."""
-    if is_finite(result) or vae.vae_dtype == torch.float32:
-        return False
-    if exact_operations(vae, half) is None:
-        return False
-    warn_of_overflow(what, vae.vae_dtype)
-    return True
+    if vae.vae_dtype == torch.float32 or exact_operations(vae, half) is None:
+        return run()
+    return or_in_float32(run, lambda: tiled(FLOAT32), vae.vae_dtype)

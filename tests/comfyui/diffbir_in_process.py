@@ -251,6 +251,7 @@ class CountingVAE:
     """Latents that say where in the image they come from; counts how often it encodes."""
 
     latent_channels = 4
+    vae_dtype = torch.float32
 
     def __init__(self, channels: int = 4) -> None:
         self.latent_channels, self.calls = channels, 0

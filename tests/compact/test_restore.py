@@ -135,7 +135,7 @@ def test_planned_strips(memory):
     needs = compact_strips(CompactConfig(scale=4), 999, 640)
     plan = needs.plan(10**6, memory, torch.float32)
     assert plan.fits or plan.stages[0].rows == 1
-    assert needs.rows(needs.needed_for_fastest(torch.float32), torch.float32) == needs.fastest
+    assert needs.rows(needs.free_for(None, torch.float32), torch.float32) == needs.fastest
     assert needs.rows(2**60, torch.float32) == needs.fastest
 
 

@@ -1,19 +1,15 @@
 """The condition of IRControlNet: its noise and its parts."""
 
-import math
-
 import pytest
 import torch
 
 from bir_core.diffbir.conditioning import (
     augment_condition,
     condition_parts,
-    control_memory,
     latent_mask,
 )
 from bir_core.diffusion.noise import Draws
 from bir_core.errors import BIRError
-from bir_core.networks.unet import UNetConfig
 
 
 def latents(count):
@@ -63,14 +59,6 @@ def test_condition_of_fewer_or_more_images_than_samples():
         condition_parts(condition, [(0, 0)], 6, 8, count=3), condition[torch.tensor([0, 1, 0])]
     )
     assert torch.equal(condition_parts(condition, [(0, 0)], 6, 8, count=1), condition[:1])
-
-
-def test_memory_grows_with_the_picture_and_is_of_the_right_order():
-    config = UNetConfig()
-    small, large = (control_memory(config, 2, side, side, 2) for side in (64, 128))
-    assert math.isclose(large, 4 * small, rel_tol=1e-6)
-    assert 5e7 < small < 5e8
-    assert control_memory(config, 2, 64, 64, 4) == 2 * small
 
 
 def test_mask_comes_to_the_latents_of_the_padded_image():

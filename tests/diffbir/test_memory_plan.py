@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,18 +13,23 @@ from hypothesis import strategies as st
 import bir_core.diffbir.pipeline
 from bir_core.benchmarks.tensor_memory import peak_tensors_of
 from bir_core.diffbir.memory_plan import (
-    STAGE2_MAPS,
+    PLENTY,
     SWINIR_MAPS,
     TILES,
     VAE_GRADIENT_MAPS,
     VAE_MAPS,
+    _stage2_memory,
+    control_memory,
+    fitting_tile,
     plan_diffbir,
+    plan_stage1,
+    tiles_at_a_time,
 )
 from bir_core.diffbir.networks import official_networks
 from bir_core.diffbir.pipeline import DiffBIR
-from bir_core.diffbir.restoration_modules import in_strips
+from bir_core.diffbir.restoration_modules import RestorationModule, in_strips
 from bir_core.diffbir.settings import DiffBIRSettings, settled
-from bir_core.diffbir.stage1 import stage1_memory, stage1_sizes
+from bir_core.diffbir.stage1 import stage1_sizes
 from bir_core.exact_vae.operations import (
     decoder_operations,
     encoder_operations,
@@ -62,7 +68,11 @@ def test_maps_of_unet_and_controlnet(dtype):
         return unet(x, timesteps, context, control(x, x, timesteps, context))
 
     _, peak = peak_tensors_of(step)
-    estimate = STAGE2_MAPS * 64 * 2 * 16 * 24 * dtype.itemsize
+    networks = SimpleNamespace(sd_unet=unet)
+    estimate = _stage2_memory(networks, 8 * 16, 8 * 24, 2)
+    assert 0.9 * estimate < peak <= estimate
+    _, peak = peak_tensors_of(lambda: control(x, x, timesteps, context)[-1])
+    estimate = control_memory(config, 2, 16, 24, dtype.itemsize)
     assert 0.9 * estimate < peak <= estimate
 
 
@@ -108,7 +118,28 @@ def test_maps_of_stage1():
     arch = pytest.importorskip("spandrel.architectures.ESRGAN.__arch.RRDB")
     bsrnet = eval_mode(arch.RRDBNet(num_filters=64, num_blocks=1, scale=4))
     _, peak = peak_tensors_of(lambda: bsrnet(torch.rand(1, 3, 48, 48)))
-    assert 0.3 * stage1_memory((48, 48), 4) < peak <= stage1_memory((48, 48), 4)
+    module = RestorationModule(bsrnet, 4, "ESRGAN", bsrnet)
+    estimate = plan_stage1(module, (48, 48), None, PLENTY, device_type="cpu").work
+    assert 0.3 * estimate < peak <= estimate
+
+
+def test_stage1_alone():
+    module = RestorationModule(lambda x: x, 1, "custom")
+    whole = plan_stage1(module, (512, 512), None, PLENTY, device_type="cuda")
+    assert plan_stage1(module, (512, 512), None, whole.work, device_type="cuda") == whole
+    assert whole.tile == 0
+    large = plan_stage1(module, (4096, 4096), None, 1.9 * whole.work, device_type="cuda")
+    assert large.tile == 704
+    assert fitting_tile((4096, 4096), 10, 1) == 64
+    # A tile that is set counts, not the picture.
+    chosen = plan_stage1(module, (4096, 4096), 512, PLENTY, device_type="cuda")
+    assert (chosen.tile, chosen.work) == (512, whole.work)
+
+
+def test_tiles_at_a_time():
+    assert [tiles_at_a_time(5, 10, room, CUDA) for room in (-9, 9, 31, 999)] == [1, 1, 3, 5]
+    assert tiles_at_a_time(99, 10, 10**6, CUDA) == 8
+    assert tiles_at_a_time(5, 10, 999, CPU) == 1
 
 
 @pytest.mark.parametrize(
@@ -264,6 +295,14 @@ def test_diffir_in_stage1_takes_strips():
     assert stage.rows > 0
     tiled = pipeline.plan(512, 512, memory=8 * GB, settings=DiffBIRSettings(stage1_tile=128))
     assert tiled.stage("stage 1").tile == 128
+    # A tile takes what its strips take, whatever the size of the picture.
+    alone = plan_stage1(in_strips(model), (128, 128), None, 8 * GB, device_type="cpu")
+    both = [
+        plan_stage1(in_strips(model), size, 128, 8 * GB, device_type="cpu")
+        for size in ((512, 512), (4096, 4096))
+    ]
+    assert [stage.work for stage in both] == [alone.work] * 2
+    assert 0 < alone.work < stage.work
     assert "strips of" in stage.pieces
 
 

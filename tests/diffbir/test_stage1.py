@@ -10,9 +10,7 @@ from parity import fill_by_rule_w, load_vectors, swinir_settings
 from torch.nn import functional as F
 
 from bir_core.diffbir.stage1 import (
-    automatic_tile,
     restore_stage1,
-    stage1_memory,
     stage1_sizes,
     with_short_side,
 )
@@ -203,19 +201,20 @@ def test_any_size_in_tiles_equals_the_whole(size):
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError, RuntimeError])
 def test_smaller_tiles_when_the_memory_does_not_do(error, caplog):
     image = picture(300, 200)
-    network, told = Blur(largest=128, error=error), []
-    restored = stage1(image, network, on_smaller_tile=told.append)
-    assert told == [128]
+    network = Blur(largest=128, error=error)
+    restored = stage1(image, network)
+    assert caplog.text.count("Out of memory") == 1
     assert max(network.sides) == 128
     assert "tiles of 128 pixels" in caplog.text
     assert (restored - stage1(image, Blur())).abs().max() < 0.05
 
 
-def test_later_tiles_start_at_the_size_that_fitted():
+def test_later_tiles_start_at_the_size_that_fitted(caplog):
     image = picture(512, 256)
-    network, told = Blur(largest=64), []
-    stage1(image, network, tile=256, overlap=64, on_smaller_tile=told.append)
-    assert told == [128, 64]
+    network = Blur(largest=64)
+    stage1(image, network, tile=256, overlap=64)
+    said = [f"tiles of {side} pixels" in caplog.text for side in (128, 64)]
+    assert said == [True, True] and caplog.text.count("Out of memory") == 2
     assert set(network.sides) == {64}
 
 
@@ -256,10 +255,3 @@ def test_damaged_result_is_said():
 def test_wrong_tile_is_said():
     with pytest.raises(BIRError, match="choose 128"):
         stage1(picture(64, 64), Blur(), tile=100)
-
-
-def test_automatic_tile_fits_the_memory():
-    assert automatic_tile((512, 512), 1, stage1_memory((512, 512), 1)) == 0
-    side = automatic_tile((4096, 4096), 1, stage1_memory((700, 700), 1))
-    assert side == 640
-    assert automatic_tile((4096, 4096), 4, 1) == 64

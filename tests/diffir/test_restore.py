@@ -177,7 +177,7 @@ def test_out_of_memory_halves_the_strip(monkeypatch, caplog):
     assert "strips of 3 rows" in caplog.text
     monkeypatch.setattr(restore_module, "stream", real)
     torch.testing.assert_close(restored, restore(image, small_network()), rtol=0, atol=1e-5)
-    with pytest.raises(torch.OutOfMemoryError):
+    with pytest.raises(BIRError, match="memory for the picture, but it ran out"):
         monkeypatch.setattr(restore_module, "stream", limited)
         restore(image, small_network(), strip=5)
 
@@ -255,7 +255,7 @@ def test_planned_strip(variant):
 def test_required_memory_is_enough_for_the_fastest_strips(name, device, size):
     config = OFFICIAL_CONFIGS[name]
     needs = diffir_strips(config, *padded(config, *size), device_type=device)
-    required = needs.needed_for_fastest(torch.float16)
+    required = needs.free_for(None, torch.float16)
 
     def plan(free):
         return needs.rows(free, torch.float16)

@@ -11,10 +11,10 @@ from bir_core.exact_vae import tiled as exact_tiled_vae
 from bir_core.exact_vae.operations import decoder_operations, parked_bytes, working_bytes
 from bir_core.exact_vae.passes import Parking
 from bir_core.exact_vae.tiled import (
-    choose_parking,
     decode_tiled,
     decode_with_gradient,
     encode_tiled,
+    fitting_parkings,
 )
 from bir_core.networks.autoencoder import SDVAE, VAEConfig
 
@@ -87,9 +87,9 @@ def needed(parked_type, tile=128, height=64, width=64):
     return parked, working_bytes(OPERATIONS, tile, torch.float32)
 
 
-def choice(device, free_device, free_host, **changes):
+def choices(device, free_device, free_host, **changes):
     options = {"tile": 128, "device": device, "dtype": torch.float32, **changes}
-    return choose_parking(
+    return fitting_parkings(
         OPERATIONS, 64, 64, free_device=free_device, free_host=free_host, **options
     )
 
@@ -98,22 +98,20 @@ def test_maps_wait_exactly_if_they_can_and_on_the_device_if_they_can():
     exact, working = needed(torch.float32)
     half, _ = needed(torch.float16)
     plenty = 100 * exact
-    assert choice(CUDA, plenty, 0) == Parking(CUDA, torch.float32)
-    assert choice(CUDA, exact, plenty) == Parking(CPU, torch.float32)
-    assert choice(CUDA, int((half + working) / 0.79), half) == Parking(CUDA, torch.float16)
-    assert choice(CUDA, working, int(half / 0.79)) == Parking(CPU, torch.float16)
-    assert choice(CPU, int((half + working) / 0.79), plenty) == Parking(CPU, torch.float16)
-
-
-def test_too_little_memory_is_said_before_anything_starts():
-    with pytest.raises(BIRError, match=r"should have 0\.\d GB of free memory .* 0\.0 GB are free"):
-        choice(CUDA, 10**6, 10**6)
+    wide, narrow = torch.float32, torch.float16
+    everywhere = [Parking(place, dtype) for dtype in (wide, narrow) for place in (CUDA, CPU)]
+    assert choices(CUDA, plenty, plenty) == everywhere
+    assert choices(CUDA, exact, plenty)[0] == Parking(CPU, wide)
+    assert choices(CUDA, int((half + working) / 0.79), half) == [Parking(CUDA, narrow)]
+    assert choices(CUDA, working, int(half / 0.79)) == [Parking(CPU, narrow)]
+    assert choices(CPU, int((half + working) / 0.79), plenty) == [Parking(CPU, narrow)]
+    assert choices(CUDA, 10**6, 10**6) == []
 
 
 def test_memory_is_measured_before_the_start(monkeypatch):
     monkeypatch.setattr(exact_tiled_vae, "free_memory", lambda device: 1000)
     calls = []
-    with pytest.raises(BIRError, match="GB of free memory"):
+    with pytest.raises(BIRError, match=r"should have 0\.\d GB of free memory .* 0\.0 GB are free"):
         decode_tiled(VAE, LATENT, callback=lambda *progress: calls.append(progress))
     assert calls == []
 
@@ -122,7 +120,7 @@ def test_numbers_beyond_float16_are_repeated_in_float32(caplog):
     vae = network()
     vae.decoder.conv_in.bias.add_(1e5)
     with caplog.at_level(logging.WARNING):
-        ours = decode_tiled(vae, LATENT, tile=64, parking=Parking(CPU, torch.float16))
+        ours = decode_tiled(vae, LATENT, tile=64, parkings=[Parking(CPU, torch.float16)])
     assert "repeating with maps parked in float32" in caplog.text
     torch.testing.assert_close(ours, vae.decode(LATENT), rtol=0, atol=2e-2)
 
@@ -143,6 +141,28 @@ def test_out_of_memory_halves_the_tile(monkeypatch, caplog):
     assert tiles == [300, 150, 75]
     assert "tiles of 75 pixels" in caplog.text
     torch.testing.assert_close(ours, VAE.decode(LATENT), rtol=0, atol=1e-4)
+
+
+def test_maps_go_to_the_host_before_tiles_shrink(monkeypatch, caplog):
+    tried = []
+    run, device = exact_tiled_vae.run_tiled, torch.device("meta")
+
+    def short_of_memory(operations, x, *, tile, parking, **options):
+        tried.append((parking.device.type, tile))
+        if parking.device == device or tile > 100:
+            raise torch.OutOfMemoryError
+        return run(operations, x, tile=tile, parking=parking, **options)
+
+    monkeypatch.setattr(exact_tiled_vae, "run_tiled", short_of_memory)
+    places = [Parking(place, torch.float32) for place in (device, CPU)]
+    ours = decode_tiled(VAE, LATENT, tile=128, parkings=[*places, Parking(device, torch.float16)])
+    assert tried == [("meta", 128), ("cpu", 128), ("cpu", 64)]
+    assert "maps of the VAE wait on cpu" in caplog.text
+    torch.testing.assert_close(ours, VAE.decode(LATENT), rtol=0, atol=1e-4)
+    tried.clear()
+    with pytest.raises(BIRError, match="let the maps wait on the host"):
+        decode_tiled(VAE, LATENT, tile=128, parkings=places[:1])
+    assert tried == [("meta", 128), ("meta", 64)]
 
 
 def test_out_of_memory_at_the_smallest_tile_is_an_error(monkeypatch):
