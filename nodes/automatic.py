@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from ..bir_core.checkpoints.origin import Origin
 from ..bir_core.diffbir.settings import official_settings
 from ..bir_core.diffbir.versions import DEFAULT_VERSION, find_version
-from ..bir_core.diffbir.which_version import versions_of_file
+from ..bir_core.diffbir.which_version import versions_of_file, versions_predicting
+from ..bir_core.diffusion.denoisers import Parameterization
 from ..bir_core.diffusion.sampling import SAMPLERS
 from ..bir_core.diffusion.schedules import SchedulePlan
 from ..bir_core.errors import BIRError
@@ -73,25 +74,46 @@ class SetBase:
 
 
 def set_base(model: Model, control_net: IRControlNet, sampling: str = AUTOMATIC) -> SetBase:
-    """A MODEL set to what the control net was trained on, or as it is connected.
+    """A MODEL set to what the control net was trained on, or as it is connected. What the file of
+    the control net does not say follows from what the model's network predicts.
 
     Raises:
-        BIRError: a model that the control net cannot steer.
+        BIRError: a model that the control net cannot steer, or with `AUTOMATIC` one that predicts
+            something else than it was trained on.
     """
     base.require_base(model.model, control_net.config)
-    version = control_net.version
+    predicts = base.predicts(model, control_net.config)
+    version, by_model = control_net.version, ""
+    if version is None and predicts is not None:
+        version = versions_predicting(predicts)[-1]
+        by_model = f" (the model predicts {predicts}, the control net's file says nothing)"
     if version is not None and sampling == AUTOMATIC:
+        _require_prediction(version, predicts)
         model = base.set_to(model, find_version(version))
     connected = model.get_model_object("model_sampling")
     found = base.setting_of(connected)
     if version is None:
         report = f"{UNKNOWN}; the model is used as connected, {found}."
         return SetBase(model, base.version_set(connected), report)
-    wanted = base.setting_for(find_version(version))
+    row = find_version(version)
+    wanted = base.setting_for(row)
+    if predicts not in (None, row.parameterization):
+        report = f"Doubtful: DiffBIR {version} wants {wanted}, but the model predicts {predicts}."
+        return SetBase(model, version, report)
     if found != wanted:
         report = f"Doubtful: DiffBIR {version} wants {wanted}, but the model has {found}."
         return SetBase(model, version, report)
-    return SetBase(model, version, f"DiffBIR {version} on {found}.")
+    return SetBase(model, version, f"DiffBIR {version} on {found}{by_model}.")
+
+
+def _require_prediction(version: str, predicts: Parameterization | None) -> None:
+    wanted = find_version(version).parameterization
+    if predicts not in (None, wanted):
+        raise BIRError(
+            f"DiffBIR {version} should have a base that predicts {wanted}, but this model predicts "
+            f"{predicts}; {base.LOAD_BASE}, choose trained_on in Load DiffBIR ControlNet if the "
+            "file is of another version, or set sampling to 'as connected'."
+        )
 
 
 def loaded(control_net: IRControlNet) -> str:

@@ -86,14 +86,19 @@ def ask_base(base: Base, shape: tuple[int, int, int], device: torch.device) -> A
     )
 
 
-def ask_unet(sd_unet: nn.Module, device: torch.device, context: Tensor | None = None) -> Answer:
-    """`ask_base` of a network as `SDUNet`.
+def ask_network(
+    network: Callable[[Tensor, Tensor, Tensor], Tensor],
+    config: UNetConfig,
+    device: torch.device,
+    dtype: torch.dtype,
+    context: Tensor | None = None,
+) -> Answer:
+    """`ask_base` of a network that still needs a prompt.
 
     Args:
+        network: (noise, timestep, context), noise and context of this type -> what it predicts.
         context: (1, L, D) of a prompt; None for numbers as large as those of texts.
     """
-    config: UNetConfig = getattr(sd_unet, "config", UNetConfig())
-    dtype = dtype_of(sd_unet)
     if context is None:
         generator = torch.Generator().manual_seed(2)
         context = torch.randn(1, CONTEXT_LENGTH, config.context_dim, generator=generator)
@@ -101,9 +106,15 @@ def ask_unet(sd_unet: nn.Module, device: torch.device, context: Tensor | None = 
     side = -(-LATENT_SIDE // config.size_multiple) * config.size_multiple
 
     def base(noise: Tensor, timestep: Tensor) -> Tensor:
-        return sd_unet(noise.to(dtype), timestep, prompt)
+        return network(noise.to(dtype), timestep, prompt)
 
     return ask_base(base, (config.in_channels, side, side), device)
+
+
+def ask_unet(sd_unet: nn.Module, device: torch.device, context: Tensor | None = None) -> Answer:
+    """`ask_network` of one as `SDUNet`."""
+    config: UNetConfig = getattr(sd_unet, "config", UNetConfig())
+    return ask_network(sd_unet, config, device, dtype_of(sd_unet), context)
 
 
 def versions_of_file(origin: Origin) -> tuple[str, ...]:
@@ -113,7 +124,7 @@ def versions_of_file(origin: Origin) -> tuple[str, ...]:
     named = tuple(VERSIONS) if by_name is None else (by_name,)
     if "parameterization" not in origin.recipe:
         return named
-    trained = _predicting(origin.recipe["parameterization"])
+    trained = versions_predicting(origin.recipe["parameterization"])
     return tuple(name for name in named if name in trained) or trained
 
 
@@ -121,7 +132,7 @@ def possible_versions(origin: Origin, predicts: Parameterization | None) -> tupl
     """Those of `versions_of_file` whose base predicts what this one answered; all of them where its
     answer is not clear. Empty if the two do not belong together."""
     by_file = versions_of_file(origin)
-    by_base = tuple(VERSIONS) if predicts is None else _predicting(predicts)
+    by_base = tuple(VERSIONS) if predicts is None else versions_predicting(predicts)
     return tuple(name for name in by_file if name in by_base)
 
 
@@ -138,7 +149,7 @@ def version_of(origin: Origin, predicts: Parameterization | None) -> str:
     possible = possible_versions(origin, predicts)
     name = shown(origin.name) or "IRControlNet"
     if not possible:
-        by_file, by_base = versions_of_file(origin), _predicting(predicts)
+        by_file, by_base = versions_of_file(origin), versions_predicting(predicts)
         wanted = " or ".join({VERSIONS[each].parameterization: "" for each in by_file})
         raise BIRError(
             f"Expected a base that predicts {wanted} for {name}, which is of DiffBIR "
@@ -156,5 +167,6 @@ def version_of(origin: Origin, predicts: Parameterization | None) -> str:
     return possible[0]
 
 
-def _predicting(parameterization: object) -> tuple[str, ...]:
+def versions_predicting(parameterization: object) -> tuple[str, ...]:
+    """The versions whose base predicts this; none for what is no name of a parameterization."""
     return tuple(name for name, row in VERSIONS.items() if row.parameterization == parameterization)

@@ -4,15 +4,19 @@ is set.
 Like `services.py` it uses parts of ComfyUI without a promise of stability.
 """
 
+import comfy.model_management
 import comfy.model_sampling
+from torch import Tensor
 
 from ...bir_core.diffbir.versions import VERSIONS, DiffBIRVersion
+from ...bir_core.diffbir.which_version import ask_network
 from ...bir_core.diffusion.denoisers import Parameterization
 from ...bir_core.errors import BIRError
 from ...bir_core.networks.unet import UNetConfig
 from .protocols import DiffusionModel, Model, ModelSampling
 
 ZERO_SNR_SIGMA = 100.0  # the plain schedule of Stable Diffusion ends at 14.6, zero SNR at 4519
+ANSWER = "bir_predicts"
 LOAD_BASE = "load Stable Diffusion 2.1 base, or DiffBIR's zero-SNR base for v2.1"
 
 
@@ -40,6 +44,30 @@ def set_to(model: Model, version: DiffBIRVersion) -> Model:
     config = model.model.model_config
     patched.add_object_patch("model_sampling", sampling(config, zsnr=version.zero_snr))
     return patched
+
+
+def predicts(model: Model, config: UNetConfig) -> Parameterization | None:
+    """What the network of a MODEL was trained to predict, whatever the MODEL is set to: it is asked
+    once, and the answer stays with its weights. None where it is not clear.
+
+    Args:
+        config: its sizes.
+    """
+    network = model.model
+    if not hasattr(network, ANSWER):
+        comfy.model_management.load_models_gpu([model])
+
+        def call(noise: Tensor, timestep: Tensor, context: Tensor) -> Tensor:
+            # Without the sampling, which would make of the output what the model is set to.
+            return network.diffusion_model(
+                noise, timestep.float(), context=context, control=None, transformer_options={}
+            )
+
+        dtype = network.get_dtype_inference()
+        answer = ask_network(call, config, model.load_device, dtype)
+        setattr(network, ANSWER, answer.predicts)
+    answered: Parameterization | None = getattr(network, ANSWER)
+    return answered
 
 
 def fits(sampling: ModelSampling, version: DiffBIRVersion) -> bool:

@@ -53,7 +53,10 @@ class DiffusionModel(Protocol):
     model_sampling: ModelSampling
     latent_format: LatentFormat
     current_patcher: "Model"
+    diffusion_model: Callable[..., Tensor]
     latent_shapes: Sequence[Sequence[int]]
+
+    def get_dtype_inference(self) -> torch.dtype: ...
 
     def get_dtype(self) -> torch.dtype: ...
 

@@ -5,10 +5,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from comfyui.diffbir_graph import Array, latent_of, one_node, restoration, restored
-from comfyui.diffbir_models import control_weights
+from comfyui.diffbir_models import CONFIG, control_weights, unet_weights
 from comfyui.harness import Failed, Prompt, Server, node
+from diffbir_models import taught
 from safetensors.torch import save_file
+
+from bir_core.networks.unet import SDUNet
 
 V2, V21, UNKNOWN = "mini_v2.safetensors", "mini_DiffBIR_v2.1.safetensors", "mine.safetensors"
 EPS, V = {"sampling": "eps", "zsnr": False}, {"sampling": "v_prediction", "zsnr": True}
@@ -172,6 +176,56 @@ def test_files_of_our_training_say_the_base_themselves(
     save_file(control_weights(), file, header)
     text = reported(diffbir_server, one_node(diffbir_server, image, file.name))
     assert text.startswith(f"DiffBIR {version} on") and "Doubtful" not in text
+
+
+@pytest.fixture(scope="module")
+def bases(diffbir_server: Server) -> dict[str, str]:
+    """Files of bases that give the noise back, and that give always the same, by what they
+    predict."""
+    names = {"eps": "noise.safetensors", "v": "flat.safetensors"}
+    targets = {"eps": lambda noise: noise, "v": lambda noise: torch.full_like(noise, 0.3)}
+    for predicts, name in names.items():
+        network = SDUNet(CONFIG).eval().requires_grad_(False)
+        network.load_state_dict(unet_weights())
+        weights = taught(network, targets[predicts]).state_dict()
+        file = diffbir_server.base / "models" / "diffusion_models" / name
+        save_file({f"model.diffusion_model.{key}": value for key, value in weights.items()}, file)
+    return names
+
+
+def on(prompt: Prompt, base: str) -> Prompt:
+    prompt["model"]["inputs"]["unet_name"] = base
+    return prompt
+
+
+@pytest.mark.parametrize(("predicts", "like", "version"), [("v", V21, "v2.1"), ("eps", V2, "v2")])
+def test_the_base_says_what_the_file_of_the_control_net_does_not(
+    diffbir_server: Server,
+    image: Array,
+    bases: dict[str, str],
+    predicts: str,
+    like: str,
+    version: str,
+) -> None:
+    settings = {**AUTOMATIC, "steps": 2}
+    prompt = on(one_node(diffbir_server, image, UNKNOWN, **settings), bases[predicts])
+    text = reported(diffbir_server, prompt)
+    picture = np.load(diffbir_server.base / "output" / "restored.npy")
+    assert text.startswith(f"DiffBIR {version} on") and f"the model predicts {predicts}" in text
+    named = on(one_node(diffbir_server, image, like, **settings), bases[predicts])
+    assert np.array_equal(picture, restored(diffbir_server, named))
+
+
+@pytest.mark.parametrize(("control", "predicts"), [(V2, "v"), (V21, "eps")])
+def test_a_base_that_was_trained_otherwise_is_refused_or_said(
+    diffbir_server: Server, image: Array, bases: dict[str, str], control: str, predicts: str
+) -> None:
+    prompt = on(one_node(diffbir_server, image, control), bases[predicts])
+    with pytest.raises(Failed, match=f"but this model predicts {predicts}; load"):
+        diffbir_server.run(prompt)
+    connected = one_node(diffbir_server, image, control, sampling="as connected")
+    text = reported(diffbir_server, on(connected, bases[predicts]))
+    assert "Doubtful: DiffBIR v2" in text and f"the model predicts {predicts}" in text
 
 
 def with_stage1(prompt: Prompt, connected: bool, **inputs: Any) -> Prompt:
