@@ -181,7 +181,7 @@ class DiffIRRestore(Node):
             )
         scale = network.config.scale
         require_room_for(colours, scale, lambda scale: (int(height * scale), int(width * scale)))
-        progress = services.batch_progress(len(colours))
+        progress = services.batch_progress(len(colours), "strip")
         dtype = next(network.parameters()).dtype
         size = padded(network.config, height, width)
         needs = diffir_strips(network.config, *size, device_type=device.type)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from comfyui.cancelling import told
 from comfyui.diffbir_graph import Array, one_node, restoration
-from comfyui.harness import Server
+from comfyui.harness import Server, node, unique_copy
 from comfyui.test_diffbir_stage1 import stage1
 from comfyui.test_diffbir_tiling import tiled
 from comfyui.test_out_of_memory import limited
@@ -39,6 +39,17 @@ def test_a_stock_sampler_tells_tiles_and_its_bar_never_falls(
     assert parts == sorted(parts) and {0.25, 0.5, 0.75, 1.0} <= set(parts)
 
 
+def test_diffir_tells_strips(server: Server, image: Array) -> None:
+    prompt = {
+        "load": node("DiffIRLoader", model_name="deblur.safetensors"),
+        "image": node("TestLoadTensor", file=unique_copy(server, image)),
+        "restore": node("DiffIRRestore", model=["load", 0], image=["image", 0], seed=0),
+        "preview": node("PreviewImage", images=["restore", 0]),
+    }
+    texts, bar = told(server, prompt, "restore")
+    assert texts == [f"strip {done} of {total}" for done, total in bar] and texts
+
+
 def test_stage_1_tells_tiles_and_smaller_ones(diffbir_server: Server, image: Array) -> None:
     prompt = stage1(diffbir_server, image, upscale_by=1.0, tile=64)
     *texts, report = told(diffbir_server, prompt, "stage1")[0]
@@ -46,5 +57,5 @@ def test_stage_1_tells_tiles_and_smaller_ones(diffbir_server: Server, image: Arr
     assert report.startswith("Stage 1 of DiffBIR")
     short = limited(stage1(diffbir_server, 1 - image, upscale_by=1.0), "model", 64 * 64)
     texts = told(diffbir_server, short, "stage1")[0]
-    assert "Out of memory in stage 1: going on with tiles of 64 pixels" in texts
+    assert "Out of memory: going on with tiles of 64 pixels in stage 1" in texts
     diffbir_server.run(limited(stage1(diffbir_server, image, upscale_by=1.0), "model", 0))

@@ -50,8 +50,9 @@ def test_stock_loader_refuses_inpainting_and_names_ours(server: Server, picture:
 
 
 def test_stock_loader_refuses_stage_1(server: Server, picture: Array) -> None:
-    with pytest.raises(Failed, match="stage 2"):
+    with pytest.raises(Failed, match="stage 2") as failure:
         upscale(server, picture, "stage1.safetensors")
+    assert failure.value.exception_type == "bir_core.errors.BIRError"  # and no path
 
 
 @pytest.mark.parametrize("name", BUILTIN_NAMES)
