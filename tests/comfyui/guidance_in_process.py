@@ -155,7 +155,7 @@ def short_of_memory():
             hook = memory_for(pixels)
             try:
                 results[f"memory.{name}"] = patch(args) - args["denoised"]
-            except ValueError as error:
+            except MemoryError as error:
                 said[name] = str(error)
             said[f"tile, {name}"] = str(patch._limit)
             patch.clean_up(None)
