@@ -117,6 +117,6 @@ for name, call in {
 }.items():
     try:
         call()
-    except ValueError as error:
+    except (ValueError, MemoryError) as error:
         found[name] = str(error)
 sys.stdout.write(json.dumps(found) + "\n")
