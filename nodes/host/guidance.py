@@ -169,10 +169,9 @@ class GuidancePatch:
         missing = (self.latent.shape[-2] - height, self.latent.shape[-1] - width)
         if not all(0 <= rows < PADDED_MULTIPLE // LATENT_FACTOR for rows in missing):
             raise BIRError(
-                f"The image of the guidance should have {width * 8} x {height * 8} pixels as the "
-                f"picture that is sampled, but it has {self.latent.shape[-1] * 8} x "
-                f"{self.latent.shape[-2] * 8} with its padding; give the image that the "
-                "conditioning was made from."
+                f"The image of the guidance should have {_pixels(width, height)} pixels as the "
+                f"picture that is sampled, but it has {_pixels(*self.latent.shape[:-3:-1])} with "
+                "its padding; give the image that the conditioning was made from."
             )
         return [
             self._of_image(index, denoised[index : index + 1], latent_format)
@@ -183,7 +182,7 @@ class GuidancePatch:
         self, index: int, denoised: Tensor, latent_format: LatentFormat
     ) -> RestorationGuidance:
         height, width = denoised.shape[-2:]
-        factor = 1 if self.image is None else 8
+        factor = 1 if self.image is None else LATENT_FACTOR
 
         def own(tensor: Tensor | None, factor: int) -> Tensor | None:
             if tensor is None:
@@ -198,7 +197,7 @@ class GuidancePatch:
             latent=latent,
             scale=self.scale,
             weight=own(self.weight, factor),
-            image=own(self.image, 8),
+            image=own(self.image, LATENT_FACTOR),
             decode=decode,
             start=LAST_TIMESTEP * (1 - self.start_percent) + 1 + MARGIN,
             stop=LAST_TIMESTEP * (1 - self.end_percent) + 1 - MARGIN,
@@ -231,3 +230,8 @@ class GuidancePatch:
         """Of the decoder."""
         assert self.vae is not None
         return torch.float32 if self.wide else self.vae.vae_dtype
+
+
+def _pixels(width: int, height: int) -> str:
+    """The size of a latent in pixels, in words."""
+    return f"{width * LATENT_FACTOR} x {height * LATENT_FACTOR}"
