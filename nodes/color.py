@@ -3,7 +3,7 @@
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..bir_core.diffbir.color_fix import COLOR_FIXES
+from ..bir_core.diffbir.settings import CHOICES
 from ..bir_core.images import (
     from_channels_last,
     resize,
@@ -38,11 +38,11 @@ class BIRColorFix(Node):
                 ),
                 io.Combo.Input(
                     "method",
-                    options=list(COLOR_FIXES),
+                    options=list(CHOICES["color_fix"]),
                     default="wavelet",
                     tooltip="wavelet: everything coarser than about 60 pixels comes from the "
                     "reference. adain: mean and contrast of each colour channel are made those of "
-                    "the reference.",
+                    "the reference. none: colours stay, but a grey picture stays grey.",
                 ),
                 io.Boolean.Input(
                     "resize_reference",

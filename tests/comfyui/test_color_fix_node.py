@@ -44,6 +44,19 @@ def test_equals_bir_core_clamped(server: Server, pair: tuple[Array, Array], meth
     assert np.abs(as_they_are - expected.numpy()).max() < 1e-6
 
 
+def test_none_takes_the_colours_of_grey_pictures_only(
+    server: Server, pair: tuple[Array, Array]
+) -> None:
+    """An enlarged one, as behind Upscale Image (using Model)."""
+    image, reference = pair
+    small = reference[:, ::2, ::2].copy()
+    small[0] = small[0, ..., :1]
+    ours = fixed(server, image, small, method="none")
+    assert np.array_equal(ours[0], ours[0, ..., :1].repeat(3, -1))
+    assert np.abs(ours[0, ..., 0] - image[0] @ [0.299, 0.587, 0.114]).max() < 1e-6
+    assert np.array_equal(ours[1], image[1])
+
+
 def test_one_reference_serves_the_batch_and_alpha_stays(
     server: Server, pair: tuple[Array, Array]
 ) -> None:

@@ -150,8 +150,11 @@ def with_diffbir(
     )
 
 
-# Of the others the same nodes keep grey grey; those of Enlarge_photo are not ours.
-GREY = ("DiffBIR_super_resolution", "DiffBIR_large_picture", "DiffIR_inpainting")
+# Of the others the same nodes keep grey grey.
+GREY = (
+    *("DiffBIR_super_resolution", "DiffBIR_large_picture", "DiffIR_inpainting"),
+    "Enlarge_photo",
+)
 CASES = [pytest.param(path, False, id=path.stem) for path in TEMPLATES]
 CASES += [pytest.param(p, True, id=f"{p.stem}-grey") for p in TEMPLATES if p.stem in GREY]
 
