@@ -18,7 +18,8 @@ def quick(monkeypatch):
 
 def test_a_process_that_stands_still_is_given_up_and_killed(monkeypatch):
     monkeypatch.setattr(progress, "LOOKS_WITHOUT_LIFE", 20)
-    child = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'input()'])"
+    # The child is killed first, which ends its parent before its own turn: with an error too.
+    child = "import subprocess, sys; subprocess.check_call([sys.executable, '-c', 'input()'])"
     process = subprocess.Popen([sys.executable, "-c", child], stdin=subprocess.PIPE)
     with pytest.raises(GivenUp, match="the end, but .* less than 0.01 s"), process:  # noqa: SIM117
         with bounded("the end", process.pid):
