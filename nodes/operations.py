@@ -22,7 +22,7 @@ from ..bir_core.images import (
     to_channels_last,
 )
 from ..bir_core.latents import LATENT_FACTOR
-from ..bir_core.picture_memory import picture_bytes, require_room
+from ..bir_core.memory import picture_bytes, require_room
 from ..bir_core.tiling import TileWeights, tile_starts
 from .host import hint
 from .host import sampling as host_sampling

@@ -15,10 +15,9 @@ from ..console import one_line, printable
 from ..errors import BIRError
 from ..fallbacks import enough_memory
 from ..images import extend_opaque, resize
-from ..memory import is_out_of_memory
+from ..memory import is_out_of_memory, picture_bytes, require_room
 from ..methods import METHODS, Report, RestoreImage
 from ..options import choose_device
-from ..picture_memory import picture_bytes, require_room
 from ..pictures.files import (
     WRITING_PICTURES,
     Picture,

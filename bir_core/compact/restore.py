@@ -14,9 +14,8 @@ from torch.nn import functional as F
 from ..errors import BIRError
 from ..fallbacks import enough_memory, finite, in_fitting_strips
 from ..images import keep_grey, require_image
-from ..memory import dtype_of, free_memory
+from ..memory import dtype_of, free_memory, picture_bytes, require_room
 from ..networks.compact import CompactConfig, CompactRestorer
-from ..picture_memory import picture_bytes, require_room
 from ..row_strips import (
     CorrectedOutput,
     RowStage,

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ..memory import CPU, MemoryPlan
-from ..picture_memory import picture_bytes, require_room
+from ..memory import CPU, MemoryPlan, picture_bytes, require_room
 from .memory_plan import least_decoding_bytes
 from .settings import DiffBIRSettings
 from .stage1 import Stage1Sizes, stage1_sizes

@@ -18,6 +18,7 @@ from ..diffusion.denoisers import Parameterization
 from ..diffusion.schedules import TRAINED_STEPS
 from ..errors import BIRError, shown
 from ..memory import dtype_of
+from ..networks.text_encoder import CONTEXT_LENGTH
 from ..networks.unet import UNetConfig
 from .versions import VERSIONS, version_name_of_file
 
@@ -33,7 +34,6 @@ MOST_LIKENESS_V = 0.3
 MOST_CHANGE_V = 0.25
 NO_CHANGE = 1e-4
 LATENT_SIDE = 32  # at least; in latents of fewer numbers chance looks like an answer
-CONTEXT_LENGTH = 77
 
 
 @dataclass(frozen=True)

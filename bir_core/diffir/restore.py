@@ -8,11 +8,10 @@ from torch import Tensor, nn
 from ..errors import BIRError
 from ..fallbacks import enough_memory, in_fitting_strips, or_in_float32
 from ..images import crop, keep_grey, pad_to_multiple, require_finite, require_image
-from ..memory import dtype_of, free_memory
+from ..memory import dtype_of, free_memory, picture_bytes, require_room
 from ..networks.diffir import DiffIRStage2
 from ..networks.diffir_config import DiffIRConfig
 from ..networks.diffir_prior import IPR_LENGTH, draw_noise
-from ..picture_memory import picture_bytes, require_room
 from .memory_plan import diffir_strips
 from .streaming import stream
 

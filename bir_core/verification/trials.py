@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from ..diffbir.prompts import END_TOKEN, START_TOKEN
 from ..diffbir.restoration_modules import RestorationModule
-from ..diffbir.which_version import ask_unet
+from ..diffbir.which_version import LATENT_SIDE, ask_unet
 from ..diffir.restore import restore
 from ..diffusion.schedules import TRAINED_STEPS
 from ..errors import BIRError
@@ -31,7 +31,6 @@ from ..networks.unet import SDUNet
 Number = float | int | str
 SIDE = 64  # pixels of a picture that is restored, or the least that the network takes
 VAE_SIDE = 128
-LATENT_SIDE = 32
 # A word of CLIP's vocabulary; which one does not matter.
 WORD = 320
 # PSNR in dB to what went in. Trained weights keep a clean picture at more than 20; random ones

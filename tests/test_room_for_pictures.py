@@ -11,15 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-import bir_core.picture_memory
+import bir_core.memory
 from bir_core import load_model, restore
 from bir_core.diffbir.pipeline import DiffBIR
 from bir_core.errors import BIRError
-from bir_core.memory import CPU
+from bir_core.memory import CPU, picture_bytes, require_room
 from bir_core.networks.compact import CompactConfig, CompactRestorer
 from bir_core.networks.diffir import DiffIRStage2
 from bir_core.networks.diffir_config import DiffIRConfig
-from bir_core.picture_memory import picture_bytes, require_room
 
 
 @pytest.fixture
@@ -27,7 +26,7 @@ def free(monkeypatch):
     """Sets the memory that can be had on any device."""
 
     def set_free(count):
-        monkeypatch.setattr(bir_core.picture_memory, "_obtainable", lambda device: count)
+        monkeypatch.setattr(bir_core.memory, "_obtainable", lambda device: count)
 
     return set_free
 
@@ -43,7 +42,7 @@ def test_what_is_advised_fits_and_what_is_refused_does_not(height, width, scale)
 
     free = needed(2) + 1
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bir_core.picture_memory, "_obtainable", lambda device: free)
+        patch.setattr(bir_core.memory, "_obtainable", lambda device: free)
         if scale <= 2:
             require_room(height, width, scale, needed)
             return
