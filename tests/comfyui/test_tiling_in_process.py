@@ -38,6 +38,12 @@ def test_the_same_part_serves_again(found: dict[str, Any]) -> None:
     assert found["alone"]
 
 
+def test_each_tile_has_a_name_of_its_own_in_every_step(found: dict[str, Any]) -> None:
+    """By which EasyCache keeps the output of a conditioning."""
+    first, other, again = found["names"]
+    assert first == again != other
+
+
 def test_fewer_tiles_at_a_time_when_memory_runs_out(found: dict[str, Any]) -> None:
     assert found["batches"] == [3, 1, 1, 1, 1, 1, 1, 1, 1, 1]
     assert found["identity"] < 1e-6

@@ -7,6 +7,7 @@ reads it.
 import importlib.util
 import json
 import sys
+import uuid
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -80,6 +81,10 @@ found["original untouched"] = own.previous_controlnet is stock
 own.previous_controlnet = None
 found["alone"] = patch.control(own, (8, 16), chosen, 1) is own
 patch.clean_up(None)
+
+cond = {"uuid": uuid.uuid4(), "model_conds": {}}
+places = ((Tile(0, 0, 8, 8),), (Tile(0, 8, 8, 8),), (Tile(0, 0, 8, 8),))
+found["names"] = [str(patch.crop_conds([cond], (8, 16), each, 1)[0]["uuid"]) for each in places]
 
 batches = []
 OPTIONS = {"transformer_options": {"sample_sigmas": torch.tensor([1.0, 0.0])}}
