@@ -104,3 +104,41 @@ def draw_near_identity(model: CompactRestorer, generator: torch.Generator) -> No
         else:
             for channel in range(min(layer.weight.shape[:2])):
                 layer.weight[channel, channel, KERNEL // 2, KERNEL // 2] += CENTRE
+
+
+@torch.no_grad()
+def grow_from(model: CompactRestorer, small: CompactRestorer) -> None:
+    """Give a chain the function of a smaller one, so that it learns on instead of anew (Chen et
+    al., "Net2Net", ICLR 2016): the smaller one's channels and layers come first, further layers
+    pass these channels on, and further channels, which nothing reads yet, keep their drawn weights.
+
+    Args:
+        model: drawn, with at least the features and layers of `small`. The last layer of `small`
+            is taken over where both enlarge by the same factor.
+        small: left as it is.
+    """
+    old = slice(0, small.config.features)
+    *ours, our_last = _parameters(model, nn.Conv2d)
+    *theirs, their_last = _parameters(small, nn.Conv2d)
+    our_slopes, their_slopes = _parameters(model, nn.PReLU), _parameters(small, nn.PReLU)
+    for place, ((weight, bias), (slopes,)) in enumerate(zip(ours, our_slopes, strict=True)):
+        weight[old] = 0
+        if place < len(theirs):
+            known, known_bias = theirs[place]
+            weight[old, : known.shape[1]] = known
+            bias[old] = known_bias
+            slopes[old] = their_slopes[place][0]
+        else:
+            for channel in range(small.config.features):
+                weight[channel, channel, KERNEL // 2, KERNEL // 2] = 1
+            bias[old] = 0
+            slopes[old] = 1  # passes negative values on too
+    if model.config.scale == small.config.scale:
+        our_last[0].zero_()
+        our_last[0][:, old] = their_last[0]
+        our_last[1].copy_(their_last[1])
+
+
+def _parameters(model: CompactRestorer, kind: type[nn.Module]) -> list[list[nn.Parameter]]:
+    """Weight, and bias if it has one, of each layer of a kind."""
+    return [list(layer.parameters()) for layer in model.body if isinstance(layer, kind)]

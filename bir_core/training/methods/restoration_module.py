@@ -1,13 +1,14 @@
 """Training of the compact restoration module: stage 1 of DiffBIR, or an upscaler by itself."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from ...checkpoints import load_model
 from ...errors import BIRError
-from ...networks.compact import CompactConfig, CompactRestorer, draw_near_identity
+from ...networks.compact import CompactConfig, CompactRestorer, draw_near_identity, grow_from
 from ..data import Batch
 from ..degrading import refuse_holes
 from ..image_losses import (
@@ -55,26 +56,19 @@ class RestorationLoss(nn.Module):
 
 
 def restoration_module_training(recipe: RestorationModuleRecipe, files: StartFiles) -> Training:
-    """A compact restoration module from new weights, or from `files.start_from`, of which the last
-    layer is drawn anew if it enlarges by another factor.
+    """A compact restoration module from new weights, or from `files.start_from`: of the same sizes,
+    or a smaller one that grows to the recipe's. The last layer is drawn anew if it enlarges by
+    another factor.
 
     Raises:
-        BIRError: a start that is no compact restoration module, or one of other sizes; weights that
-            a loss needs are absent.
+        BIRError: a start that is no compact restoration module, or a larger one; weights that a
+            loss needs are absent.
     """
     with torch.random.fork_rng():  # torch draws weights too, before they are drawn here
         model = CompactRestorer(recipe.network)
     draw_near_identity(model, torch.Generator().manual_seed(recipe.seed))
     if files.start_from is not None:
-        start = load_model(files.start_from, architecture="compact")
-        _require_same_chain(start, model, files)
-        own = model.state_dict()
-        kept = {
-            name: value
-            for name, value in start.state_dict().items()
-            if value.shape == own[name].shape
-        }
-        model.load_state_dict(own | kept)
+        grow_from(model, _smaller_chain(files.start_from, recipe.network))
     losses = image_losses(recipe.losses, recipe.seed, files.perceptual)
     loss = RestorationLoss(model, losses)
     update = Update("network", loss, list(model.parameters()), recipe.optimizer)
@@ -87,12 +81,14 @@ def restoration_module_training(recipe: RestorationModuleRecipe, files: StartFil
     )
 
 
-def _require_same_chain(start: nn.Module, model: CompactRestorer, files: StartFiles) -> None:
+def _smaller_chain(path: Path, config: CompactConfig) -> CompactRestorer:
+    start = load_model(path, architecture="compact")
     assert isinstance(start, CompactRestorer)  # load_model refuses every other architecture
-    ours, theirs = model.config, start.config
-    if (ours.features, ours.layers) != (theirs.features, theirs.layers):
+    theirs = start.config
+    if theirs.features > config.features or theirs.layers > config.layers:
         raise BIRError(
-            f"Expected a compact restoration module of {ours.features} features and {ours.layers} "
-            f"layers, as the recipe says, in {files.start_from}, but it has {theirs.features} and "
-            f"{theirs.layers}; correct `network`, or choose another file."
+            f"Expected a compact restoration module of at most {config.features} features and "
+            f"{config.layers} layers, as the recipe says, in {path}, but it has {theirs.features} "
+            f"and {theirs.layers}; correct `network`, or choose another file."
         )
+    return start

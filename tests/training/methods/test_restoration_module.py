@@ -123,13 +123,40 @@ def test_a_start_of_another_scale_gives_its_chain(pictures, tmp_path):
         assert torch.allclose(trained.body[number].weight, model.body[number].weight, atol=1e-6)
     other = CompactRestorer(CompactConfig(scale=4, features=9, layers=2))
     save_checkpoint(other, tmp_path / "other.safetensors")
-    with pytest.raises(BIRError, match="9"):
+    with pytest.raises(BIRError, match="at most 8 features and 2 layers.* has 9 and 2"):
         train(
             changes,
             pictures,
             tmp_path / "refused",
             files=StartFiles(start_from=tmp_path / "other.safetensors"),
         )
+
+
+@pytest.mark.parametrize("sizes", [(8, 2), (8, 5), (11, 2), (13, 4)])
+def test_a_smaller_start_grows_and_computes_the_same_at_first(sizes, pictures, tmp_path):
+    small = CompactRestorer(CompactConfig(scale=4, features=8, layers=2))
+    draw_near_identity(small, torch.Generator().manual_seed(3))
+    for layer in small.body:  # biases and slopes that a training could have left
+        if isinstance(layer, torch.nn.Conv2d):
+            torch.nn.init.normal_(layer.bias, std=0.1)
+        else:
+            torch.nn.init.normal_(layer.weight, mean=0.2, std=0.1)
+    save_checkpoint(small, tmp_path / "small.safetensors")
+    features, layers = sizes
+    sized = (f"network.features={features}", f"network.layers={layers}", "validation.every=0")
+    start = StartFiles(start_from=tmp_path / "small.safetensors")
+
+    def trained(name, *changes):
+        return load_model(train((*sized, *changes), pictures, tmp_path / name, files=start))
+
+    still = trained("still", "iterations=1", "optimizer.rate=1e-12")
+    assert (still.config.features, still.config.layers) == sizes
+    image = torch.rand(2, 3, 9, 14, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(still(image), small(image), atol=1e-5)
+    # What was added takes part in the learning.
+    moved = trained("moved", "iterations=3", "optimizer.rate=1e-3")
+    for before, after in zip(still.parameters(), moved.parameters(), strict=True):
+        assert not torch.equal(before[-1], after[-1])
 
 
 def test_a_chain_with_another_layer_is_no_compact_file():
