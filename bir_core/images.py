@@ -23,6 +23,8 @@ PadMode = Literal["reflect", "symmetric", "edge", "black"]
 ResizeMode = Literal["area", "bilinear", "bicubic"]
 # Weights of green and blue in the luma of Rec. 601, as JPEG and Pillow have it; red has the rest.
 GREEN, BLUE = 0.587, 0.114
+# Alpha that shows nothing, but says that there are colours: 0 in files, not 0 in half precision.
+INVISIBLE = 2.0**-24
 
 
 def from_channels_last(image: Tensor) -> Tensor:
@@ -240,10 +242,14 @@ def _filled(image: Tensor, known: Tensor) -> Tensor:
 
 def attach_alpha(image: Tensor, alpha: Tensor | None) -> Tensor:
     """Put an alpha channel (B, 1, h, w), enlarged to the size of the image (B, 3, H, W), back
-    behind its colours; the image itself where there is none."""
+    behind its colours; the image itself where there is none.
+
+    Alpha 0 becomes `INVISIBLE`: the colours under it are restored ones, which the next network is
+    to see as they are.
+    """
     if alpha is None:
         return image
-    alpha = resize(alpha, image.shape[-2], image.shape[-1]).clamp(0, 1)
+    alpha = resize(alpha, image.shape[-2], image.shape[-1]).clamp(INVISIBLE, 1)
     return torch.cat([image, alpha.to(image)], dim=1)
 
 

@@ -1,11 +1,29 @@
 """Inputs that several nodes have, and the types of our sockets."""
 
+from dataclasses import dataclass
+
 from comfy_api.latest import io
+from torch import Tensor
 
 DiffIRModel = io.Custom("DIFFIR_MODEL")
-PictureSize = io.Custom("BIR_SIZE")  # (height, width) in pixels
+PictureSize = io.Custom("BIR_SIZE")  # an `AskedFor`
 # Key of a LATENT: height and width in pixels of the picture without its padding.
 PICTURE_SIZE = "bir_size"
+
+
+@dataclass(frozen=True)
+class AskedFor:
+    """What the finished picture is to be, which the Restoration Module knows before anything is
+    resized.
+
+    Attributes:
+        height, width: in pixels.
+        alpha: (B, 1, h, w) of the picture that came, None where it has none.
+    """
+
+    height: int
+    width: int
+    alpha: Tensor | None
 
 
 def clamp_input(before: str) -> io.Boolean.Input:

@@ -18,6 +18,7 @@ from ..bir_core.images import (
     from_channels_last,
     masks_of_batch,
     require_finite,
+    resize,
     split_alpha,
     to_channels_last,
 )
@@ -32,6 +33,7 @@ from .host.messages import TileProgress
 from .host.protocols import VAE, ControlNet, Model
 from .host.tiling import TilingPatch
 from .host.vae import Tiling, decode, decode_whole, encode, unclamped
+from .inputs import AskedFor
 
 SAMPLED = "The sampled latent"
 RESULT_COPIES = 3
@@ -70,6 +72,25 @@ def fix_colors(image: Tensor, reference: Tensor, method: str) -> Tensor:
         "close other programs, or take fewer or smaller pictures."
     ):
         return attach_alpha(color_fix.fix_colors(colours, style, COLOR_FIXES.get(method)), alpha)
+
+
+def finished(picture: Tensor, asked: AskedFor) -> Tensor:
+    """A restored picture (B, C, H, W) in the size that was asked for, in [0, 1]. The alpha channel
+    of the picture that came is resized, once, and takes the place of any other."""
+    size = (asked.height, asked.width)
+    if asked.alpha is not None:
+        picture, _ = split_alpha(picture)
+        if len(asked.alpha) not in (1, len(picture)):
+            raise BIRError(
+                f"The size should come from the pictures that were restored, but {len(picture)} "
+                f"pictures came, and an alpha channel for {len(asked.alpha)}; select the same "
+                "pictures before the Restoration Module."
+            )
+    if tuple(picture.shape[-2:]) != size:
+        picture = resize(picture, *size)
+    picture = picture.clamp(0, 1)
+    alpha = asked.alpha
+    return attach_alpha(picture, None if alpha is None else alpha.expand(len(picture), -1, -1, -1))
 
 
 def masks_for(mask: Tensor | None, batch: int, height: int, width: int) -> Tensor | None:

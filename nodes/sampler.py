@@ -8,11 +8,9 @@ from ..bir_core.diffbir.conditioning import latent_mask
 from ..bir_core.diffbir.settings import CHOICES
 from ..bir_core.diffusion.schedules import model_sigmas
 from ..bir_core.images import (
-    attach_alpha,
     crop,
     from_channels_last,
     pad_to_multiple,
-    resize,
     split_alpha,
     to_channels_last,
 )
@@ -24,10 +22,11 @@ from .host import messages, services
 from .host import sampling as host_sampling
 from .host.node import Node
 from .host.protocols import VAE, Conditioning, ControlNet, Model
-from .inputs import PICTURE_SIZE, PictureSize
+from .inputs import PICTURE_SIZE, AskedFor, PictureSize
 from .operations import (
     decoded,
     encoded,
+    finished,
     fix_colors,
     guide,
     in_float32_if_need_be,
@@ -144,8 +143,8 @@ class DiffBIRSampler(Node):
                 PictureSize.Input(
                     "size",
                     optional=True,
-                    tooltip="From the Restoration Module: the size in pixels to return to. The "
-                    "latent keeps the size of the stage-1 image.",
+                    tooltip="From the Restoration Module: the size in pixels to return to, and the "
+                    "alpha channel of its image. The latent keeps the size of the stage-1 image.",
                 ),
                 io.Mask.Input(
                     "mask",
@@ -245,7 +244,7 @@ class DiffBIRSampler(Node):
         guidance: float,
         tile_size: int,
         color_fix: str,
-        size: tuple[int, int] | None = None,
+        size: AskedFor | None = None,
         mask: Tensor | None = None,
         overlap: int = 256,
         guidance_space: str = "latent",
@@ -267,7 +266,8 @@ class DiffBIRSampler(Node):
         )
         colours, alpha = split_alpha(from_channels_last(image.float()))
         height, width = colours.shape[-2:]
-        require_room_for(colours, 1, lambda _: size or (height, width))
+        asked = AskedFor(height, width, alpha) if size is None else size
+        require_room_for(colours, 1, lambda _: (asked.height, asked.width))
         masks = masks_for(mask, len(colours), height, width)
         masks = None if masks is None else latent_mask(masks, height, width)
         sigmas = sigmas_of(chosen)
@@ -315,12 +315,10 @@ class DiffBIRSampler(Node):
 
         # One after the other: each image comes out as if alone, in the memory of one.
         pictures, latents = zip(*(of_image(index) for index in range(len(colours))), strict=True)
-        restored = attach_alpha(torch.cat(pictures), alpha)
-        if size is not None:
-            restored = resize(restored, *size)
+        restored = finished(torch.cat(pictures), asked)
         messages.say(chosen.report)
         return io.NodeOutput(
-            services.to_output(to_channels_last(restored.clamp(0, 1))),
+            services.to_output(to_channels_last(restored)),
             {"samples": services.to_output(torch.cat(latents)), PICTURE_SIZE: (height, width)},
             chosen.report,
             ui=ui.PreviewText(chosen.report),

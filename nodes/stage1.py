@@ -21,7 +21,6 @@ from ..bir_core.images import (
     attach_alpha,
     crop,
     from_channels_last,
-    resize,
     split_alpha,
     to_channels_last,
 )
@@ -33,8 +32,8 @@ from .automatic import AUTOMATIC, stage1_version
 from .host import messages, services
 from .host.node import Node
 from .host.protocols import ControlNet, UpscaleModel
-from .inputs import PICTURE_SIZE, PictureSize
-from .operations import require_room_for
+from .inputs import PICTURE_SIZE, AskedFor, PictureSize
+from .operations import finished, require_room_for
 
 
 class BIRRestorationModule(Node):
@@ -144,7 +143,9 @@ class BIRRestorationModule(Node):
                     "colour fix. As in the official code it is not clamped to [0, 1].",
                 ),
                 PictureSize.Output(
-                    display_name="size", tooltip="The size asked for, for Crop to Picture."
+                    display_name="size",
+                    tooltip="The size asked for, and the image's alpha channel if it has one, for "
+                    "DiffBIR Sampler or Crop to Picture.",
                 ),
                 io.String.Output(
                     display_name="report",
@@ -219,7 +220,7 @@ class BIRRestorationModule(Node):
         messages.say(report)
         return io.NodeOutput(
             services.to_output(to_channels_last(pictures)),
-            sizes.output,
+            AskedFor(*sizes.output, alpha),
             report,
             ui=ui.PreviewText(report),
         )
@@ -251,7 +252,8 @@ class BIRCrop(Node):
                 PictureSize.Input(
                     "size",
                     optional=True,
-                    tooltip="From the Restoration Module: the size in pixels to return to.",
+                    tooltip="From the Restoration Module: the size in pixels to return to, and the "
+                    "alpha channel of its image.",
                 ),
             ],
             outputs=[io.Image.Output()],
@@ -262,7 +264,7 @@ class BIRCrop(Node):
         cls,
         image: Tensor,
         latent: dict[str, Any] | None = None,
-        size: tuple[int, int] | None = None,
+        size: AskedFor | None = None,
     ) -> io.NodeOutput:
         if latent is None and size is None:
             raise BIRError(
@@ -273,9 +275,7 @@ class BIRCrop(Node):
         if latent is not None:
             picture = without_padding(picture, latent)
         if size is not None:
-            if tuple(picture.shape[-2:]) != tuple(size):
-                picture = resize(picture, *size)
-            picture = picture.clamp(0, 1)  # the last step
+            picture = finished(picture, size)  # the last step
         return io.NodeOutput(services.to_output(to_channels_last(picture)))
 
 

@@ -132,6 +132,16 @@ def test_attach_alpha_enlarges_it_within_the_range():
     torch.testing.assert_close(enlarged[..., -1], torch.ones(1, 16))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_colours_that_a_network_gave_are_not_replaced_again(dtype):
+    draws = torch.Generator().manual_seed(0)
+    image = torch.rand(2, 3, 9, 7, generator=draws)
+    alpha = torch.rand(2, 1, 9, 7, generator=draws).round()
+    again, kept = split_alpha(attach_alpha(image, alpha).to(dtype))
+    assert torch.equal(again, image.to(dtype))
+    assert kept is not None and torch.equal((255 * kept).round() / 255, alpha.to(dtype))
+
+
 def test_attach_alpha_without_alpha_is_the_image():
     image = torch.rand(1, 3, 4, 4)
     assert attach_alpha(image, None) is image

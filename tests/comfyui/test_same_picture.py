@@ -25,7 +25,7 @@ from bir_core.diffbir.pipeline import DiffBIR
 from bir_core.diffbir.restoration_modules import load_restoration_module
 from bir_core.diffbir.settings import official_settings
 from bir_core.diffusion.schedules import SamplingSchedule
-from bir_core.images import to_channels_last
+from bir_core.images import attach_alpha, extend_opaque, to_channels_last
 from bir_core.pictures.files import read_picture
 
 Networks = dict[str, torch.nn.Module]
@@ -54,8 +54,12 @@ def same_server(diffbir_server: Server) -> Server:
     return diffbir_server
 
 
-def prompt_of(template: Path, picture: str) -> Prompt:
-    """The workflow on small models and pictures, every SaveImage replaced by one of all bits."""
+def prompt_of(template: Path, picture: str, transparent: bool = False) -> Prompt:
+    """The workflow on small models and pictures, every SaveImage replaced by one of all bits.
+
+    Args:
+        transparent: what Load Image tells as a mask is the alpha channel again.
+    """
     original = load_prompt(template)
     prompt = runnable(original, picture)
     for key, entry in prompt.items():
@@ -71,19 +75,30 @@ def prompt_of(template: Path, picture: str) -> Prompt:
             prompt[key] = node("TestSaveTensor", image=inputs["images"], file=f"{key}.npy")
     if "vae" in prompt:
         prompt["vae"] = node("VAELoader", vae_name="sd.safetensors")
+    if transparent:
+        (load,) = (key for key, entry in prompt.items() if entry["class_type"] == "LoadImage")
+        for entry in prompt.values():
+            for name, value in entry["inputs"].items():
+                if value == [load, 0]:
+                    entry["inputs"][name] = ["joined", 0]
+        prompt["joined"] = node("JoinImageWithAlpha", image=[load, 0], alpha=[load, 1])
     return prompt
 
 
-def write_photograph(path: Path, grey: bool) -> None:
-    """With strong colours, or none, and a hole."""
+def write_photograph(path: Path, look: str) -> None:
+    """With strong colours, or none, or hidden ones; with a hole where one is to be filled."""
     photograph = np.random.default_rng(7).integers(0, 256, (HEIGHT // 2, WIDTH // 2, 3), np.uint8)
     picture = Image.fromarray(photograph).resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC)
-    if grey:
+    if look == "grey":
         picture = picture.convert("L").convert("RGB")
     hole = Image.new("L", (WIDTH, HEIGHT), 255)
     hole.paste(0, (5, 6, 14, 13))
     if path.stem.endswith("inpainting"):
         picture.putalpha(hole)
+    if look == "transparent":
+        shape = Image.new("L", (WIDTH, HEIGHT), 0)
+        shape.paste(255, (4, 5, 19, 16))
+        picture.putalpha(shape.resize((WIDTH, HEIGHT), Image.Resampling.BILINEAR, (0, 0, 22, 18)))
     picture.save(path)
 
 
@@ -94,6 +109,8 @@ def of_kind(prompt: Prompt, kind: str) -> list[dict[str, Any]]:
 def with_one_network(prompt: Prompt, models: Path, path: Path) -> Tensor:
     """What `bir_core.restore` makes of the picture."""
     picture = read_picture(path)
+    if path.stem.startswith("transparent"):
+        picture = replace(picture, image=extend_opaque(picture.image, picture.alpha), alpha=None)
     for loader in of_kind(prompt, "DiffIRLoader"):
         folder = "diffir" if loader["model_name"] == "inpainting.safetensors" else "upscale_models"
         model = load_model(models / folder / loader["model_name"])
@@ -118,6 +135,7 @@ def with_diffbir(
     prompt: Prompt, sampler: dict[str, Any], networks: Networks, models: Path, path: Path
 ) -> Tensor:
     """What `bir_core.DiffBIR` makes of the picture by default, but for what is smaller here."""
+    picture = read_picture(path)
     (control,) = of_kind(prompt, "DiffBIRControlNetLoader")
     version = "v2" if control["control_net_name"] == "mini_v2.safetensors" else "v2.1"
     stages = of_kind(prompt, "BIRRestorationModule")
@@ -125,7 +143,8 @@ def with_diffbir(
         (stage,) = stages
         (loader,) = of_kind(prompt, "UpscaleModelLoader")
         stage1 = load_restoration_module(models / "upscale_models" / loader["model_name"])
-        image, task, upscale_by = read_picture(path).image, stage["task"], stage["upscale_by"]
+        image = extend_opaque(picture.image, picture.alpha)
+        task, upscale_by = stage["task"], stage["upscale_by"]
     else:
         image, stage1, task, upscale_by = with_one_network(prompt, models, path), None, "sr", 1.0
     settings = replace(
@@ -155,21 +174,33 @@ GREY = (
     *("DiffBIR_super_resolution", "DiffBIR_large_picture", "DiffIR_inpainting"),
     "Enlarge_photo",
 )
-CASES = [pytest.param(path, False, id=path.stem) for path in TEMPLATES]
-CASES += [pytest.param(p, True, id=f"{p.stem}-grey") for p in TEMPLATES if p.stem in GREY]
+# Single steps, stage 1 before the sampler, and a network by itself.
+TRANSPARENT = (
+    "DiffBIR_large_picture",
+    "DiffBIR_super_resolution",
+    "DiffBIR_v2_super_resolution",
+    "DiffIR_super_resolution",
+)
+CASES = [pytest.param(path, "colour", id=path.stem) for path in TEMPLATES]
+CASES += [pytest.param(p, "grey", id=f"{p.stem}-grey") for p in TEMPLATES if p.stem in GREY]
+CASES += [
+    pytest.param(p, "transparent", id=f"{p.stem}-transparent")
+    for p in TEMPLATES
+    if p.stem in TRANSPARENT
+]
 
 
-@pytest.mark.parametrize(("template", "grey"), CASES)
+@pytest.mark.parametrize(("template", "look"), CASES)
 def test_server_and_package_give_the_same_picture(
     same_server: Server,
     networks: Networks,
     template: Path,
-    grey: bool,
+    look: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    path = same_server.base / "input" / f"{grey}_{template.stem}.png"
-    write_photograph(path, grey)
-    prompt = prompt_of(template, path.name)
+    path = same_server.base / "input" / f"{look}_{template.stem}.png"
+    write_photograph(path, look)
+    prompt = prompt_of(template, path.name, look == "transparent")
     same_server.run(prompt)
     models = same_server.base / "models"
     for key, save_node in prompt.items():
@@ -187,9 +218,11 @@ def test_server_and_package_give_the_same_picture(
             ours = with_diffbir(prompt, inputs, networks, models, path)
         else:
             ours = with_one_network(prompt, models, path)
+        if look == "transparent":
+            ours = attach_alpha(ours, read_picture(path).alpha)
         expected = to_channels_last(ours).numpy()
         assert theirs.shape == expected.shape
         assert expected.std() > 0.05
         assert np.abs(theirs - expected).max() < WHOLE_RUN
-        if grey:
+        if look == "grey":
             assert np.array_equal(theirs, theirs[..., :1].repeat(3, -1))
