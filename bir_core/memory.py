@@ -97,11 +97,12 @@ class StagePlan:
     """One stage of a run; memory in bytes.
 
     Attributes:
-        name: "stage 1", "encoding", "sampling", "decoding", or "restoring" for DiffIR.
+        name: "stage 1", "encoding", "sampling", "decoding", "restoring" with one network, or
+            "writing".
         tile: side of its pieces in pixels; 0 for the whole picture.
         weights: of the networks that lie on the computing device meanwhile.
         work: everything else there.
-        parked: feature maps that wait in the host's memory.
+        parked: feature maps and pictures that wait in the host's memory.
         tile_batch: tiles that are computed at a time.
         rows: of a strip, for DiffIR.
     """
@@ -137,7 +138,7 @@ class MemoryPlan:
     Attributes:
         stages: in order.
         memory: bytes of the device that the run may use, weights included.
-        host_memory: bytes of the host, for maps that are parked.
+        host_memory: bytes of the host, for what is parked.
         images: pictures of a batch that are restored at a time.
     """
 
@@ -158,8 +159,17 @@ class MemoryPlan:
 
     @property
     def fits(self) -> bool:
-        parked = max(stage.parked for stage in self.stages)
-        return self.needed <= self.memory and parked <= USABLE * self.host_memory
+        return self.needed <= self.memory and self.parked <= self.host_memory
+
+    @property
+    def most_parked(self) -> StagePlan:
+        """The stage that takes most of the host."""
+        return max(self.stages, key=lambda stage: stage.parked)
+
+    @property
+    def parked(self) -> int:
+        """Bytes that the host should have for it."""
+        return int(self.most_parked.parked / USABLE)
 
     def __str__(self) -> str:
         pieces = ", ".join(f"{stage.name} {stage.pieces}" for stage in self.stages)

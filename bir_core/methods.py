@@ -43,7 +43,8 @@ class Method(Generic[OwnOptions]):
         read: from this dataclass and the values of the parser of `bir restore` or `bir plan`.
         prepare: loads what the options name for a device; also gives the sides of the output by
             those of the input, fractions of a pixel dropped.
-        plan: from the options, a device and its memory in bytes.
+        plan: from the options, a device and its memory in bytes; also gives the sides of the output
+            as `prepare` does.
         add_arguments: to the parser of `bir restore`, the options that only this method takes;
             those that were not given stay None.
         add_plan_arguments: the same for `bir plan`.
@@ -55,7 +56,7 @@ class Method(Generic[OwnOptions]):
     options: type[OwnOptions]
     read: Callable[[type[OwnOptions], Values], OwnOptions] = read_options
     prepare: Callable[[OwnOptions, torch.device], tuple[RestoreImage, float]]
-    plan: Callable[[OwnOptions, torch.device, int], PlanImage]
+    plan: Callable[[OwnOptions, torch.device, int], tuple[PlanImage, float]]
     add_arguments: Callable[[argparse.ArgumentParser], None] = lambda parser: None
     add_plan_arguments: Callable[[argparse.ArgumentParser], None] = lambda parser: None
     default_model: str | None = None

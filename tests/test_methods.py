@@ -43,7 +43,8 @@ def add_plan_arguments(parser):
 
 def plan(options, device, memory):
     stage = StagePlan("inverting", 0, 0, options.work)
-    return lambda height, width: (f"Invert {width}x{height}", MemoryPlan((stage,), memory, memory))
+    found = MemoryPlan((stage,), memory, memory)
+    return lambda height, width: (f"Invert {width}x{height}", found), 1.0
 
 
 @pytest.fixture

@@ -6,17 +6,17 @@ of each stage, the memory for weights and for the work, and whether it fits a de
 import argparse
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ..errors import BIRError
-from ..memory import CPU, GIGABYTE, MemoryPlan, free_memory
+from ..memory import CPU, GIGABYTE, MemoryPlan, StagePlan, free_memory, picture_bytes
 from ..methods import METHODS, add_model_argument, choose_method, takers
 from ..options import Values, add_device_arguments, choose_device, read_options, write_line
-from ..pictures.files import read_picture
+from ..pictures.files import WRITING_PICTURES, read_picture
 
 UNITS = {"MB": 10**6, "GB": 10**9, "MIB": 2**20, "GIB": 2**30}
 CUDA = torch.device("cuda")
@@ -87,11 +87,11 @@ def run(options: PlanOptions) -> int:
         device = CPU if options.device == "cpu" else CUDA
         memory = options.memory
     for name, of_method in options.of_methods.items():
-        plan = METHODS[name].plan(of_method, device, memory)
+        plan, scale = METHODS[name].plan(of_method, device, memory)
         for width, height in sizes:
             title, found = plan(height, width)
             write_line(title + "\n")
-            _write(found, device)
+            _write(_with_writing(found, int(height * scale), int(width * scale), device), device)
     return 0
 
 
@@ -116,6 +116,15 @@ def _picture_size(text: str) -> tuple[int, int]:
     return width, height
 
 
+def _with_writing(plan: MemoryPlan, height: int, width: int, device: torch.device) -> MemoryPlan:
+    """The plan with what `bir restore` takes besides, while it writes a result of this size."""
+    taken = int(picture_bytes(height, width, WRITING_PICTURES))
+    if device.type == "cpu":
+        return replace(plan, stages=(*plan.stages, StagePlan("writing", 0, 0, taken)))
+    stages = (*plan.stages, StagePlan("writing", 0, 0, 0, parked=taken))
+    return replace(plan, stages=stages, host_memory=free_memory(CPU))
+
+
 def _write(plan: MemoryPlan, device: torch.device) -> None:
     rows: list[Sequence[str]] = [
         ("stage", "pieces", "weights GB", "work GB", "on the host GB"),
@@ -134,10 +143,15 @@ def _write(plan: MemoryPlan, device: torch.device) -> None:
     for row in rows:
         write_line("| " + " | ".join(row) + " |")
     verdict, advice = "fits", ""
-    if not plan.fits:
-        verdict, advice = "does not fit", "; try --dtype float16, --offload or a smaller picture"
+    stage, needed, memory = plan.largest, plan.needed, plan.memory
     where = "memory" if device.type == "cpu" else "memory of the GPU"
+    if needed > memory:
+        verdict, advice = "does not fit", "; try --dtype float16, --offload or a smaller picture"
+    elif not plan.fits:
+        verdict, advice = "does not fit", "; try a smaller picture"
+        stage, needed, memory = plan.most_parked, plan.parked, plan.host_memory
+        where = "memory of the computer"
     write_line(
-        f"\n{verdict}: {plan.largest.name} needs {plan.needed / GIGABYTE:.1f} GB of the "
-        f"{plan.memory / GIGABYTE:.1f} GB {where}{advice}\n"
+        f"\n{verdict}: {stage.name} needs {needed / GIGABYTE:.1f} GB of the "
+        f"{memory / GIGABYTE:.1f} GB {where}{advice}\n"
     )

@@ -65,8 +65,9 @@ def _load(options: CompactOptions, device: torch.device) -> CompactRestorer:
 
 def plan(
     options: CompactOptions, device: torch.device, memory: int
-) -> Callable[[int, int], tuple[str, MemoryPlan]]:
-    """From height and width of a picture to the plan of its restoration, with a title."""
+) -> tuple[Callable[[int, int], tuple[str, MemoryPlan]], int]:
+    """From height and width of a picture to the plan of its restoration, with a title; and the
+    scale."""
     model = _load(options, torch.device("cpu"))
 
     def plan_image(height: int, width: int) -> tuple[str, MemoryPlan]:
@@ -76,7 +77,7 @@ def plan(
         size = f"{width}x{height} -> {width * scale}x{height * scale}"
         return f"Compact module {options.model}, {size}, {options.dtype}", found
 
-    return plan_image
+    return plan_image, model.config.scale
 
 
 def open_network(network: nn.Module, name: str) -> tuple[Callable[[Tensor, int], Tensor], int]:

@@ -193,9 +193,9 @@ def _embeddings(
 
 def plan(
     options: DiffBIROptions, device: torch.device, memory: int
-) -> Callable[[int, int], tuple[str, MemoryPlan]]:
+) -> tuple[Callable[[int, int], tuple[str, MemoryPlan]], float]:
     """From height and width of a picture to the plan of its restoration with networks of the
-    official sizes, with a title."""
+    official sizes, with a title; and the enlargement."""
     version, task = options.version or DEFAULT_VERSION, cast(Task, options.task)
     networks = official_networks(version, task, DTYPES[options.dtype])
     settings = options.settings_of(version)
@@ -220,4 +220,4 @@ def plan(
         )
         return title, found
 
-    return plan_image
+    return plan_image, options.upscale

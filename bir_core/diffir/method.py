@@ -84,8 +84,9 @@ def _require_mask_if_needed(info: ModelInfo, name: str, mask: Path | None) -> No
 
 def plan(
     options: DiffIROptions, device: torch.device, memory: int
-) -> Callable[[int, int], tuple[str, MemoryPlan]]:
-    """From height and width of a picture to the plan of its restoration, with a title."""
+) -> tuple[Callable[[int, int], tuple[str, MemoryPlan]], int]:
+    """From height and width of a picture to the plan of its restoration, with a title; and the
+    scale."""
     dtype = DTYPES[options.dtype]
     model = load_model(options.model, dtype=dtype, architecture="diffir_s2")
     assert isinstance(model, DiffIRStage2)  # the architecture that was asked for
@@ -97,7 +98,7 @@ def plan(
         output = f"{width * config.scale}x{height * config.scale}"
         return f"DiffIR {options.model}, {width}x{height} -> {output}, {options.dtype}", found
 
-    return plan_image
+    return plan_image, config.scale
 
 
 def open_network(network: nn.Module, name: str) -> tuple[Callable[[Tensor, int], Tensor], int]:

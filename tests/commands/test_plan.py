@@ -43,6 +43,24 @@ def test_offloading(capsys):
     assert float(stages(text)["decoding"][1]) == pytest.approx(4 * 83.7e6 / 1e9, abs=0.02)
 
 
+def test_the_result_counts_while_it_is_written(capsys, monkeypatch):
+    """Three pictures of it, on the host, whatever computes."""
+    arguments = ("3000x2000", "--model", "builtin-x4")
+    copies = 3 * 12 * 12_000 * 8_000 / 1e9
+    on_card = stages(plan(capsys, *arguments, "--memory", "80GB"))["writing"]
+    assert on_card[:3] == ["whole", "0.00", "0.00"]
+    assert float(on_card[3]) == pytest.approx(copies, abs=0.01)
+    on_cpu = stages(plan(capsys, *arguments, "--device", "cpu"))["writing"]
+    assert float(on_cpu[2]) == pytest.approx(copies, abs=0.01)
+    monkeypatch.setattr("bir_core.commands.plan.free_memory", lambda device: 3 * 10**9)
+    text = plan(capsys, *arguments, "--memory", "80GB")
+    assert "does not fit: writing needs 4.3 GB of the 3.0 GB memory of the computer" in text
+    assert "does not fit: writing" in plan(capsys, *arguments, "--device", "cpu")
+    # Of what is asked for, not of what stage 1 enlarges a small picture to.
+    small = stages(plan(capsys, "100x50", "--method", "diffbir", "--memory", "80GB"))["writing"]
+    assert float(small[3]) == pytest.approx(3 * 12 * 400 * 200 / 1e9, abs=0.01)
+
+
 def test_a_model_says_the_method(capsys):
     assert plan(capsys, "9x9", "--model", "builtin-diffir-x1").startswith("DiffIR builtin-diffir")
     assert plan(capsys, "9x9", "--model", "builtin-x1").startswith("Compact module builtin-x1, 9x9")
