@@ -55,7 +55,7 @@ def test_a_cache_of_outputs_is_as_far_off_as_without_tiles(
         apart(run(diffbir_server, image, "tiles", cache), plain),
         apart(run(diffbir_server, image, cache, "tiles", tile_batch=2), plain),
     ]
-    assert untiled > 0  # it skips steps
+    assert untiled > 0 and min(deviations) > 0  # it skips steps; not so if tiles look like changes
     assert max(deviations) <= ANOTHER_PICTURE * untiled
 
 
