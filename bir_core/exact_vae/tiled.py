@@ -223,6 +223,7 @@ def decode_with_gradient(
     latent: Tensor,
     *,
     tile: int = 512,
+    on_host: bool = False,
     callback: Callable[[], None] | None = None,
 ) -> Tensor:
     """What `decode_tiled` gives, and a gradient of a loss on it goes back to `latent`, once: equal
@@ -236,6 +237,7 @@ def decode_with_gradient(
         vae: as for `decode_tiled`; its weights must not be inference tensors.
         latent: (B, C, h, w) without `latent_scale`, any size.
         tile: side of a tile in pixels of the picture.
+        on_host: park there even if the device has room.
         callback: called after each tile of each pass, in both directions; it may raise to cancel.
 
     Returns:
@@ -248,7 +250,8 @@ def decode_with_gradient(
     parked = len(latent) * gradient_bytes(operations, *latent.shape[-2:])
     working = gradient_working_bytes(operations, tile, latent.dtype)
     free_device, free_host = free_memory(latent.device), free_memory(CPU)
-    places = [latent.device] if parked + working <= USABLE * free_device else []
+    fits = parked + working <= USABLE * free_device and (latent.device == CPU or not on_host)
+    places = [latent.device] if fits else []
     if latent.device != CPU and parked <= USABLE * free_host:
         places.append(CPU)
     if not places:

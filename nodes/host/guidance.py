@@ -22,7 +22,7 @@ from ...bir_core.exact_vae.operations import decoder_operations
 from ...bir_core.exact_vae.tiled import decode_with_gradient
 from ...bir_core.fallbacks import Attempt, first_that_fits
 from ...bir_core.latents import LATENT_FACTOR, PADDED_MULTIPLE
-from ...bir_core.memory import USABLE
+from ...bir_core.memory import CPU, USABLE
 from ...bir_core.networks.autoencoder import SDVAE
 from ...bir_core.tiling import SMALLEST_TILE
 from . import services
@@ -66,7 +66,10 @@ class GuidancePatch:
     vae: VAE | None = None
     tile: int = DEFAULT_TILE
     wide: bool = False
-    _limit: int = 0  # the side of a tile after the memory has run out
+    # After the memory has run out: the side of a tile, and whether the decoder's maps wait on the
+    # host even if the device seems to have room.
+    _limit: int = 0
+    _on_host: bool = False
     _decoder: SDVAE | None = None
     _fitted: dict[tuple[torch.Size, torch.device], list[RestorationGuidance]] = field(
         default_factory=dict
@@ -109,7 +112,7 @@ class GuidancePatch:
 
     def clean_up(self, _: Model) -> None:
         """Called after every sampling, whatever its end."""
-        self._decoder, self._limit = None, 0
+        self._decoder, self._limit, self._on_host = None, 0, False
         self._fitted.clear()
 
     @spoken
@@ -142,9 +145,16 @@ class GuidancePatch:
 
         def attempts() -> Iterator[Attempt[Tensor]]:
             yield "", run
-            while self.vae is not None and self._side(picture) > SMALLEST_TILE:
-                self._limit = max(SMALLEST_TILE, self._side(picture) // 2)
-                yield f"guidance goes on with tiles of {self._limit} pixels", run
+            while self.vae is not None:
+                side = self._side(picture)
+                if side < picture and denoised.device != CPU and not self._on_host:
+                    self._on_host = True
+                    yield "maps of the guidance wait on the host", run
+                elif side > SMALLEST_TILE:
+                    self._limit, self._on_host = max(SMALLEST_TILE, side // 2), False
+                    yield f"guidance goes on with tiles of {self._limit} pixels", run
+                else:
+                    return
 
         return first_that_fits(
             attempts(),
@@ -219,8 +229,14 @@ class GuidancePatch:
             unscaled = latent_format.process_out(latent).to(self.computing_type)
             tile = self._limit or self.tile
             if tile and max(latent.shape[-2:]) * LATENT_FACTOR > tile:
-                cancel = comfy.model_management.throw_exception_if_processing_interrupted
-                return decode_with_gradient(decoder, unscaled, tile=tile, callback=cancel).float()
+                pixels = decode_with_gradient(
+                    decoder,
+                    unscaled,
+                    tile=tile,
+                    on_host=self._on_host,
+                    callback=comfy.model_management.throw_exception_if_processing_interrupted,
+                )
+                return pixels.float()
             return decoder.decode(unscaled).float()
 
         return decoded

@@ -34,7 +34,9 @@ spec.loader.exec_module(sys.modules["bir_pack"])
 
 from bir_pack.bir_core.diffusion.guidance import region_weight  # noqa: E402
 from bir_pack.bir_core.diffusion.schedules import model_sigmas  # noqa: E402
+from bir_pack.bir_core.exact_vae.tiled import decode_with_gradient  # noqa: E402
 from bir_pack.bir_core.networks.autoencoder import SDVAE, VAEConfig  # noqa: E402
+from bir_pack.nodes.host import guidance as host_guidance  # noqa: E402
 from bir_pack.nodes.host.guidance import LAST_TIMESTEP, GuidancePatch  # noqa: E402
 
 with safe_open(data / "diffbir_guidance.safetensors", "pt") as file:
@@ -120,8 +122,8 @@ def memory_for(pixels):
     return torch.nn.modules.module.register_module_forward_pre_hook(check)
 
 
-def short_of_memory():
-    """The pull on pixels with plenty of memory, with little and with almost none."""
+def pull_on_pixels(tile):
+    """A patch for a picture of 192 x 128 pixels, and what it is called with."""
     torch.manual_seed(0)
     config = VAEConfig(ch=32, ch_mult=(1, 1, 1, 1), num_res_blocks=1)
     vae = SimpleNamespace(first_stage_model=SDVAE(config), vae_dtype=torch.float32)
@@ -133,7 +135,7 @@ def short_of_memory():
         end_percent=1.0,
         image=torch.rand(1, 3, 128, 192),
         vae=vae,
-        tile=0,
+        tile=tile,
     )
     args = {
         "denoised": torch.randn(1, 4, 16, 24),
@@ -143,6 +145,12 @@ def short_of_memory():
         "sigma": torch.tensor([1.0]),
         "model_options": {"transformer_options": {"sample_sigmas": sigmas}},
     }
+    return patch, args
+
+
+def short_of_memory():
+    """The pull on pixels with plenty of memory, with little and with almost none."""
+    patch, args = pull_on_pixels(tile=0)
     results, said = {}, {}
     plenty = 192 * 128
     with torch.inference_mode():
@@ -163,6 +171,33 @@ def short_of_memory():
     return results, said
 
 
+def tried_on_a_card(fails):
+    """(tile, on the host) of each try of the way through the decoder, for a device that is not the
+    host, where `fails` says which of them run out of memory."""
+    patch, args = pull_on_pixels(tile=128)
+    tries = []
+
+    def decode(decoder, latent, *, tile, on_host, callback):
+        tries.append((tile, on_host))
+        if fails(tile, on_host):
+            raise torch.OutOfMemoryError("CUDA out of memory (a test)")
+        return decode_with_gradient(decoder, latent, tile=tile, callback=callback)
+
+    host_guidance.CPU, host_guidance.decode_with_gradient = torch.device("meta"), decode
+    try:
+        with torch.inference_mode():
+            patch(args)
+    except MemoryError:
+        pass
+    finally:
+        host_guidance.CPU = torch.device("cpu")
+        host_guidance.decode_with_gradient = decode_with_gradient
+    return json.dumps(tries)
+
+
 results, said = short_of_memory()
+said["tries, device full"] = tried_on_a_card(lambda tile, on_host: not on_host)
+said["tries, both full"] = tried_on_a_card(lambda tile, on_host: tile > 64 or not on_host)
+said["tries, nothing fits"] = tried_on_a_card(lambda tile, on_host: True)
 results |= {f"trajectory.{case['i']}": trajectory(case).contiguous() for case in cases}
 save_file(results, results_path, metadata=said)

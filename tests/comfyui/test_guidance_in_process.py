@@ -52,6 +52,18 @@ def test_pixels_go_through_the_decoder_in_smaller_tiles_when_memory_runs_out(fou
     assert tiles == {"plenty": "0", "little": "64", "none": "64", "again": "0"}
 
 
+@pytest.mark.parametrize(
+    ("case", "tries"),
+    [
+        ("device full", [[128, False], [128, True]]),
+        ("both full", [[128, False], [128, True], [64, False], [64, True]]),
+        ("nothing fits", [[128, False], [128, True], [64, False], [64, True]]),
+    ],
+)
+def test_maps_wait_on_the_host_before_tiles_shrink(case: str, tries: object, found: Found) -> None:
+    assert json.loads(found[1][f"tries, {case}"]) == tries
+
+
 def test_no_memory_for_the_smallest_tile_is_said(found: Found) -> None:
     tensors, said = found
     assert said["none"].startswith("Restoration guidance should find memory beside the model")

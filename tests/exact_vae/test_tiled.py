@@ -205,6 +205,23 @@ def test_gradient_equals_that_through_the_whole_vae(stored):
     torch.testing.assert_close(ours, expected, rtol=0, atol=atol)
 
 
+def test_maps_of_the_gradient_wait_on_the_host_when_told_so(monkeypatch):
+    free = {"cpu": 10**12, "meta": 10**12}
+    monkeypatch.setattr(exact_tiled_vae, "free_memory", lambda device: free[device.type])
+    places = []
+
+    def noted(operations, x, *, device, **more):
+        places.append(device.type)
+        return x
+
+    monkeypatch.setattr(exact_tiled_vae, "run_tiled_with_gradient", noted)
+    for on_host in (False, True):
+        decode_with_gradient(network().to("meta"), LATENT.to("meta"), on_host=on_host)
+    free["meta"] = 1000
+    decode_with_gradient(network().to("meta"), LATENT.to("meta"))
+    assert places == ["meta", "cpu", "cpu"]
+
+
 def test_too_little_memory_for_the_gradient_is_said(monkeypatch):
     monkeypatch.setattr(exact_tiled_vae, "free_memory", lambda device: 1000)
     with pytest.raises(BIRError, match="GB are free; .* or guide on latents"):
