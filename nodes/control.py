@@ -18,7 +18,7 @@ from .host import hint, messages, services
 from .host.node import Node
 from .host.protocols import VAE, Conditioning, ControlNet, Model
 from .inputs import PICTURE_SIZE, part_of_the_sampling
-from .operations import fault_of_file, require_control
+from .operations import fault_of_file, fingerprint_of_file, require_control
 
 NO_MODEL = "connect the base model to DiffBIR Conditioning, which sets it for the control net."
 
@@ -109,9 +109,8 @@ class DiffBIRControlNetLoader(Node):
         return fault_of_file(control_net_name, host_control_loader.control_path, "ir_controlnet")
 
     @classmethod
-    def fingerprint_inputs(cls, control_net_name: str, **_: object) -> tuple[int, int]:
-        # A checkpoint that a training has written anew is loaded anew.
-        return services.fingerprint(host_control_loader.control_path(control_net_name))
+    def fingerprint_inputs(cls, control_net_name: str | None, **_: object) -> object:
+        return fingerprint_of_file(control_net_name, host_control_loader.control_path)
 
 
 class DiffBIRConditioning(Node):

@@ -22,7 +22,7 @@ from ..bir_core.weights import BUILT_IN
 from .host import services
 from .host.node import Node
 from .inputs import DiffIRModel
-from .operations import fault_of_file, masks_for, require_room_for
+from .operations import fault_of_file, fingerprint_of_file, masks_for, require_room_for
 
 DTYPES = {"default": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 TASKS = {"sr": "super-resolution", "deblur": "motion deblurring", "inpainting": "inpainting"}
@@ -100,9 +100,8 @@ class DiffIRLoader(Node):
         return fault_of_file(model_name, model_file, "diffir_s2")
 
     @classmethod
-    def fingerprint_inputs(cls, model_name: str, **_: str) -> tuple[int, int]:
-        # A checkpoint that a training has written anew is loaded anew.
-        return services.fingerprint(model_file(model_name))
+    def fingerprint_inputs(cls, model_name: str | None, **_: str) -> object:
+        return fingerprint_of_file(model_name, model_file)
 
 
 class DiffIRRestore(Node):

@@ -1,5 +1,6 @@
 """What several nodes do."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from ..bir_core.images import (
 from ..bir_core.latents import LATENT_FACTOR
 from ..bir_core.memory import picture_bytes, require_room
 from ..bir_core.tiling import TileWeights, tile_starts
-from .host import hint
+from .host import hint, services
 from .host import sampling as host_sampling
 from .host.control import IRControlNet, require_ours
 from .host.guidance import GuidancePatch
@@ -186,6 +187,15 @@ def fault_of_file(
     except BIRError as error:
         return str(error)
     return True
+
+
+def fingerprint_of_file(
+    name: str | None, path_of: Callable[[str], str | Path]
+) -> tuple[int, int] | float:
+    """What a loader's `fingerprint_inputs` gives, so that a checkpoint which a training has written
+    anew is loaded anew: for a name that another node gives, and which is not known yet, NaN, which
+    ComfyUI takes for changed."""
+    return math.nan if name is None else services.fingerprint(path_of(name))
 
 
 def encoded(vae: VAE, padded: Tensor, tile_size: int) -> Tensor:

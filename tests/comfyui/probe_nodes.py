@@ -120,6 +120,23 @@ class TestZeroConditioning(io.ComfyNode):
         return io.NodeOutput([[embedding, {}]])
 
 
+class TestText(io.ComfyNode):
+    """A text that fits every socket, as those of switches do."""
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="TestText",
+            category="test",
+            inputs=[io.String.Input("text")],
+            outputs=[io.AnyType.Output()],
+        )
+
+    @classmethod
+    def execute(cls, text):
+        return io.NodeOutput(text)
+
+
 class TestMemoryLimit(io.ComfyNode):
     """A network whose convolutions run out of memory on maps of more than `limit` pixels, those of
     the batch together; 0 lifts the limit. The network is that of all nodes that use it; `part`
@@ -281,6 +298,7 @@ class TestExtension(ComfyExtension):
             TestZeroConditioning,
             TestSaveLatent,
             TestHold,
+            TestText,
             TestMemoryLimit,
             TestReverseTiles,
         ]

@@ -257,6 +257,28 @@ def test_wrong_file_is_refused_before_anything_runs(
     assert restore_in_comfyui(picture).shape == (1, 160, 224, 3)  # the server goes on
 
 
+@pytest.mark.parametrize("kind", ["DiffIRLoader", "DiffBIRControlNetLoader"])
+def test_the_name_of_a_file_may_come_from_another_node(server: Server, kind: str) -> None:
+    """It is known when the node runs, and a wrong one is said there."""
+    inputs, wrong = {
+        "DiffIRLoader": ("model_name", ["absent.safetensors", "models/diffir"]),
+        "DiffBIRControlNetLoader": ("control_net_name", ["absent.safetensors", "controlnet"]),
+    }[kind]
+    prompt = {
+        "name": node("TestText", text="absent.safetensors"),
+        "load": node(kind, **{inputs: ["name", 0]}),
+        "show": node("PreviewAny", source=["load", 1]),
+    }
+    with pytest.raises(Failed) as failure:
+        server.run(prompt)
+    require_sentence(failure.value, wrong)
+    assert (failure.value.node_type, failure.value.exception_type) == (kind, "ValueError")
+    if kind == "DiffIRLoader":
+        prompt["name"]["inputs"]["text"] = "inpainting.safetensors"
+        assert "inpainting" in server.run(prompt)["show"]["text"][0]
+    assert "WARNING: " not in server.log()  # as ComfyUI says that a fingerprint failed
+
+
 def test_damaged_numbers_are_refused(restore_in_comfyui: Run, picture: Array) -> None:
     with pytest.raises(Failed) as failure:
         restore_in_comfyui(picture, "nan.safetensors")
