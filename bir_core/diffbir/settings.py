@@ -2,12 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, get_args
 
 from ..diffusion.sampling import named_sampler
 from ..diffusion.schedules import TRAINED_STEPS, sampling_schedule, sd_alphas_cumprod
 from ..errors import BIRError
-from ..images import PadMode
 from ..latents import LATENT_FACTOR, PADDED_MULTIPLE
 from ..memory import MemoryPlan
 from ..tiling import SMALLEST_TILE, TileWeights, tile_starts
@@ -15,12 +14,17 @@ from .color_fix import COLOR_FIXES
 from .stage1 import SHORT_SIDE
 from .versions import find_version
 
-CHOICES = {
-    "start": ("noise", "condition"),
-    "guidance_space": ("latent", "rgb"),
-    "guidance_loss": ("w_mse", "mse"),
+Start = Literal["noise", "condition"]
+GuidanceSpace = Literal["latent", "rgb"]
+GuidanceLoss = Literal["w_mse", "mse"]
+Padding = Literal["reflect", "symmetric", "black"]
+# What the fields of these names may be, for the settings, the command line and the nodes.
+CHOICES: dict[str, tuple[str, ...]] = {
+    "start": get_args(Start),
+    "guidance_space": get_args(GuidanceSpace),
+    "guidance_loss": get_args(GuidanceLoss),
     "color_fix": (*COLOR_FIXES, "none"),
-    "padding": ("reflect", "symmetric", "black"),
+    "padding": get_args(Padding),
 }
 
 
@@ -52,7 +56,7 @@ class DiffBIRSettings:
             0 for the whole picture at once, None is chosen by the memory.
         stage1_tile, stage1_overlap: see `stage1.restore_stage1`; a tile of None is the whole
             picture, or the largest that fits.
-        color_fix: "wavelet", "adain" or "none".
+        color_fix: a name of `color_fix.COLOR_FIXES`, or "none".
         padding: how the picture is continued to multiples of 64 pixels, in both stages; "black" as
             in the official code.
         short_side: least pixels of the picture's smaller side on the way; 0 for no such bound.
@@ -65,10 +69,10 @@ class DiffBIRSettings:
     sampler_options: Mapping[str, float] = field(default_factory=dict)
     strength: float = 1.0
     noise_aug: int = 0
-    start: Literal["noise", "condition"] = "noise"
+    start: Start = "noise"
     guidance: float = 0.0
-    guidance_space: Literal["latent", "rgb"] = "latent"
-    guidance_loss: Literal["w_mse", "mse"] = "w_mse"
+    guidance_space: GuidanceSpace = "latent"
+    guidance_loss: GuidanceLoss = "w_mse"
     guidance_start: float = 1001.0
     guidance_stop: float = -1.0
     guidance_repeats: int = 1
@@ -79,8 +83,8 @@ class DiffBIRSettings:
     vae_tile: int | None = None
     stage1_tile: int | None = None
     stage1_overlap: int = 0
-    color_fix: Literal["wavelet", "adain", "none"] = "wavelet"
-    padding: PadMode = "reflect"
+    color_fix: str = "wavelet"
+    padding: Padding = "reflect"
     short_side: int = SHORT_SIDE
 
     def __post_init__(self) -> None:
