@@ -8,6 +8,7 @@ from .control import DiffBIRConditioning, DiffBIRControlNetLoader
 from .diffir import DiffIRLoader, DiffIRRestore
 from .guidance import DiffBIRGuidance
 from .host import messages, services
+from .photo import BIRRestorePhoto
 from .sampler import DiffBIRSampler
 from .sampling import DiffBIRCFGGuider, DiffBIRScheduler
 from .stage1 import BIRCrop, BIRRestorationModule
@@ -15,6 +16,7 @@ from .tiling import DiffBIRTiledDiffusion
 from .vae import BIRVAEDecodeTiled, BIRVAEEncodeTiled
 
 NODES: list[type[io.ComfyNode]] = [
+    BIRRestorePhoto,
     DiffIRLoader,
     DiffIRRestore,
     BIRRestorationModule,

@@ -3,6 +3,7 @@ report that says what was taken and what is doubtful."""
 
 from dataclasses import dataclass
 
+from ..bir_core.checkpoints.loading import origin_of
 from ..bir_core.checkpoints.origin import Origin
 from ..bir_core.diffbir.settings import official_settings
 from ..bir_core.diffbir.versions import DEFAULT_VERSION, find_version
@@ -45,6 +46,11 @@ class Sampling:
     sampler: str
     scheduler: str
     report: str
+
+
+def likely_version(path: str) -> str:
+    """The version of the IRControlNet in a file, or the newest of those that it may be of."""
+    return versions_of_file(origin_of(path, "ir_controlnet"))[-1]
 
 
 def version_of_choice(trained_on: str, origin: Origin) -> str | None:

@@ -47,7 +47,7 @@ class DiffBIRGuidance(Node):
                     round=0.0001,
                     tooltip="Strength of the pull; 0 switches it off. DiffBIR recommends 0.5 for "
                     "512 x 512 pixels. The loss is a mean over the picture, so one of four times "
-                    "the pixels needs four times the scale.",
+                    "the pixels needs four times the scale, unless per is 512x512.",
                 ),
                 io.Combo.Input(
                     "space",
@@ -93,6 +93,14 @@ class DiffBIRGuidance(Node):
                     "pictures go through the decoder and back. Equal to the whole picture at "
                     "once (0) in a fraction of the memory.",
                 ),
+                io.Combo.Input(
+                    "per",
+                    options=list(CHOICES["guidance_per"]),
+                    default="picture",
+                    optional=True,
+                    tooltip="What the scale is for. picture: for the size of this one, as in the "
+                    "official code. 512x512: it means the same at any size, 0.5 is recommended.",
+                ),
             ],
             outputs=[
                 io.Model.Output(),
@@ -117,6 +125,7 @@ class DiffBIRGuidance(Node):
         repeats: int = 1,
         mask: Tensor | None = None,
         tile_size: int = DEFAULT_TILE,
+        per: str = "picture",
     ) -> io.NodeOutput:
         hint.require_vae(vae)
         colours, _ = split_alpha(from_channels_last(image.float()))
@@ -130,6 +139,7 @@ class DiffBIRGuidance(Node):
             scale=scale,
             space=space,
             loss=loss,
+            per=per,
             start_percent=start_percent,
             end_percent=end_percent,
             repeats=repeats,

@@ -114,6 +114,7 @@ def guide(
     scale: float,
     space: str = "latent",
     loss: str = "w_mse",
+    per: str = "picture",
     start_percent: float = 0.0,
     end_percent: float = 1.0,
     repeats: int = 1,
@@ -140,6 +141,7 @@ def guide(
     patch = GuidancePatch(
         latent=model.get_model_object("latent_format").process_in(latent),
         scale=scale,
+        at_any_size=per == "512x512",
         repeats=repeats,
         start_percent=start_percent,
         end_percent=end_percent,

@@ -212,6 +212,15 @@ class DiffBIRSampler(Node):
                     tooltip="What the model predicts and how its noise ends. automatic: what the "
                     "control net was trained on. as connected: what the model is set to.",
                 ),
+                io.Combo.Input(
+                    "guidance_per",
+                    options=list(CHOICES["guidance_per"]),
+                    default="picture",
+                    optional=True,
+                    advanced=True,
+                    tooltip="What the guidance is for. picture: for the size of this one, as in "
+                    "the official code. 512x512: it means the same at any size.",
+                ),
             ],
             outputs=[
                 io.Image.Output(tooltip="The restored image, without padding."),
@@ -253,6 +262,7 @@ class DiffBIRSampler(Node):
         noise_aug: int = 0,
         start: str = "noise",
         sampling: str = AUTOMATIC,
+        guidance_per: str = "picture",
     ) -> io.NodeOutput:
         ir_control_net = require_control(control_net, vae)
         chosen = settled(
@@ -294,6 +304,7 @@ class DiffBIRSampler(Node):
                     scale=guidance,
                     space=guidance_space,
                     loss=guidance_loss,
+                    per=guidance_per,
                     mask=None if masks is None else masks[[index]],
                     latent=condition,
                     tile=tile_size,

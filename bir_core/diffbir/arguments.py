@@ -28,6 +28,11 @@ SETTINGS = {
         CHOICES["guidance_loss"],
         "w_mse holds flat regions, mse everything alike",
     ),
+    "guidance_per": (
+        str,
+        CHOICES["guidance_per"],
+        "picture: its scale is for this size; 512x512: it means the same at any size",
+    ),
     "tile": (int, None, "side in pixels of the tiles of the sampling, 0 for none"),
     "overlap": (int, None, "pixels that these tiles share"),
     "tile_batch": (int, None, "tiles that are computed at a time"),

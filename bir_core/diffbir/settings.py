@@ -17,12 +17,14 @@ from .versions import find_version
 Start = Literal["noise", "condition"]
 GuidanceSpace = Literal["latent", "rgb"]
 GuidanceLoss = Literal["w_mse", "mse"]
+GuidancePer = Literal["picture", "512x512"]
 Padding = Literal["reflect", "symmetric", "black"]
 # What the fields of these names may be, for the settings, the command line and the nodes.
 CHOICES: dict[str, tuple[str, ...]] = {
     "start": get_args(Start),
     "guidance_space": get_args(GuidanceSpace),
     "guidance_loss": get_args(GuidanceLoss),
+    "guidance_per": get_args(GuidancePer),
     "color_fix": (*COLOR_FIXES, "none"),
     "padding": get_args(Padding),
 }
@@ -45,6 +47,8 @@ class DiffBIRSettings:
         guidance: scale of restoration guidance, 0 for none; 0.5 for 512 x 512 pixels.
         guidance_space: the loss on latents, or on pixels as in the paper.
         guidance_loss: "w_mse" holds flat regions and frees edges, "mse" holds everything alike.
+        guidance_per: "picture" as in the official code, whose pull on a pixel falls with the size
+            of the picture; "512x512" for a `guidance` that means the same at any size.
         guidance_start, guidance_stop: active at timesteps t with stop < t + 1 < start.
         guidance_repeats: pulls at each step.
         tile, overlap: in pixels, multiples of 64 and of 8: the sampling works on tiles of this side
@@ -73,6 +77,7 @@ class DiffBIRSettings:
     guidance: float = 0.0
     guidance_space: GuidanceSpace = "latent"
     guidance_loss: GuidanceLoss = "w_mse"
+    guidance_per: GuidancePer = "picture"
     guidance_start: float = 1001.0
     guidance_stop: float = -1.0
     guidance_repeats: int = 1

@@ -142,6 +142,7 @@ class Stage2:
         return RestorationGuidance(
             latent=condition,
             scale=settings.guidance,
+            at_any_size=settings.guidance_per == "512x512",
             weight=weight,
             image=2 * image - 1 if in_pixels else None,
             decode=decode if in_pixels else None,

@@ -20,6 +20,8 @@ from .schedules import SamplingSchedule
 
 # The official code multiplies the scale that the user gives by this.
 SCALE_FACTOR = 3000.0
+# Of the picture for which the official code recommends a scale, in latents.
+RECOMMENDED_AREA = (512 // LATENT_FACTOR) ** 2
 
 
 def region_weight(image: Tensor) -> Tensor:
@@ -84,6 +86,8 @@ class RestorationGuidance:
     latent: (B, 4, h, w), the stage-1 picture as a latent, multiplied by the latent scale.
     scale: 0 switches everything off; the official code recommends 0.5 at 512 x 512 pixels. The
         loss is a mean, so the pull on each pixel falls with the size of the picture.
+    at_any_size: `scale` means at any size what it means at 512 x 512 pixels: the loss is the sum
+        over the picture, by the 512 x 512 pixels.
     weight: the region weight of the loss "w_mse", None for "mse": (B, 1, h, w) from `pool_weight`
         for the latent form, (B, 1, H, W) from `region_weight` for the rgb form.
     image, decode: both given, the loss is taken on pixels (the rgb form of the paper) and comes
@@ -97,6 +101,7 @@ class RestorationGuidance:
 
     latent: Tensor
     scale: float
+    at_any_size: bool = False
     weight: Tensor | None = None
     image: Tensor | None = None
     decode: Callable[[Tensor], Tensor] | None = None
@@ -125,16 +130,19 @@ class RestorationGuidance:
 
     def pull(self, pred: Tensor) -> Tensor:
         """The step of the clean estimate down the gradient of the loss, (B, 4, h, w)."""
+        scale = self.scale
+        if self.at_any_size:
+            scale *= pred.shape[-2:].numel() / RECOMMENDED_AREA
         if self.image is None or self.decode is None:
             weight = None if self.weight is None else self.weight.to(pred)
-            return descent(pred, self.latent.to(pred), weight, self.scale)
+            return descent(pred, self.latent.to(pred), weight, scale)
         # ComfyUI runs nodes in inference mode, whose tensors autograd refuses: hence the clone.
         with torch.inference_mode(False), torch.enable_grad():
             latent = pred.detach().clone().requires_grad_(True)
             decoded = self.decode(latent)
             with torch.no_grad():
                 weight = None if self.weight is None else self.weight.to(decoded)
-                pixels = descent(decoded, self.image.to(decoded), weight, self.scale)
+                pixels = descent(decoded, self.image.to(decoded), weight, scale)
             return torch.autograd.grad(decoded, latent, pixels)[0]
 
 

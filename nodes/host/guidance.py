@@ -44,7 +44,7 @@ class GuidancePatch:
         latent: (B, 4, h, w), the stage-1 image as a latent of the model, padded at the right and
             the bottom to a multiple of 64 pixels. A latent sampled without all of the padding
             takes its part.
-        scale, repeats: as in `RestorationGuidance`.
+        scale, at_any_size, repeats: as in `RestorationGuidance`.
         start_percent, end_percent: the part of the sampling, 0 to 1, in which it acts.
         weight: region weight at the resolution of the loss, None for the loss "mse".
         mask: (B or 1, 1, h, w) in [0, 1], None for guidance alike everywhere.
@@ -60,6 +60,7 @@ class GuidancePatch:
     repeats: int
     start_percent: float
     end_percent: float
+    at_any_size: bool = False
     weight: Tensor | None = None
     mask: Tensor | None = None
     image: Tensor | None = None
@@ -206,6 +207,7 @@ class GuidancePatch:
         return RestorationGuidance(
             latent=latent,
             scale=self.scale,
+            at_any_size=self.at_any_size,
             weight=own(self.weight, factor),
             image=own(self.image, LATENT_FACTOR),
             decode=decode,

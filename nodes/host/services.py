@@ -8,13 +8,14 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import comfy.model_management
 import comfy.model_patcher
 import comfy.utils
 import folder_paths
 import torch
-from comfy_execution.graph_utils import ExecutionBlocker
+from comfy_execution.graph_utils import ExecutionBlocker, GraphBuilder
 from torch import Tensor, nn
 
 from ...bir_core.errors import BIRError, shown
@@ -24,6 +25,16 @@ from .protocols import Patcher
 
 # Files that no stock node can load have a folder of their own; the first folder with a name wins.
 MODEL_FOLDERS = ("diffir", "upscale_models")
+
+
+# An output of a node of a graph, as a prompt has it: [id, place]; and a graph to expand into.
+Link = list[Any]
+Graph = Any
+
+
+def new_graph() -> Graph:
+    """An empty graph that a node may become."""
+    return GraphBuilder()
 
 
 def register_model_folders() -> None:

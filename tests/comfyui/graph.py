@@ -5,18 +5,28 @@ from typing import Any
 from comfyui.harness import Prompt
 
 WIDGET_TYPES = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
+DYNAMIC = "COMFY_DYNAMICCOMBO_V3"  # a choice that has widgets of its own, which follow it
 NOTES = ("Note", "MarkdownNote")
 
 
-def widgets(object_info: dict[str, Any]) -> list[str | None]:
-    """Names in the order of `widgets_values`; None for a value that only the interface uses."""
+def widgets(groups: dict[str, Any], values: list[Any], prefix: str = "") -> list[str | None]:
+    """Names in the order of `widgets_values`; None for a value that only the interface uses.
+
+    Args:
+        groups: the inputs, of `object_info`.
+        values: of the node, from the first of these inputs on.
+    """
     names: list[str | None] = []
     for group in ("required", "optional"):
-        for name, (kind, *options) in object_info["input"].get(group, {}).items():
-            if not isinstance(kind, list) and kind not in WIDGET_TYPES:
+        for name, (kind, *options) in groups.get(group, {}).items():
+            if not isinstance(kind, list) and kind not in (*WIDGET_TYPES, DYNAMIC):
                 continue
-            names.append(name)
+            names.append(prefix + name)
             settings = options[0] if options else {}
+            if kind == DYNAMIC:
+                chosen = values[len(names) - 1]
+                (own,) = (each["inputs"] for each in settings["options"] if each["key"] == chosen)
+                names += widgets(own, values[len(names) :], f"{prefix}{name}.")
             if settings.get("control_after_generate") or settings.get("image_upload"):
                 names.append(None)
     return names
@@ -30,8 +40,8 @@ def to_prompt(workflow: dict[str, Any], object_info: dict[str, Any]) -> Prompt:
     for entry in workflow["nodes"]:
         if entry["type"] in NOTES:
             continue
-        names = widgets(object_info[entry["type"]])
         values = entry.get("widgets_values", [])
+        names = widgets(object_info[entry["type"]]["input"], values)
         assert len(names) == len(values), f"{entry['type']} has {names}, the file {values}"
         inputs = {name: value for name, value in zip(names, values, strict=True) if name}
         for socket in entry["inputs"]:

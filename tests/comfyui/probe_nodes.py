@@ -16,6 +16,8 @@ from comfy.patcher_extension import WrappersMP
 from comfy_api.latest import ComfyExtension, io
 from server import PromptServer
 
+import nodes
+
 # Every step of the progress is told: how many would be depends on the speed of the machine.
 comfy.utils.PROGRESS_THROTTLE_MIN_INTERVAL = 0
 comfy.utils.PROGRESS_THROTTLE_MIN_PERCENT = 0
@@ -135,6 +137,25 @@ class TestText(io.ComfyNode):
     @classmethod
     def execute(cls, text):
         return io.NodeOutput(text)
+
+
+class TestExpand(io.ComfyNode):
+    """The nodes that Restore Photo becomes, as JSON, for inputs as JSON."""
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="TestExpand",
+            category="test",
+            inputs=[io.String.Input("inputs")],
+            outputs=[io.String.Output()],
+        )
+
+    @classmethod
+    def execute(cls, inputs):
+        kind = nodes.NODE_CLASS_MAPPINGS["BIRRestorePhoto"]
+        found = kind.execute(**json.loads(inputs))
+        return io.NodeOutput(json.dumps({"result": found.args[0], "nodes": found.expand}))
 
 
 class TestMemoryLimit(io.ComfyNode):
@@ -299,6 +320,7 @@ class TestExtension(ComfyExtension):
             TestSaveLatent,
             TestHold,
             TestText,
+            TestExpand,
             TestMemoryLimit,
             TestReverseTiles,
         ]

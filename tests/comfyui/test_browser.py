@@ -157,7 +157,8 @@ def test_template_address_opens_it(page: "sync_api.Page", server: Server) -> Non
 
 
 @pytest.mark.parametrize(
-    "node_type", ["DiffIRLoader", "DiffIRRestore", "DiffBIRSampler", "DiffBIRGuidance"]
+    "node_type",
+    ["BIRRestorePhoto", "DiffIRLoader", "DiffIRRestore", "DiffBIRSampler", "DiffBIRGuidance"],
 )
 def test_help_page_opens(page: "sync_api.Page", node_type: str) -> None:
     used = f'"type": "{node_type}"'

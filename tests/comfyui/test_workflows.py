@@ -82,6 +82,7 @@ def test_templates_are_found() -> None:
         "DiffIR_inpainting",
         "DiffIR_super_resolution",
         "Enlarge_photo",
+        "Restore_photo",
     ]
 
 
@@ -172,7 +173,7 @@ def test_note_says_which_file_goes_where(template: Path) -> None:
     assert all(name in note for name in files)
 
 
-@pytest.mark.parametrize("name", ["DiffIR_super_resolution", "Enlarge_photo"])
+@pytest.mark.parametrize("name", ["DiffIR_super_resolution", "Enlarge_photo", "Restore_photo"])
 def test_super_resolution_runs_without_any_file(server: Server, name: str) -> None:
     picture = Image.linear_gradient("L").resize((16, 16)).convert("RGB")
     picture.save(server.base / "input" / "example.png")
