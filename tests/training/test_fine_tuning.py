@@ -106,7 +106,7 @@ def test_another_start_goes_before_that_of_the_recipe(pictures, tmp_path):
     assert done.returncode == 2 and "builtin-x9" in done.stderr
     done = run_here(*line, "--output", tmp_path / "no", *options("network.features=9"))
     assert done.returncode == 2
-    assert "of 9 features" in done.stderr and "correct `network`" in done.stderr
+    assert "at most 9 features" in done.stderr and "correct `network`" in done.stderr
 
 
 def test_a_built_in_diffir_goes_on_without_a_stage_1(pictures, tmp_path, caplog):
