@@ -57,9 +57,10 @@ def require_room_for(
     )
 
 
-def fix_colors(image: Tensor, reference: Tensor, method: str) -> Tensor:
-    """Images (B, C, H, W) of one size to the fixed image, not clamped; the alpha channel of `image`
-    is kept. A single reference serves the whole batch. A method of "none" only keeps grey grey."""
+def fix_colors(image: Tensor, reference: Tensor, method: str, blending: float = 0.0) -> Tensor:
+    """Images (B, C, H, W) of one size to the fixed image, not clamped, in which the reference has a
+    share of `blending`; the alpha channel of `image` is kept. A single reference serves the whole
+    batch. A method of "none" only keeps grey grey."""
     colours, alpha = split_alpha(image)
     style, _ = split_alpha(reference)
     if len(style) not in (1, len(colours)):
@@ -72,7 +73,8 @@ def fix_colors(image: Tensor, reference: Tensor, method: str) -> Tensor:
         "The colour fix should find memory for several copies of the picture, but it ran out; "
         "close other programs, or take fewer or smaller pictures."
     ):
-        return attach_alpha(color_fix.fix_colors(colours, style, COLOR_FIXES.get(method)), alpha)
+        fixed = color_fix.fix_colors(colours, style, COLOR_FIXES.get(method), blending)
+        return attach_alpha(fixed, alpha)
 
 
 def finished(picture: Tensor, asked: AskedFor) -> Tensor:

@@ -1,5 +1,6 @@
 """The quick path: one node that becomes the nodes of a whole restoration."""
 
+from dataclasses import asdict
 from typing import Any, get_args
 
 from comfy_api.latest import io
@@ -142,14 +143,6 @@ def _list(name: str, files: list[str], tooltip: str, default: str | None = None)
     return io.Combo.Input(name, options=files or [NOTHING], default=default, tooltip=tooltip)
 
 
-def _blended(graph: Graph, result: Link, faithful: Link, share: float) -> Link:
-    if not share:
-        return result
-    return graph.node(
-        "ImageBlend", image1=result, image2=faithful, blend_factor=share, blend_mode="normal"
-    ).out(0)
-
-
 def _one_network(
     graph: Graph, image: Link, method: dict[str, Any], enlarge_by: float, fidelity: float
 ) -> Link:
@@ -166,15 +159,23 @@ def _one_network(
         short_side=0,
     )
     result = graph.node("BIRCrop", image=cleaned.out(0), size=cleaned.out(1))
-    enlarged = graph.node("BIRCrop", image=image, size=cleaned.out(1))
     share = of_fidelity(fidelity).blending
-    return _blended(graph, result.out(0), enlarged.out(0), share)
+    if not share:
+        return result.out(0)
+    enlarged = graph.node("BIRCrop", image=image, size=cleaned.out(1))
+    blended = graph.node(
+        "ImageBlend",
+        image1=result.out(0),
+        image2=enlarged.out(0),
+        blend_factor=share,
+        blend_mode="normal",
+    )
+    return blended.out(0)
 
 
 def _diffbir(
     graph: Graph, image: Link, method: dict[str, Any], enlarge_by: float, fidelity: float
 ) -> Link:
-    settings = of_fidelity(fidelity)
     base = graph.node("CheckpointLoaderSimple", ckpt_name=method["checkpoint"])
     control = graph.node("DiffBIRControlNetLoader", control_net_name=method["control_net"])
     module = graph.node("UpscaleModelLoader", model_name=method["restoration_module"])
@@ -204,12 +205,9 @@ def _diffbir(
         cfg=-1.0,
         sampler_name="automatic",
         scheduler="automatic",
-        strength=settings.strength,
-        guidance=settings.guidance,
-        guidance_per="512x512",
+        **asdict(of_fidelity(fidelity)),
         tile_size=512,
         color_fix="wavelet",
         size=cleaned.out(1),
     )
-    faithful = graph.node("BIRCrop", image=cleaned.out(0), size=cleaned.out(1))
-    return _blended(graph, sampled.out(0), faithful.out(0), settings.blending)
+    return sampled.out(0)

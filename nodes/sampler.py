@@ -221,6 +221,17 @@ class DiffBIRSampler(Node):
                     tooltip="What the guidance is for. picture: for the size of this one, as in "
                     "the official code. 512x512: it means the same at any size.",
                 ),
+                io.Float.Input(
+                    "blending",
+                    default=0.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.05,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Share of the stage-1 image in the result: more is faithful and "
+                    "softer.",
+                ),
             ],
             outputs=[
                 io.Image.Output(tooltip="The restored image, without padding."),
@@ -263,6 +274,7 @@ class DiffBIRSampler(Node):
         start: str = "noise",
         sampling: str = AUTOMATIC,
         guidance_per: str = "picture",
+        blending: float = 0.0,
     ) -> io.NodeOutput:
         ir_control_net = require_control(control_net, vae)
         chosen = settled(
@@ -322,7 +334,7 @@ class DiffBIRSampler(Node):
             latent = in_float32_if_need_be(sampled, chosen.model, ir_control_net, vae)
             messages.say(f"{beginning}decoding")
             restored = crop(decoded(vae, latent, tile_size), height, width)
-            return fix_colors(restored, picture, color_fix), latent
+            return fix_colors(restored, picture, color_fix, blending), latent
 
         # One after the other: each image comes out as if alone, in the memory of one.
         pictures, latents = zip(*(of_image(index) for index in range(len(colours))), strict=True)

@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -9,6 +10,7 @@ from ..diffusion.sampling import SAMPLERS
 from ..faces.networks import DETECTOR_FILE, PARSER_FILE
 from ..options import Values, read_options
 from .face_options import UNALIGNED_FACE, FaceOptions
+from .fidelity import of_fidelity
 from .method import NO_STAGE1, DiffBIROptions
 from .settings import CHOICES, official_settings
 from .versions import DEFAULT_VERSION, VERSIONS, Task
@@ -39,6 +41,7 @@ SETTINGS = {
     "vae_tile": (int, None, "side in pixels of the pieces of the VAE, 0 for none"),
     "stage1_tile": (int, None, "side in pixels of the tiles of stage 1, 0 for none"),
     "color_fix": (str, CHOICES["color_fix"], "colours of stage 1 on the result"),
+    "blending": (float, None, "share of the picture of stage 1 in the result, 0 to 1"),
     "padding": (str, CHOICES["padding"], "of sides to multiples of 64 pixels"),
     "short_side": (int, None, "least pixels of the smaller side on the way, 0 for no bound"),
 }
@@ -99,6 +102,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             type=Path,
             help="instead of the text: its embedding, made by bir embed",
         )
+    group.add_argument(
+        "--fidelity",
+        metavar="NUMBER",
+        type=float,
+        help="0: invented freely, 0.5: as the authors set it, 1: faithful; stands for --strength, "
+        "--guidance, --guidance-per and --blending, where these are not given",
+    )
     _add_settings(group, SETTINGS)
     group.add_argument(
         "--rescale-cfg",
@@ -197,6 +207,8 @@ def read(kind: type[DiffBIROptions], values: Values) -> DiffBIROptions:
     """The options by the values of either parser."""
     names = (*SETTINGS, "rescale_cfg")
     settings = {name: values[name] for name in names if values.get(name) is not None}
+    if values.get("fidelity") is not None:
+        settings = asdict(of_fidelity(values["fidelity"])) | settings
     if values.get("sampler_option"):
         settings["sampler_options"] = dict(values["sampler_option"])
     faces = read_options(FaceOptions, values)

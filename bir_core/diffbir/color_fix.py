@@ -70,7 +70,11 @@ def adain_color_fix(content: Tensor, style: Tensor) -> Tensor:
 COLOR_FIXES: dict[str, ColorFix] = {"wavelet": wavelet_color_fix, "adain": adain_color_fix}
 
 
-def fix_colors(content: Tensor, style: Tensor, fix: ColorFix | None) -> Tensor:
+def fix_colors(
+    content: Tensor, style: Tensor, fix: ColorFix | None, blending: float = 0.0
+) -> Tensor:
     """The end of a run: the content with a fix of `COLOR_FIXES` or without, and without colours
-    where the style is grey. Arguments and errors as in `wavelet_color_fix`."""
-    return keep_grey(content if fix is None else fix(content, style), style)
+    where the style is grey; then a share of the style, 0 to 1, is blended in. Other arguments and
+    errors as in `wavelet_color_fix`."""
+    fixed = keep_grey(content if fix is None else fix(content, style), style)
+    return torch.lerp(fixed, style, blending) if blending else fixed

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from ..errors import BIRError
+from .settings import GuidancePer
 
 # At its ends: the control at 0; the guidance per 512 x 512 pixels and the blending at 1.
 LEAST_STRENGTH = 0.6
@@ -12,17 +13,18 @@ MOST_BLENDING = 0.5
 
 @dataclass(frozen=True)
 class Fidelity:
-    """What a fidelity means for the parts of a run.
+    """What a fidelity means for the parts of a run, as in `DiffBIRSettings`.
 
     Attributes:
         strength: factor on the control of IRControlNet.
-        guidance: scale of the restoration guidance, per 512 x 512 pixels.
+        guidance: scale of the restoration guidance, at any size (see `guidance_per`).
         blending: share of the picture before the diffusion, which invents nothing, in the result.
     """
 
     strength: float
     guidance: float
     blending: float
+    guidance_per: GuidancePer = "512x512"
 
 
 def of_fidelity(fidelity: float) -> Fidelity:

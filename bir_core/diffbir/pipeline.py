@@ -279,7 +279,8 @@ class DiffBIR:
         del padded, latent
         decoded = self.decode(sampled, settings.vae_tile, callback=tell)
         restored = crop(decoded, *sizes.condition)
-        restored = fix_colors(restored, condition, COLOR_FIXES.get(settings.color_fix))
+        fix = COLOR_FIXES.get(settings.color_fix)
+        restored = fix_colors(restored, condition, fix, settings.blending)
         if tuple(restored.shape[-2:]) != sizes.output:
             restored = resize(restored, *sizes.output)
         return restored.clamp(0, 1).to(image.device).contiguous()

@@ -61,6 +61,7 @@ class DiffBIRSettings:
         stage1_tile, stage1_overlap: see `stage1.restore_stage1`; a tile of None is the whole
             picture, or the largest that fits.
         color_fix: a name of `color_fix.COLOR_FIXES`, or "none".
+        blending: share of the stage-1 picture in the result, 0 to 1.
         padding: how the picture is continued to multiples of 64 pixels, in both stages; "black" as
             in the official code.
         short_side: least pixels of the picture's smaller side on the way; 0 for no such bound.
@@ -89,6 +90,7 @@ class DiffBIRSettings:
     stage1_tile: int | None = None
     stage1_overlap: int = 0
     color_fix: str = "wavelet"
+    blending: float = 0.0
     padding: Padding = "reflect"
     short_side: int = SHORT_SIDE
 
@@ -101,6 +103,11 @@ class DiffBIRSettings:
                     f"Expected one of {', '.join(choices)} for {name}, but {getattr(self, name)!r} "
                     "came; choose one of these."
                 )
+        if not 0 <= self.blending <= 1:
+            raise BIRError(
+                f"The blending should be a share from 0 to 1, but {self.blending} came; choose one "
+                "in this range."
+            )
         if not 0 <= self.noise_aug < TRAINED_STEPS:
             raise BIRError(
                 f"The noise on the condition should be a timestep from 0 to {TRAINED_STEPS - 1}, "

@@ -1,5 +1,6 @@
 """`bir restore --method diffbir` and `bir embed` on small networks."""
 
+import argparse
 import json
 import shutil
 
@@ -11,6 +12,10 @@ from parity import fill_by_rule_w, load_vectors
 from safetensors.torch import save_file
 
 from bir_core.checkpoints import load_model, save_checkpoint
+from bir_core.diffbir.arguments import add_arguments
+from bir_core.diffbir.arguments import read as read_arguments
+from bir_core.diffbir.fidelity import of_fidelity
+from bir_core.diffbir.method import DiffBIROptions
 from bir_core.diffbir.pipeline import DiffBIR
 from bir_core.diffbir.prompts import encode_prompts, load_embedding
 from bir_core.diffbir.settings import DiffBIRSettings
@@ -86,6 +91,7 @@ def test_equals_the_class(files, tmp_path):
         ("--tile", 64, "--overlap", 32, "--tile-batch", 2, "--vae-tile", 64),
         ("--strength", 0.5, "--noise-aug", 50, "--color-fix", "none", "--padding", "black"),
         ("--stage1-tile", 64, "--dtype", "bfloat16"),
+        ("--fidelity", 0.9, "--blending", 0.1),
     ],
 )
 def test_options(files, tmp_path, more):
@@ -97,6 +103,15 @@ def test_options(files, tmp_path, more):
     usual, got = (read_picture(tmp_path / name).image for name in ("usual.png", "out.png"))
     assert got.shape == (1, 3, 48, 64)
     assert (got - usual).abs().max() > 0 or "--tile" in more
+
+
+def test_fidelity_stands_for_what_is_not_given():
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    line = ["--base", "b", "--controlnet", "c", "--fidelity", "1", "--guidance", "0.2"]
+    settings = read_arguments(DiffBIROptions, vars(parser.parse_args(line))).settings
+    assert settings["blending"] == of_fidelity(1).blending
+    assert (settings["guidance"], settings["guidance_per"]) == (0.2, "512x512")
 
 
 def test_the_plan_of_the_memory_is_said(files, tmp_path, caplog):

@@ -176,6 +176,7 @@ def test_an_image_of_a_batch_is_as_alone(pipeline):
         {"guidance": 2.0},
         {"guidance": 2.0, "guidance_loss": "mse"},
         {"guidance": 2.0, "guidance_space": "rgb"},
+        {"blending": 0.3},
         {"guidance": 2.0, "guidance_repeats": 3},
         {"color_fix": "adain"},
         {"color_fix": "none"},
@@ -202,6 +203,23 @@ def test_guidance_outside_of_its_time_does_nothing(pipeline, changed):
     image = picture()
     guided = restored(pipeline, image, guidance=2.0, **changed)
     assert torch.equal(guided, restored(pipeline, image))
+
+
+def test_guidance_per_512_pixels_is_that_of_a_scale_for_this_size(pipeline):
+    image = picture()
+    at_any_size = restored(pipeline, image, guidance=0.5, guidance_per="512x512")
+    of_this = restored(pipeline, image, guidance=0.5 * 64**2 / 512**2)
+    torch.testing.assert_close(at_any_size, of_this)
+    assert (at_any_size - restored(pipeline, image, guidance=0.5)).abs().max() > 1e-4
+
+
+def test_blending_goes_to_the_picture_of_stage1(pipeline):
+    image = picture()
+    usual, half, whole = (restored(pipeline, image, blending=share) for share in (0.0, 0.5, 1.0))
+    run = pipeline.decide(64, 64, upscale_by=1.0, settings=DiffBIRSettings(**QUICK))
+    stage1 = pipeline.remove_degradation(image, run, callback=lambda *_: None)
+    torch.testing.assert_close(whole, stage1.clamp(0, 1))
+    assert (half - usual).abs().max() > 1e-4
 
 
 def test_guidance_brings_the_sample_closer_to_the_condition(networks):
@@ -454,6 +472,8 @@ def test_official_settings():
         ({"color_fix": "lab"}, "adain, none for color_fix"),
         ({"start": "image"}, "noise, condition for start"),
         ({"guidance_loss": "l1"}, "for guidance_loss"),
+        ({"guidance_per": "pixel"}, "for guidance_per"),
+        ({"blending": 1.5}, "share from 0 to 1"),
         ({"sampler": "ddim", "steps": 3}, "divides 1000"),
         ({"steps": 0}, "between 1 and 1000"),
         ({"stage1_tile": 100}, "multiple of 64"),
