@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from .errors import BIRError
     from .restoring import restore
 
+__version__ = "0.1.0"
+
 __all__ = [
     "BIRError",
     "DiffBIR",

@@ -10,12 +10,15 @@ import logging
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from typing import NoReturn
 
+from . import __version__
 from .console import open_closed_streams, require_output, write_error
 from .errors import BIRError
 
 COMMANDS = {
     "restore": "restore a picture or a folder of pictures",
+    "models": "list the known model files: where to get them, licences, which are at hand",
     "inspect": "say what a checkpoint file is",
     "verify": "check weight files and write a report on them",
     "degrade": "make low-quality pictures from good ones",
@@ -30,6 +33,14 @@ COMMANDS = {
 EXIT_FAILURE = 2
 
 
+class _Parser(argparse.ArgumentParser):
+    """One whose errors are a line like all others, without the usage, which --help shows."""
+
+    def error(self, message: str) -> NoReturn:
+        write_error(f"{message}; see `{self.prog} --help`.")
+        self.exit(EXIT_FAILURE)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a sub-command.
 
@@ -39,6 +50,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0, or 2 after a problem, which one line on stderr describes; `verify` gives 1
         where its report says that a file failed.
+
+    Raises:
+        SystemExit: with 2 after wrong arguments, and with 0 after --help and --version.
     """
     open_closed_streams()
     return exit_code(lambda: _run(list(sys.argv[1:] if argv is None else argv)))
@@ -46,19 +60,25 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(arguments: list[str]) -> int:
     logging.basicConfig(format="bir: %(message)s")
-    parser = argparse.ArgumentParser(prog="bir", description="Blind image restoration.")
-    subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
-    called = next((argument for argument in arguments if not argument.startswith("-")), None)
+    parser = _Parser(prog="bir", description="Blind image restoration.")
+    parser.add_argument("--version", action="version", version=f"bir {__version__}")
+    subparsers = parser.add_subparsers(metavar="COMMAND", dest="name", required=True)
     for name, summary in COMMANDS.items():
-        subparser = subparsers.add_parser(name, help=summary)
-        if name == called:
-            command = import_module(f".commands.{name}", __package__)
-            subparser.description = command.__doc__
-            subparser.formatter_class = argparse.RawDescriptionHelpFormatter
-            command.add_arguments(subparser)
-            subparser.set_defaults(command=command)
-    values = vars(parser.parse_args(arguments))
-    command = values.pop("command")
+        subparsers.add_parser(name, help=summary, add_help=False)
+    place = next((i for i, each in enumerate(arguments) if not each.startswith("-")), None)
+    end = len(arguments) if place is None else place + 1
+    name = parser.parse_args(arguments[:end]).name
+    command = import_module(f".commands.{name}", __package__)
+    own = _Parser(
+        prog=f"bir {name}",
+        description=command.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.add_arguments(own)
+    rest = arguments[end:]
+    # Intermixed, an OUTPUT that may be left out is found behind options too; but `--` is lost.
+    parse = own.parse_args if "--" in rest else own.parse_intermixed_args
+    values = vars(parse(rest))
     return int(command.run(command.read(values)))
 
 

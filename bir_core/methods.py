@@ -16,7 +16,7 @@ from .diffir import arguments as diffir_arguments
 from .diffir import method as diffir
 from .errors import BIRError
 from .memory import MemoryPlan
-from .options import Values, positive, read_options
+from .options import Values, half_precision, positive, read_options
 from .weights import BUILTIN_NAMES, DEFAULT_DIFFIR, DEFAULT_MODEL
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ PlanImage = Callable[[int, int], tuple[str, MemoryPlan]]
 # (image (1, 3, H, W) in [0, 1], seed) -> (1, 3, H scale, W scale)
 RestoreSeeded = Callable[[Tensor, int], Tensor]
 OwnOptions = TypeVar("OwnOptions", bound="DataclassInstance")
+# (options, device) -> an option or its absence in words -> from options to those with it
+Savings = Callable[[OwnOptions, torch.device], Mapping[str, Callable[[OwnOptions], OwnOptions]]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +47,7 @@ class Method(Generic[OwnOptions]):
             those of the input, fractions of a pixel dropped.
         plan: from the options, a device and its memory in bytes; also gives the sides of the output
             as `prepare` does.
+        savings: what may take less memory than the options do on a device, as `Savings`.
         add_arguments: to the parser of `bir restore`, the options that only this method takes;
             those that were not given stay None.
         add_plan_arguments: the same for `bir plan`.
@@ -57,6 +60,7 @@ class Method(Generic[OwnOptions]):
     read: Callable[[type[OwnOptions], Values], OwnOptions] = read_options
     prepare: Callable[[OwnOptions, torch.device], tuple[RestoreImage, float]]
     plan: Callable[[OwnOptions, torch.device, int], tuple[PlanImage, float]]
+    savings: Savings[OwnOptions] = lambda options, device: {}
     add_arguments: Callable[[argparse.ArgumentParser], None] = lambda parser: None
     add_plan_arguments: Callable[[argparse.ArgumentParser], None] = lambda parser: None
     default_model: str | None = None
@@ -74,6 +78,7 @@ METHODS: dict[str, Method[Any]] = {
         options=compact.CompactOptions,
         prepare=compact.prepare,
         plan=compact.plan,
+        savings=half_precision,
         default_model=DEFAULT_MODEL,
         networks={"compact": compact.open_network},
     ),
@@ -82,6 +87,7 @@ METHODS: dict[str, Method[Any]] = {
         options=diffir.DiffIROptions,
         prepare=diffir.prepare,
         plan=diffir.plan,
+        savings=half_precision,
         default_model=DEFAULT_DIFFIR,
         networks={"diffir_s2": diffir.open_network},
     ),
@@ -92,6 +98,7 @@ METHODS: dict[str, Method[Any]] = {
         read=diffbir_arguments.read,
         prepare=diffbir.prepare,
         plan=diffbir.plan,
+        savings=diffbir.savings,
     ),
 }
 

@@ -6,7 +6,8 @@ frozen dataclass of its own (`read_options`), and what lies below takes that.
 
 import argparse
 from collections.abc import Callable, Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -14,6 +15,7 @@ import torch
 from .console import write_error as write_error
 from .console import write_line as write_line
 from .errors import BIRError
+from .models import ENVIRONMENT
 from .seeds import SEEDS
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ Options = TypeVar("Options", bound="DataclassInstance")
 # The values of a parser by their names; None for what was not given and has no default.
 Values = Mapping[str, Any]
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+SLOW_ON_CPU = {"float16": "a CPU", "bfloat16": "a CPU without instructions for it"}
 
 
 def positive(text: str) -> int:
@@ -84,6 +87,34 @@ def add_device_arguments(parser: argparse.ArgumentParser) -> None:
         default="float32",
         help="number format of the computation (default: float32)",
     )
+
+
+def add_models_argument(parser: argparse.ArgumentParser) -> None:
+    """--models; None if it was not given."""
+    parser.add_argument(
+        "--models",
+        metavar="FOLDER",
+        type=Path,
+        help=f"where files are looked for by their names, laid out as ComfyUI's models (default: "
+        f"the variable {ENVIRONMENT}, or else those of the ComfyUI that this package lies in)",
+    )
+
+
+def half_precision(options: Any, device: torch.device) -> dict[str, Callable[[Any], Any]]:
+    """The saving of a method (`methods.Savings`) whose options have a `dtype`."""
+    if options.dtype != "float32":
+        return {}
+    words = "--dtype float16" + (" (slow on a CPU)" if device.type == "cpu" else "")
+    return {words: lambda options: replace(options, dtype="float16")}
+
+
+def hint_at_dtype(dtype: str, device: torch.device) -> None:
+    """Say on stderr where half precision is slow: on a CPU."""
+    if device.type == "cpu" and dtype in SLOW_ON_CPU:
+        write_error(
+            f"--dtype {dtype} is slow on {SLOW_ON_CPU[dtype]}, and less exact than float32, which "
+            "is taken without the option"
+        )
 
 
 def choose_device(name: str) -> torch.device:

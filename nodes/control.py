@@ -10,6 +10,7 @@ from ..bir_core.diffbir.settings import CHOICES
 from ..bir_core.diffbir.versions import VERSIONS
 from ..bir_core.images import PadMode, from_channels_last, pad_to_multiple, split_alpha
 from ..bir_core.latents import PADDED_MULTIPLE
+from ..bir_core.models import known_file, names_for
 from ..bir_core.networks.unet import UNetConfig
 from .automatic import BY_NAME, TRAINED_ON, base_needed, loaded, set_base, version_of_choice
 from .host import control as host_control
@@ -42,8 +43,8 @@ class DiffBIRControlNetLoader(Node):
                 io.Combo.Input(
                     "control_net_name",
                     options=host_control_loader.control_names(),
-                    tooltip="A file of models/controlnet: v1_general.pth, v1_face.pth, v2.pth, "
-                    "DiffBIR_v2.1.pt, a full file of v1, or one of your own training.",
+                    tooltip=f"A file of models/controlnet: {', '.join(names_for('controlnet'))}, "
+                    "or one of your own training.",
                 ),
                 io.Combo.Input(
                     "weight_dtype",
@@ -74,7 +75,9 @@ class DiffBIRControlNetLoader(Node):
             outputs=[
                 io.ControlNet.Output(),
                 io.String.Output(
-                    display_name="report", tooltip="Which version of DiffBIR it is taken for."
+                    display_name="report",
+                    tooltip="Which version of DiffBIR it is taken for; of a published file, its "
+                    "licence too.",
                 ),
             ],
         )
@@ -100,7 +103,8 @@ class DiffBIRControlNetLoader(Node):
             version=version_of_choice(trained_on, origin),
             vae=vae,
         )
-        report = loaded(control)
+        known = known_file(control_net_name)
+        report = loaded(control) + ("" if known is None else f" {known.description}")
         messages.say(report)
         return io.NodeOutput(control, report, ui=ui.PreviewText(report))
 

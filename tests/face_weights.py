@@ -5,7 +5,7 @@ import warnings
 import pytest
 import torch
 
-from bir_core.faces.networks import DETECTOR_FILE, PARSER_FILE
+from bir_core.models import DETECTOR_FILE, PARSER_FILE
 
 
 def detector_network():

@@ -4,10 +4,11 @@ import subprocess
 import sys
 
 import pytest
-from command_line import ROOT
+from command_line import ROOT, run_here
 
 import bir_core
 from bir_core.cli import COMMANDS, main
+from bir_core.weights import BUILTIN_NAMES
 
 
 def run_python(*arguments):
@@ -36,6 +37,44 @@ def test_every_command_explains_itself(name, capsys):
         main([name, "--help"])
     assert end.value.code == 0
     assert capsys.readouterr().out.startswith(f"usage: bir {name}")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words", "program"),
+    [
+        ((), "required: COMMAND", "bir"),
+        (("absent",), "choose from", "bir"),
+        (("--absent", "restore"), "unrecognized arguments: --absent", "bir"),
+        (("restore",), "required: INPUT", "bir restore"),
+        (("restore", "a", "b", "c"), "unrecognized arguments: c", "bir restore"),
+        (("restore", "a", "--absent"), "unrecognized arguments: --absent", "bir restore"),
+        (("plan", "8x8", "--memory", "6"), "such as 6GB", "bir plan"),
+        (("weights", "absent"), "invalid choice: 'absent'", "bir weights"),
+    ],
+)
+def test_wrong_arguments_are_one_line(arguments, words, program, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    said = capsys.readouterr()
+    assert end.value.code == 2 and said.out == ""
+    assert said.err.startswith("bir: ") and said.err.count("\n") == 1
+    assert words in said.err and said.err.endswith(f"; see `{program} --help`.\n")
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["--version"])
+    assert end.value.code == 0
+    assert capsys.readouterr().out == f"bir {bir_core.__version__}\n"
+
+
+@pytest.mark.parametrize("command", ["restore", "inspect", "plan"])
+def test_a_wrong_model_name_lists_the_right_ones(command):
+    arguments = {"restore": ("absent.png", "--model"), "inspect": (), "plan": ("8x8", "--model")}
+    done = run_here(command, *arguments[command], "builtin-x3")
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert "of the name builtin-x3;" in done.stderr
+    assert all(name in done.stderr for name in BUILTIN_NAMES)
 
 
 def test_public_names_are_there():

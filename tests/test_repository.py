@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import bir_core
 from bir_core.cli import COMMANDS
 
 ROOT = Path(__file__).parents[1]
@@ -132,6 +133,19 @@ def test_bir_core_imports_nothing_of_comfyui() -> None:
     assert {path for path, modules in imports.items() if modules & HOST_MODULES} == set()
     # It runs inside ComfyUI under another name, so it may not call itself by its own.
     assert {path for path, modules in imports.items() if "bir_core" in modules} == set()
+
+
+def test_the_package_has_the_version() -> None:
+    assert bir_core.__version__ == project_version()
+
+
+def test_readme_names_every_extra() -> None:
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    table = text.partition("[project.optional-dependencies]\n")[2].partition("\n[")[0]
+    extras = set(re.findall(r"^(\w+) = \[", table, re.MULTILINE)) - {"comfy", "dev"}
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    named = re.findall(r'pip install "\.\[([\w,]+)\]"', readme)
+    assert {each for names in named for each in names.split(",")} == extras
 
 
 def test_changelog_has_the_version() -> None:

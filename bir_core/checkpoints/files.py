@@ -1,5 +1,6 @@
 """Checkpoint files: from a path to what it holds, without executing anything, and back."""
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,15 +12,29 @@ from torch import Tensor
 
 from ..atomic_files import CHECK_FOLDER, complete_file, writing
 from ..errors import BIRError, shown_path
-from ..weights import builtin_model_path
+from ..weights import BUILTIN_NAMES, builtin_model_path
 from .pytorch_files import PICKLE_START, ZIP_START, read_pytorch, require_checksums
 from .safetensors_header import looks_like_safetensors, read_header
 from .stored import DOWNLOAD, Checkpoint, reading, require_file
 
 
 def model_file(source: str | Path) -> Path:
-    """The file that a path or the name of a built-in model stands for."""
-    return builtin_model_path(str(source)) or Path(source)
+    """The file that a path or the name of a built-in model stands for.
+
+    Raises:
+        BIRError: what looks like such a name is none.
+    """
+    name = str(source)
+    if found := builtin_model_path(name):
+        return found
+    path = Path(source)
+    is_name = path.name == name and (name.startswith("builtin") or not path.suffix)
+    if is_name and not os.path.exists(path):
+        raise BIRError(
+            f"Expected a checkpoint file or a built-in model, but found nothing of the name "
+            f"{shown_path(name)}; check the path, or choose of {', '.join(BUILTIN_NAMES)}."
+        )
+    return path
 
 
 @contextmanager

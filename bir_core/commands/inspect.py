@@ -1,5 +1,5 @@
 """Say what a checkpoint file is, without building the network, and whether its checksums, if it has
-any, are right."""
+any, are right. A published file is also known by its name: what for, where from, its licence."""
 
 import argparse
 import dataclasses
@@ -10,6 +10,7 @@ from typing import Any
 from ..checkpoints import ModelInfo, inspect
 from ..checkpoints.completeness import dtype_name
 from ..checkpoints.files import model_file, require_whole
+from ..models import KnownFile, known_file
 from ..options import read_options, write_line
 from ..weights import BUILTIN_NAMES
 
@@ -39,12 +40,15 @@ def run(options: InspectOptions) -> int:
     """Write the facts of a checkpoint to stdout."""
     facts = _facts(inspect(options.file))
     require_whole(model_file(options.file))
+    known = known_file(options.file)
     if options.json:
-        write_line(json.dumps(facts, indent=2))
+        published = None if known is None else dataclasses.asdict(known)
+        write_line(json.dumps({**facts, "published": published}, indent=2))
         return 0
     config = facts.pop("config")
     facts["parameters"] = f"{facts['parameters']:,}"
-    for name, value in (facts | config).items():
+    by_name = {} if known is None else _by_name(known)
+    for name, value in (facts | config | by_name).items():
         shown = " ".join(map(str, value)) if isinstance(value, tuple) else value
         write_line(f"{name + ':':24}{shown}")
     return 0
@@ -52,3 +56,13 @@ def run(options: InspectOptions) -> int:
 
 def _facts(info: ModelInfo) -> dict[str, Any]:
     return dataclasses.asdict(info) | {"dtype": dtype_name(info.dtype)}
+
+
+def _by_name(known: KnownFile) -> dict[str, str]:
+    return {
+        "by its name": known.name,
+        "for": known.purpose,
+        "from": known.source,
+        "licence": known.licence,
+        "commercial use": known.commercial,
+    }

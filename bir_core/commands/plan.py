@@ -5,8 +5,9 @@ of each stage, the memory for weights and for the work, and whether it fits a de
 
 import argparse
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial, reduce
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,17 @@ import torch
 
 from ..errors import BIRError
 from ..memory import CPU, GIGABYTE, MemoryPlan, StagePlan, free_memory, picture_bytes
-from ..methods import METHODS, add_model_argument, choose_method, takers
-from ..options import Values, add_device_arguments, choose_device, read_options, write_line
+from ..methods import METHODS, Method, add_model_argument, choose_method, takers
+from ..models import find_model, models_folder
+from ..options import (
+    Values,
+    add_device_arguments,
+    add_models_argument,
+    choose_device,
+    hint_at_dtype,
+    read_options,
+    write_line,
+)
 from ..pictures.files import WRITING_PICTURES, read_picture
 
 UNITS = {"MB": 10**6, "GB": 10**9, "MIB": 2**20, "GIB": 2**30}
@@ -34,6 +44,7 @@ class PlanOptions:
     of_methods: Mapping[str, Any]
     memory: int | None = None
     device: str = "auto"
+    dtype: str = "float32"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,6 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of a GPU to plan for, such as 6GB (default: what is free on --device)",
     )
     add_device_arguments(parser)
+    add_models_argument(parser)
     add_model_argument(parser.add_argument_group(takers("model")))
     for method in METHODS.values():
         method.add_plan_arguments(parser)
@@ -65,7 +77,7 @@ def read(values: Values) -> PlanOptions:
     Raises:
         BIRError: a model that no method restores with.
     """
-    method, model = values["method"], values["model"]
+    method, model = values["method"], find_model(values["model"], models_folder(values["models"]))
     chosen: list[str | None] = [method]
     if method is None and model is None:
         chosen = [
@@ -86,13 +98,51 @@ def run(options: PlanOptions) -> int:
     else:
         device = CPU if options.device == "cpu" else CUDA
         memory = options.memory
+    hint_at_dtype(options.dtype, device)
     for name, of_method in options.of_methods.items():
-        plan, scale = METHODS[name].plan(of_method, device, memory)
         for width, height in sizes:
-            title, found = plan(height, width)
+            planned = partial(_planned, METHODS[name], device, memory, width, height)
+            title, found = planned(of_method)
             write_line(title + "\n")
-            _write(_with_writing(found, int(height * scale), int(width * scale), device), device)
+            savings = {} if found.fits else METHODS[name].savings(of_method, device)
+            _write(found, device, _advice(of_method, savings, planned))
     return 0
+
+
+def _planned(
+    method: Method[Any], device: torch.device, memory: int, width: int, height: int, of_method: Any
+) -> tuple[str, MemoryPlan]:
+    """The plan for a picture with what `bir restore` takes besides, and its title."""
+    plan, scale = method.plan(of_method, device, memory)
+    title, found = plan(height, width)
+    return title, _with_writing(found, int(height * scale), int(width * scale), device)
+
+
+def _advice(
+    of_method: Any,
+    savings: Mapping[str, Callable[[Any], Any]],
+    planned: Callable[[Any], tuple[str, MemoryPlan]],
+) -> str:
+    """What makes it fit: each saving that does alone, or as few together as do; else a smaller
+    picture."""
+
+    def fits(chosen: Iterable[str]) -> bool:
+        try:
+            changed = reduce(lambda so_far, each: savings[each](so_far), chosen, of_method)
+            return planned(changed)[1].fits
+        except BIRError:  # settings that do not go together
+            return False
+
+    alone = [each for each in savings if fits([each])]
+    if alone:
+        return " or ".join(alone)
+    if not fits(savings):
+        return "a smaller picture"
+    together = list(savings)
+    for each in savings:
+        others = [other for other in together if other != each]
+        together = others if fits(others) else together
+    return " with ".join(together)
 
 
 def _size(text: str) -> int:
@@ -125,7 +175,7 @@ def _with_writing(plan: MemoryPlan, height: int, width: int, device: torch.devic
     return replace(plan, stages=stages, host_memory=free_memory(CPU))
 
 
-def _write(plan: MemoryPlan, device: torch.device) -> None:
+def _write(plan: MemoryPlan, device: torch.device, advice: str) -> None:
     rows: list[Sequence[str]] = [
         ("stage", "pieces", "weights GB", "work GB", "on the host GB"),
         ("---",) * 5,
@@ -142,16 +192,13 @@ def _write(plan: MemoryPlan, device: torch.device) -> None:
     ]
     for row in rows:
         write_line("| " + " | ".join(row) + " |")
-    verdict, advice = "fits", ""
     stage, needed, memory = plan.largest, plan.needed, plan.memory
     where = "memory" if device.type == "cpu" else "memory of the GPU"
-    if needed > memory:
-        verdict, advice = "does not fit", "; try --dtype float16, --offload or a smaller picture"
-    elif not plan.fits:
-        verdict, advice = "does not fit", "; try a smaller picture"
+    if not plan.fits and needed <= memory:
         stage, needed, memory = plan.most_parked, plan.parked, plan.host_memory
         where = "memory of the computer"
+    verdict, advised = ("fits", "") if plan.fits else ("does not fit", f"; try {advice}")
     write_line(
         f"\n{verdict}: {stage.name} needs {needed / GIGABYTE:.1f} GB of the "
-        f"{memory / GIGABYTE:.1f} GB {where}{advice}\n"
+        f"{memory / GIGABYTE:.1f} GB {where}{advised}\n"
     )

@@ -14,9 +14,11 @@ from tqdm import tqdm
 from ..atomic_files import remove_leftovers
 from ..errors import BIRError
 from ..methods import METHODS, add_network_arguments, choose_method, takers
+from ..models import find_model, models_folder
 from ..options import (
     Values,
     add_device_arguments,
+    add_models_argument,
     option_names,
     positive,
     read_options,
@@ -25,7 +27,7 @@ from ..options import (
 )
 from . import restore_local, restore_ray
 from .failures import Failures
-from .restore_jobs import Job, plan_jobs
+from .restore_jobs import RESTORED, Job, plan_jobs
 from .restore_options import FORMAT_SUFFIXES, RayOptions, RestoreOptions
 
 ENGINES = {"local": restore_local, "ray": restore_ray}
@@ -38,7 +40,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "output",
         metavar="OUTPUT",
         type=Path,
-        help="file or existing folder for a picture; folder, made if needed, for a folder",
+        nargs="?",
+        help="file or existing folder for a picture; folder, made if needed, for a folder "
+        f"(default: beside the input, with {RESTORED} at the end of the name)",
     )
     parser.add_argument("--method", choices=tuple(METHODS), help="(default: the one of the model)")
     parser.add_argument(
@@ -49,6 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seed", type=seed, default=0, help="of the noise (default: 0)")
     add_device_arguments(parser)
+    add_models_argument(parser)
     existing = parser.add_mutually_exclusive_group()
     existing.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
     existing.add_argument(
@@ -71,6 +76,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of JPEG and WebP (default: 95)",
     )
     parser.add_argument("--recursive", action="store_true", help="look into subfolders as well")
+    parser.add_argument(
+        "--first-frame",
+        action="store_true",
+        help="of animated pictures and of files with several pages, restore the first",
+    )
     add_network_arguments(parser)
     for method in METHODS.values():
         method.add_arguments(parser)
@@ -117,10 +127,11 @@ def read(values: Values) -> RestoreOptions:
     Raises:
         BIRError: one of another method or engine, or a model that no method restores with.
     """
-    name, model = choose_method(values["method"], values["model"])
+    models = models_folder(values["models"])
+    name, model = choose_method(values["method"], find_model(values["model"], models))
     _require_options_of_method(values, name)
     _require_options_of_engine(values)
-    chosen = {**values, "method": name, "model": model}
+    chosen = {**values, "method": name, "model": model, "models": models}
     method = METHODS[name]
     of_method = method.read(method.options, chosen)
     ray = read_options(RayOptions, values)

@@ -1,5 +1,6 @@
 """Which pictures `bir restore` reads and what it writes, checked before any work is done."""
 
+import itertools
 import os
 import tempfile
 from collections import Counter
@@ -20,6 +21,9 @@ from ..pictures.files import (
 )
 from .failures import say_left_out
 from .restore_options import FORMAT_SUFFIXES, RestoreOptions
+
+# What stands at the end of an output's name that nobody chose.
+RESTORED = "_restored"
 
 
 @dataclass(frozen=True)
@@ -44,8 +48,14 @@ def plan_jobs(options: RestoreOptions) -> list[Job]:
         BIRError: no picture, outputs of the wrong kind or in a place that cannot be written, one
             that exists without --overwrite or --resume, or is an input.
     """
-    source, output = options.input, options.output
+    source = options.input
+    output = _beside(source, options) if options.output is None else options.output
     if os.path.isdir(source):
+        if not os.path.isdir(output) and output.suffix.lower() in SUFFIXES:
+            raise BIRError(
+                f"Expected a folder for the outputs of the folder {source}, but {output} is the "
+                "name of a picture; name a folder, or leave the output out."
+            )
         if os.path.exists(output) and not os.path.isdir(output):
             raise BIRError(
                 f"Expected a folder for the outputs of {source}, but {output} is a file; "
@@ -71,6 +81,25 @@ def plan_jobs(options: RestoreOptions) -> list[Job]:
     jobs = [_job(path, target, options) for path, target in zip(pictures, targets, strict=True)]
     _require_targets(jobs, may_exist=options.may_replace)
     return jobs
+
+
+def _beside(source: Path, options: RestoreOptions) -> Path:
+    """The output for an input when none was named: a name that is free, or where outputs may be
+    there already the first one."""
+    place = Path(os.path.abspath(source))
+    if not place.name:
+        raise BIRError(
+            f"Expected an output for {source}, beside which nothing can be written; name a folder."
+        )
+    if os.path.isdir(source):
+        stem, suffix = place.name, ""
+    else:
+        kept = place.suffix if place.suffix.lower() in SUFFIXES else FORMAT_SUFFIXES["png"]
+        stem, suffix = place.stem, FORMAT_SUFFIXES.get(options.format or "", kept)
+    folder = place.parent if source.name in ("", "..") else source.parent
+    numbers = itertools.chain([""], (f"_{number}" for number in itertools.count(2)))
+    outputs = (folder / f"{stem}{RESTORED}{number}{suffix}" for number in numbers)
+    return next(each for each in outputs if options.may_replace or not os.path.lexists(each))
 
 
 def _real(path: Path) -> Path:

@@ -17,7 +17,7 @@ from ..fallbacks import enough_memory
 from ..images import extend_opaque, resize
 from ..memory import is_out_of_memory, picture_bytes, require_room
 from ..methods import METHODS, Report, RestoreImage
-from ..options import choose_device
+from ..options import choose_device, hint_at_dtype
 from ..pictures.files import (
     WRITING_PICTURES,
     Picture,
@@ -26,6 +26,7 @@ from ..pictures.files import (
     require_free,
     write_picture,
 )
+from ..pictures.samples import SeveralPictures
 from .failures import losses, no_room
 from .restore_jobs import Job
 from .restore_options import RestoreOptions
@@ -58,6 +59,7 @@ def prepare(options: RestoreOptions) -> Callable[[Job, bool], Outcome]:
         BIRError: a device, model or setting that does not exist or does not fit.
     """
     device = choose_device(options.device)
+    hint_at_dtype(options.dtype, device)
     restore_image, scale = METHODS[options.method].prepare(options.of_method, device)
 
     def restore_job(job: Job, overwrite: bool) -> Outcome:
@@ -77,11 +79,13 @@ def prepare(options: RestoreOptions) -> Callable[[Job, bool], Outcome]:
         if job.refusal:
             raise BIRError(job.refusal)
         # What can be known before the work is said before it.
-        picture = _read(job.source, options.bits)
+        picture = _read(job.source, options.first_frame)
+        if options.bits is not None:
+            picture = replace(picture, bits=options.bits)  # type: ignore[arg-type]
         require_format(job.target, picture, scale)
         require_free(job.target, overwrite=overwrite)
         _require_room(picture, scale, job.source)
-        mask = None if job.mask is None else _read_mask(job.mask, picture, job.source)
+        mask = _read_mask(job, picture, options)
         result = _restore(picture, mask, restore_image, device, job.source.name)
         make_folder(job.target.parent)
         left_out = write_picture(job.target, result, overwrite=overwrite, quality=options.quality)
@@ -114,21 +118,28 @@ def _report(bar: "tqdm[Any]") -> Report:
     return show
 
 
-def _read(path: Path, bits: int | None) -> Picture:
-    picture = read_picture(path)
-    return picture if bits is None else replace(picture, bits=bits)  # type: ignore[arg-type]
+def _read(path: Path, first_frame: bool) -> Picture:
+    try:
+        return read_picture(path, first_frame=first_frame)
+    except SeveralPictures as error:
+        raise BIRError(
+            f"Expected one picture in {path}, but it holds {error.count} frames or pages; restore "
+            "the first one by --first-frame, or split it into single pictures."
+        ) from error
 
 
-def _read_mask(path: Path, picture: Picture, source: Path) -> Tensor:
-    """(1, 1, H, W) in [0, 1]; what is transparent is outside the hole."""
-    read = read_picture(path)
+def _read_mask(job: Job, picture: Picture, options: RestoreOptions) -> Tensor | None:
+    """(1, 1, H, W) in [0, 1]; what is transparent is outside the hole. None without a mask."""
+    if job.mask is None:
+        return None
+    read = _read(job.mask, options.first_frame)
     mask = read.image.mean(1, keepdim=True)
     if read.alpha is not None:
         mask = mask * read.alpha
     if mask.shape[-2:] != picture.image.shape[-2:]:
         height, width = mask.shape[-2:]
         raise BIRError(
-            f"Expected a mask of {_size(picture)} pixels for {source}, but {path} has "
+            f"Expected a mask of {_size(picture)} pixels for {job.source}, but {job.mask} has "
             f"{width}x{height}; make it of the same size."
         )
     return mask

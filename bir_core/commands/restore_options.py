@@ -21,25 +21,29 @@ class RestoreOptions:
     """Those of all methods, as their arguments. Ray sends them to its workers.
 
     Attributes:
+        output: None for a free name beside the input.
         method: a name of `METHODS`.
+        first_frame: of a picture with several frames or pages the first is restored.
         of_method: what that method read for itself.
         ray: of that engine.
     """
 
     input: Path
-    output: Path
     method: str
     of_method: Any
+    output: Path | None = None
     mask: Path | None = None
     engine: str = "local"
     ray: RayOptions = RayOptions()
     device: str = "auto"
+    dtype: str = "float32"
     overwrite: bool = False
     resume: bool = False
     format: str | None = None
     bits: int | None = None
     quality: int = 95
     recursive: bool = False
+    first_frame: bool = False
 
     @property
     def may_replace(self) -> bool:

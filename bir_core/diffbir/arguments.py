@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import Any, cast, get_args
 
 from ..diffusion.sampling import SAMPLERS
-from ..faces.networks import DETECTOR_FILE, PARSER_FILE
+from ..models import DETECTOR_FILE, PARSER_FILE
 from ..options import Values, read_options
 from .face_options import UNALIGNED_FACE, FaceOptions
 from .fidelity import of_fidelity
 from .method import NO_STAGE1, DiffBIROptions
 from .settings import CHOICES, official_settings
-from .versions import DEFAULT_VERSION, VERSIONS, Task
+from .versions import DEFAULT_VERSION, FACE_SWINIR, VERSIONS, Task
 
+TASKS = (*get_args(Task), UNALIGNED_FACE)
 # Options that become settings of the same name.
 SETTINGS = {
     "sampler": (str, tuple(SAMPLERS), "of the diffusion"),
@@ -62,7 +63,11 @@ MEMORY_SETTINGS = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options that only `--method diffbir` takes; those that were not given stay None."""
-    group = parser.add_argument_group("DiffBIR", "only with --method diffbir")
+    group = parser.add_argument_group(
+        "DiffBIR",
+        "only with --method diffbir; files that are not named are looked for in the folder of "
+        "models, by the names that bir models lists",
+    )
     group.add_argument(
         "--base",
         metavar="FILE|FOLDER",
@@ -86,7 +91,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--task",
-        choices=(*get_args(Task), UNALIGNED_FACE),
+        choices=TASKS,
         help="face: aligned, 512 x 512; unaligned_face: a whole photo, its background as in sr and "
         "each face on its own (default: sr)",
     )
@@ -175,7 +180,7 @@ def _add_face_arguments(group: argparse._ArgumentGroup) -> None:
         "--face-stage1",
         metavar="FILE",
         type=Path,
-        help=f"of {UNALIGNED_FACE}: what --stage1 is for the faces, such as face_swinir_v1.ckpt",
+        help=f"of {UNALIGNED_FACE}: what --stage1 is for the faces, such as {FACE_SWINIR}",
     )
     group.add_argument(
         "--face-weights",
@@ -195,7 +200,7 @@ def add_plan_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `bir plan` for DiffBIR."""
     group = parser.add_argument_group("DiffBIR")
     group.add_argument("--version", choices=tuple(VERSIONS), help=f"(default: {DEFAULT_VERSION})")
-    group.add_argument("--task", choices=get_args(Task), help="(default: sr)")
+    group.add_argument("--task", choices=TASKS, help="(default: sr)")
     group.add_argument("--upscale", metavar="FACTOR", type=float, help="(default: 4)")
     group.add_argument(
         "--offload", action="store_true", help="the networks of other stages wait on the host"

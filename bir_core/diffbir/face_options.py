@@ -16,8 +16,11 @@ from ..faces.networks import (
     load_face_parser,
 )
 from ..faces.pipeline import require_photo_version, restore_photo
+from ..models import DETECTOR_FILE
+from .official_files import needed_file
 from .pipeline import DiffBIR
 from .restoration_modules import RestorationModule, load_restoration_module
+from .versions import official_files
 
 UNALIGNED_FACE = "unaligned_face"
 
@@ -47,36 +50,33 @@ class FaceOptions:
 
 
 def load_face_networks(
-    options: FaceOptions, task: str, version: str, device: torch.device
+    options: FaceOptions, task: str, version: str, device: torch.device, models: Path | None = None
 ) -> FaceNetworks | None:
-    """What the options name; None for another task.
+    """What the options name, or what lies in a folder of models under the known names; None for
+    another task.
 
     Raises:
-        BIRError: options of another task, a version without this task, or a wrong file.
+        BIRError: options of another task, a version without this task, or a wrong or absent file.
     """
     if task != UNALIGNED_FACE:
         for field in fields(options):
             if getattr(options, field.name) is not None:
                 raise BIRError(
-                    f"Expected --task {UNALIGNED_FACE} with --{_option(field.name)}, but another "
-                    "task came; change the task or leave the option out."
+                    f"Expected --task {UNALIGNED_FACE} with --{field.name.replace('_', '-')}, but "
+                    "another task came; change the task or leave the option out."
                 )
         return None
     require_photo_version(version)
-    stage1 = _needed(options.face_stage1, "face_stage1", "file")
-    folder = _needed(options.face_weights, "face_weights", "folder")
+    purpose = f"--task {UNALIGNED_FACE}"
+    stage1 = options.face_stage1 or needed_file(
+        "face_stage1", purpose, official_files("face", version).stage1, models
+    )
+    folder = (
+        options.face_weights or needed_file("face_weights", purpose, DETECTOR_FILE, models).parent
+    )
     detect = load_face_detector(folder, device=device)
     parse = None if options.face_mask == "square" else load_face_parser(folder, device=device)
     return FaceNetworks(load_restoration_module(stage1, device=device), detect, parse)
-
-
-def _needed(path: Path | None, name: str, what: str) -> Path:
-    if path is None:
-        raise BIRError(
-            f"Expected --{_option(name)} for --task {UNALIGNED_FACE}, but none came; "
-            f"give the {what}."
-        )
-    return path
 
 
 def photo_restorer(background: DiffBIR, networks: FaceNetworks) -> Callable[..., Tensor]:
@@ -88,7 +88,3 @@ def photo_restorer(background: DiffBIR, networks: FaceNetworks) -> Callable[...,
         detect=networks.detect,
         parse=networks.parse,
     )
-
-
-def _option(attribute: str) -> str:
-    return attribute.replace("_", "-")

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -15,19 +15,22 @@ from ..checkpoints.loading import origin_of
 from ..diffusion.noise import require_brownian_noise
 from ..diffusion.sampling import SAMPLERS
 from ..errors import BIRError
+from ..faces.alignment import FACE_SIZE
+from ..faces.pipeline import require_photo_version
 from ..memory import CPU, MemoryPlan, free_memory, visiting
 from ..networks.text_encoder import TextEncoder
-from ..options import DTYPES
+from ..options import DTYPES, half_precision
 from . import pipeline as stages
 from . import which_version
-from .face_options import FaceOptions, load_face_networks, photo_restorer
+from .face_options import UNALIGNED_FACE, FaceOptions, load_face_networks, photo_restorer
 from .memory_plan import plan_diffbir
-from .networks import official_networks
+from .networks import DiffBIRNetworks, official_networks
+from .official_files import find_files
 from .pipeline import Callback, DiffBIR
 from .prompts import encode_prompts, load_embedding
 from .restoration_modules import load_restoration_module
 from .settings import DiffBIRSettings, official_settings
-from .stage1 import stage1_sizes
+from .stage1 import Stage1Sizes, stage1_sizes
 from .versions import DEFAULT_VERSION, Task, find_version, official_order
 
 NO_STAGE1 = "none"
@@ -48,6 +51,7 @@ class DiffBIROptions:
         settings: what differs from those of the version, see `DiffBIRSettings`.
         offload: as in `DiffBIR`.
         faces: for the task unaligned_face.
+        models: folder in which files that are not named are looked for by the authors' names.
         seed: of each picture.
         dtype: a name of `DTYPES`, for UNet and IRControlNet.
     """
@@ -67,6 +71,7 @@ class DiffBIROptions:
     settings: Mapping[str, Any] = field(default_factory=dict)
     offload: bool = False
     faces: FaceOptions = FaceOptions()
+    models: Path | None = None
     seed: int = 0
     dtype: str = "float32"
 
@@ -91,9 +96,7 @@ def prepare(
     Raises:
         BIRError: a file that is missing, unreadable or of another kind, or impossible settings.
     """
-    base = _needed(options.base, "base")
-    controlnet = _needed(options.controlnet, "controlnet")
-    stage1 = _needed(options.stage1, "stage1", f", or {NO_STAGE1}")
+    base, controlnet, stage1 = _files(options)
     if options.offload and device.type == "cpu":
         raise BIRError(
             "Expected a GPU for --offload, but the CPU computes, which has no memory of its own; "
@@ -117,7 +120,7 @@ def prepare(
     settings = options.settings_of(version)
     if SAMPLERS[settings.sampler].brownian:
         require_brownian_noise()
-    faces = load_face_networks(options.faces, options.task, version, device)
+    faces = load_face_networks(options.faces, options.task, version, device, options.models)
     prompts = _embeddings(options, base, version, device, settings.uses_negative)
     stage1_module = None if stage1 == NO_STAGE1 else load_restoration_module(stage1, device=place)
     pipeline = DiffBIR(
@@ -151,15 +154,27 @@ def prepare(
     return restore, options.upscale
 
 
-Given = TypeVar("Given", Path, str)
+def _files(options: DiffBIROptions) -> tuple[Path, Path, str]:
+    """Of base, IRControlNet and stage 1: those that were given, the others by their names.
+
+    Raises:
+        BIRError: one is neither given nor at hand.
+    """
+    given = {name: getattr(options, name) for name in ("base", "controlnet", "stage1")}
+    found = find_files(
+        [name for name, value in given.items() if value is None],
+        _background(options.task),
+        version=options.version,
+        controlnet=options.controlnet,
+        folder=options.models,
+    )
+    files = {**given, **found}
+    return files["base"], files["controlnet"], str(files["stage1"])
 
 
-def _needed(given: Given | None, name: str, or_else: str = "") -> Given:
-    if given is None:
-        raise BIRError(
-            f"Expected --{name} for --method diffbir, but none came; give the file{or_else}."
-        )
-    return given
+def _background(task: str) -> Task:
+    """What is done to the picture as a whole."""
+    return "sr" if task == UNALIGNED_FACE else cast(Task, task)
 
 
 def _embeddings(
@@ -191,19 +206,47 @@ def _embeddings(
     return [found[name] for name in given]
 
 
+def savings(
+    options: DiffBIROptions, device: torch.device
+) -> dict[str, Callable[[DiffBIROptions], DiffBIROptions]]:
+    """What may take less memory than the options do, as `methods.Savings`: half precision,
+    offloading, and each setting that was given left to its default."""
+    found = half_precision(options, device)
+    if device.type != "cpu" and not options.offload:
+        found["--offload"] = lambda options: replace(options, offload=True)
+    for name in options.settings:
+        found[f"leaving out --{name.replace('_', '-')}"] = partial(_without, name)
+    return found
+
+
+def _without(name: str, options: DiffBIROptions) -> DiffBIROptions:
+    settings = {each: value for each, value in options.settings.items() if each != name}
+    return replace(options, settings=settings)
+
+
 def plan(
     options: DiffBIROptions, device: torch.device, memory: int
 ) -> tuple[Callable[[int, int], tuple[str, MemoryPlan]], float]:
     """From height and width of a picture to the plan of its restoration with networks of the
-    official sizes, with a title; and the enlargement."""
-    version, task = options.version or DEFAULT_VERSION, cast(Task, options.task)
+    official sizes, with a title; and the enlargement.
+
+    Raises:
+        BIRError: impossible settings, or a version without the task.
+    """
+    version, task = options.version or DEFAULT_VERSION, _background(options.task)
     networks = official_networks(version, task, DTYPES[options.dtype])
     settings = options.settings_of(version)
-    order = official_order(task, version)
+    has_faces = options.task == UNALIGNED_FACE
     offloaded = ", offloaded" if options.offload else ""
+    if has_faces:
+        require_photo_version(version)
+        face_networks = official_networks(version, "face", DTYPES[options.dtype])
 
-    def plan_image(height: int, width: int) -> tuple[str, MemoryPlan]:
-        sizes = stage1_sizes(height, width, order, options.upscale, settings.short_side)
+    def plan_of(
+        networks: DiffBIRNetworks, task: Task, height: int, width: int, upscale: float
+    ) -> tuple[Stage1Sizes, MemoryPlan]:
+        order = official_order(task, version)
+        sizes = stage1_sizes(height, width, order, upscale, settings.short_side)
         found = plan_diffbir(
             networks,
             sizes,
@@ -214,9 +257,19 @@ def plan(
             host_memory=free_memory(CPU),
             offload=options.offload,
         )
+        return sizes, found
+
+    def plan_image(height: int, width: int) -> tuple[str, MemoryPlan]:
+        sizes, found = plan_of(networks, task, height, width, options.upscale)
+        uncounted = ""
+        if has_faces:
+            _, of_face = plan_of(face_networks, "face", FACE_SIZE, FACE_SIZE, 1.0)
+            stages = [replace(stage, name=f"face: {stage.name}") for stage in of_face.stages]
+            found = replace(found, stages=(*found.stages, *stages))
+            uncounted = ", without detector and parser"
         title = (
-            f"DiffBIR {version} {task}, {width}x{height} -> "
-            f"{sizes.output[1]}x{sizes.output[0]}, {options.dtype}{offloaded}"
+            f"DiffBIR {version} {options.task}, {width}x{height} -> "
+            f"{sizes.output[1]}x{sizes.output[0]}, {options.dtype}{offloaded}{uncounted}"
         )
         return title, found
 

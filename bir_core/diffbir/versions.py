@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from ..diffusion.denoisers import Parameterization
 from ..errors import BIRError
@@ -36,11 +36,22 @@ BSRNET = OfficialModule("BSRNet", "network_enlarges", scale=4, weights=16_697_98
 SCUNET = OfficialModule("SCUNet", "restore_first", weights=17_946_072)
 
 
+@dataclass(frozen=True)
+class OfficialFiles:
+    """The names of the authors' files for a task, rows of `models.KNOWN_FILES`."""
+
+    base: str
+    controlnet: str
+    stage1: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class DiffBIRVersion:
     """A row of the table.
 
     Attributes:
+        base: the name of the file that the authors take for the base.
+        controlnets, stage1_files: those of their IRControlNets and restoration modules, by task.
         parameterization: what the base predicts.
         zero_snr: whether the base was trained down to pure noise.
         modules: stage 1 by task; SwinIR where none is named.
@@ -50,6 +61,9 @@ class DiffBIRVersion:
         file_names: parts of the names, in small letters, that its IRControlNet goes by.
     """
 
+    base: str = "v2-1_512-ema-pruned.ckpt"
+    controlnets: Mapping[Task, str]
+    stage1_files: Mapping[Task, str]
     parameterization: Parameterization = "eps"
     zero_snr: bool = False
     modules: Mapping[Task, OfficialModule] = field(default_factory=dict)
@@ -59,19 +73,39 @@ class DiffBIRVersion:
     file_names: tuple[str, ...]
 
 
+FACE_SWINIR = "face_swinir_v1.ckpt"
 VERSIONS = {
     "v1": DiffBIRVersion(
+        controlnets={"sr": "v1_general.pth", "denoise": "v1_general.pth", "face": "v1_face.pth"},
+        stage1_files={
+            "sr": "general_swinir_v1.ckpt",
+            "denoise": "general_swinir_v1.ckpt",
+            "face": FACE_SWINIR,
+        },
         settings={"sampler": "spaced", "steps": 50, "cfg": 1.0},
         whole_photos=False,
         file_names=("v1",),
     ),
     "v2": DiffBIRVersion(
+        controlnets=dict.fromkeys(get_args(Task), "v2.pth"),
+        stage1_files={
+            "sr": "BSRNet.pth",
+            "denoise": "scunet_color_real_psnr.pth",
+            "face": FACE_SWINIR,
+        },
         modules={"sr": BSRNET, "denoise": SCUNET},
         settings={"sampler": "spaced", "steps": 50, "cfg": 4.0},
         prompts=("", "low quality, blurry, low-resolution, noisy, unsharp, weird textures"),
         file_names=("v2",),
     ),
     "v2.1": DiffBIRVersion(
+        base="sd2.1-base-zsnr-laionaes5.ckpt",
+        controlnets=dict.fromkeys(get_args(Task), "DiffBIR_v2.1.pt"),
+        stage1_files={
+            "sr": "realesrgan_s4_swinir_100k.pth",
+            "denoise": "realesrgan_s4_swinir_100k.pth",
+            "face": FACE_SWINIR,
+        },
         parameterization="v",
         zero_snr=True,
         prompts=(
@@ -112,6 +146,12 @@ def official_module(task: Task, version: str) -> OfficialModule:
 def official_order(task: Task, version: str) -> Order:
     """What the official code does: by the module it uses for a task of a version."""
     return official_module(task, version).order
+
+
+def official_files(task: Task, version: str) -> OfficialFiles:
+    """The names of the files that the authors use for a task of a version."""
+    row = find_version(version)
+    return OfficialFiles(row.base, row.controlnets[task], row.stage1_files[task])
 
 
 def version_name_of_file(name: str) -> str | None:

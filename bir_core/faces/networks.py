@@ -15,15 +15,14 @@ from ..checkpoints.keys import unwrap
 from ..errors import BIRError
 from ..fallbacks import Attempt, first_that_fits
 from ..images import resize
+from ..models import DETECTOR_FILE, PARSER_FILE, file_named
 
 # A picture (1, 3, H, W) in [0, 1] -> landmarks (N, 5, 2) in its pixels, as `faces.TEMPLATE`
 DetectFaces = Callable[[Tensor], Tensor]
 # A face (1, 3, 512, 512) in [0, 1] -> the class of each pixel (1, 512, 512), 0 to 18
 ParseFace = Callable[[Tensor], Tensor]
 
-DETECTOR_FILE = "detection_Resnet50_Final.pth"
-PARSER_FILE = "parsing_parsenet.pth"
-SOURCE = "the releases of facexlib (github.com/xinntao/facexlib)"
+SOURCE = file_named(DETECTOR_FILE).source
 LEAST_DETECTION_SIDE = 640
 LEAST_SCORE, MOST_OVERLAP = 0.97, 0.4
 # What RetinaFace was trained with: blue, green, red of 0 to 255, less these.

@@ -30,8 +30,8 @@ from .samples import (
     Samples,
     Source,
     Undecodable,
+    left_out_frames,
     matching_icc,
-    require_single,
     too_large_for_memory,
     undecodable,
     with_side_data,
@@ -51,18 +51,20 @@ PILLOW_FORMATS = ("PNG", "JPEG", "WEBP")
 MOST_JPEG_EXIF, MOST_JPEG_XMP, MOST_JPEG_COMMENT = 65533, 65504, 65533
 
 
-def decode(path: Path, content: bytes | None = None) -> Samples:
+def decode(path: Path, content: bytes | None = None, *, first_frame: bool = False) -> Samples:
     """Read a PNG, JPEG, WebP or TIFF file; the content decides the format, not the name.
 
     Args:
         path: of the file; or what errors call it, if its content comes with it.
         content: the file's bytes; None reads them from `path`.
+        first_frame: of several frames or pages, read the first.
 
     Raises:
-        BIRError: it cannot be decoded, is cut off, or holds several pictures; no memory for it.
+        SeveralPictures: there are several, without `first_frame`.
+        BIRError: it cannot be decoded or is cut off; no memory for it.
         OSError: the file system refuses it.
     """
-    source = Source(path, content)
+    source = Source(path, content, first_frame)
     with source.open() as file:
         start = file.read(25)
     is_tiff = start.startswith(TIFF_STARTS)
@@ -76,7 +78,7 @@ def decode(path: Path, content: bytes | None = None) -> Samples:
         if bare is None:
             raise
         try:
-            samples = reader(Source(path, bare))
+            samples = reader(replace(source, content=bare))
         except BIRError:
             raise error from error.__cause__
         left_out = (*samples.extras.left_out, "side data that cannot be read")
@@ -152,10 +154,11 @@ def _decode_wide_png(source: Source) -> Samples:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with source.open() as file, Image.open(file, formats=("PNG",)) as image:
+                frames = getattr(image, "n_frames", 1)
                 extras = extras_of(image, source.read())
     except UNREADABLE:  # of side data, whose samples are read already
-        extras = Extras(left_out=("side data that cannot be read",))
-    return with_side_data(samples, extras)
+        frames, extras = 1, Extras(left_out=("side data that cannot be read",))
+    return with_side_data(samples, extras, also_left_out=left_out_frames(source, frames))
 
 
 def _decode_pillow(source: Source) -> Samples:
@@ -166,10 +169,11 @@ def _decode_pillow(source: Source) -> Samples:
             # Its others are about side data, of which something is said here.
             warnings.simplefilter("ignore")
             with Image.open(file, formats=PILLOW_FORMATS) as image:
-                if image.format != "MPO":  # a photograph with previews, of which it is the first
-                    require_single(path, getattr(image, "n_frames", 1))
+                # A photograph with previews, of which it is the first, is one picture.
+                frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+                left_out = left_out_frames(source, frames)
                 image.load()
-                return _samples_from_pillow(image, source.read())
+                return _samples_from_pillow(image, source.read(), left_out)
     except BIRError:
         raise
     except UnidentifiedImageError as error:
@@ -185,8 +189,10 @@ def _decode_pillow(source: Source) -> Samples:
         raise undecodable(path, error) from error
 
 
-def _samples_from_pillow(image: Image.Image, content: bytes) -> Samples:
-    extras, left_out = extras_of(image, content), []
+def _samples_from_pillow(
+    image: Image.Image, content: bytes, frames_left_out: tuple[str, ...]
+) -> Samples:
+    extras, left_out = extras_of(image, content), list(frames_left_out)
     try:
         exif_of_file = image.getexif()
         orientation = exif_of_file.get(ORIENTATION)

@@ -69,14 +69,18 @@ class Picture:
     extras: Extras = Extras()
 
 
-def read_picture(path: str | Path) -> Picture:
+def read_picture(path: str | Path, *, first_frame: bool = False) -> Picture:
     """Read a PNG, JPEG, WebP or TIFF picture of 8 or 16 bits; the content decides the format.
 
     The EXIF orientation is applied and dropped; palettes are expanded; CMYK becomes sRGB through
     its ICC profile; floating-point TIFF is taken as 16 bit.
 
+    Args:
+        first_frame: of several frames or pages, read the first.
+
     Raises:
-        BIRError: no file, an empty, damaged or unknown one, several pictures in it, NaN in it.
+        SeveralPictures: there are several, without `first_frame`.
+        BIRError: no file, an empty, damaged or unknown one, NaN in it.
     """
     path = Path(path)
     try:
@@ -86,7 +90,7 @@ def read_picture(path: str | Path) -> Picture:
             raise BIRError(f"Expected a picture at {path}, but found {what}; check the path.")
         if status.st_size == 0:
             raise BIRError(f"Expected a picture in {path}, but it is empty; get it again.")
-        samples = decode(path)
+        samples = decode(path, first_frame=first_frame)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise BIRError(
             f"Expected a picture at {path}, but found nothing; check the path."

@@ -22,10 +22,12 @@ class Source:
     Attributes:
         path: of the file; or what errors call it, if its content comes with it.
         content: the file's bytes; None reads them from `path`.
+        first_frame: whether of several frames or pages the first is meant.
     """
 
     path: Path
     content: bytes | None = None
+    first_frame: bool = False
 
     def open(self) -> BinaryIO:
         return open(self.path, "rb") if self.content is None else io.BytesIO(self.content)
@@ -56,6 +58,18 @@ class Undecodable(BIRError):
     """A file is no picture, or a damaged one."""
 
 
+class SeveralPictures(BIRError):
+    """A file holds several frames or pages, and nobody said that the first is meant.
+
+    Attributes:
+        count: of them.
+    """
+
+    def __init__(self, sentence: str, count: int) -> None:
+        super().__init__(sentence)
+        self.count = count
+
+
 def undecodable(path: Path, reason: object) -> Undecodable:
     """The error for a file that is no picture, or a damaged one.
 
@@ -78,13 +92,20 @@ def too_large_for_memory(path: Path) -> BIRError:
     )
 
 
-def require_single(path: Path, count: int) -> None:
-    """Raise BIRError if a file holds several pictures."""
-    if count > 1:
-        raise BIRError(
-            f"Expected one picture in {path}, but it holds {count} frames or pages; "
-            "split it into single pictures first."
+def left_out_frames(source: Source, count: int) -> tuple[str, ...]:
+    """What is left out of a file with `count` frames or pages, of which the first is read.
+
+    Raises:
+        SeveralPictures: there are several, and the first is not what is meant.
+    """
+    if count > 1 and not source.first_frame:
+        raise SeveralPictures(
+            f"Expected one picture in {source.path}, but it holds {count} frames or pages; "
+            "split it into single pictures first.",
+            count,
         )
+    others = count - 1
+    return (f"frames or pages after the first: {others}",) if others > 0 else ()
 
 
 def matching_icc(icc: bytes | None, grey: bool) -> bytes | None:

@@ -21,7 +21,7 @@ from .libvips import decode_libvips, load_libvips
 from .samples import (
     Samples,
     Source,
-    require_single,
+    left_out_frames,
     too_large_for_memory,
     undecodable,
     with_side_data,
@@ -63,7 +63,7 @@ def decode_tiff(source: Source) -> Samples:
     with source.open() as file:
         directories = tags.read_directories(file)
     first = directories[0] if directories else {}
-    _require_one_picture(source.path, directories)
+    pages_left_out = left_out_frames(source, _pictures(source.path, directories))
     load_libvips()  # absent, it is said of all TIFF files alike
     bits = first.get(tags.BITS_PER_SAMPLE, (1,))
     if first.get(tags.COMPRESSION) == (tags.OLD_JPEG,) or _TWELVE_BITS in bits:
@@ -73,7 +73,7 @@ def decode_tiff(source: Source) -> Samples:
     values, extra = _without_extra_channels(samples.values, first)
     exif, extras = _side_data(source)
     samples = replace(samples, values=values, exif=exif)
-    return with_side_data(samples, extras, also_left_out=extra)
+    return with_side_data(samples, extras, also_left_out=(*pages_left_out, *extra))
 
 
 def finished_tiff(content: bytes, samples: Samples) -> bytes:
@@ -102,18 +102,23 @@ def finished_tiff(content: bytes, samples: Samples) -> bytes:
     return tags.with_directory(content, directory.tobytes(place), place)
 
 
-def _require_one_picture(path: Path, directories: list[tags.Directory]) -> None:
+def _pictures(path: Path, directories: list[tags.Directory]) -> int:
+    """How many pages are pictures of their own.
+
+    Raises:
+        BIRError: the first is none.
+    """
     kinds = [
         directory.get(tags.SUBFILE_TYPE, (0,))[0] & (tags.REDUCED | tags.MASK)
         or directory.get(tags.OLD_SUBFILE_TYPE) == (tags.OLD_REDUCED,)
         for directory in directories
     ]
-    require_single(path, sum(not kind for kind in kinds))
     if kinds and kinds[0]:
         raise BIRError(
             f"Expected a whole picture as the first page of {path}, but that is a reduced version "
             "or a mask of another one; save the picture itself in a file of its own."
         )
+    return sum(not kind for kind in kinds)
 
 
 def _decode_pillow(source: Source, bits: tuple[int, ...]) -> Samples:

@@ -1,6 +1,7 @@
 """A graph cannot be wrong without a word: what stands on automatic follows the control net."""
 
 import json
+import os
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from comfyui.harness import Failed, Prompt, Server, node
 from diffbir_models import taught
 from safetensors.torch import save_file
 
+from bir_core.models import file_named
 from bir_core.networks.unet import SDUNet
 
 V2, V21, UNKNOWN = "mini_v2.safetensors", "mini_DiffBIR_v2.1.safetensors", "mine.safetensors"
@@ -176,6 +178,19 @@ def test_files_of_our_training_say_the_base_themselves(
     save_file(control_weights(), file, header)
     text = reported(diffbir_server, one_node(diffbir_server, image, file.name))
     assert text.startswith(f"DiffBIR {version} on") and "Doubtful" not in text
+
+
+def test_the_loader_says_the_licence_of_a_published_file(
+    diffbir_server: Server, image: Array
+) -> None:
+    folder = diffbir_server.base / "models" / "controlnet" / "published"
+    folder.mkdir()
+    known = file_named("v2.pth")
+    torch.save(control_weights(), folder / known.name)
+    prompt = one_node(diffbir_server, image, f"published{os.sep}{known.name}")
+    text = reported(diffbir_server, prompt, "control", 1)
+    assert text == f"IRControlNet of DiffBIR v2. {known.description}"
+    assert known.licence in text and text.endswith("commercial use: unknown.")
 
 
 @pytest.fixture(scope="module")

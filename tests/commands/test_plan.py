@@ -117,3 +117,69 @@ def test_bad_memory(capsys, memory):
     with pytest.raises(SystemExit, match="2"):
         main(["plan", "8x8", f"--memory={memory}"])
     assert "such as 6GB" in capsys.readouterr().err
+
+
+@pytest.fixture
+def large_host(monkeypatch):
+    """Whatever machine runs the tests."""
+    for module in ("commands.plan", "diffbir.method"):
+        monkeypatch.setattr(f"bir_core.{module}.free_memory", lambda device: 64 * 10**9)
+
+
+def advice(capsys, *arguments):
+    """What the verdict advises; None if it fits."""
+    text = plan(capsys, *arguments)
+    return text.partition("; try ")[2].strip() if "does not fit: " in text else None
+
+
+@pytest.mark.parametrize(
+    ("method", "size", "memory", "words"),
+    [
+        ("diffir", "1024x768", "400MB", "--dtype float16"),
+        ("diffir", "1024x768", "200MB", "a smaller picture"),
+        ("compact", "4000x3000", "2GB", "--dtype float16"),
+        ("diffbir", "1024x768", "6GB", "--dtype float16"),
+        ("diffbir", "512x384", "1GB", "a smaller picture"),
+    ],
+)
+def test_advice_fits_the_method(capsys, large_host, method, size, memory, words):
+    arguments = (size, "--memory", memory, "--method", method)
+    assert advice(capsys, *arguments) == words
+
+
+@pytest.mark.parametrize(
+    ("memory", "more", "words"),
+    [
+        ("8GB", ("--dtype", "float16", "--vae-tile", 0), "leaving out --vae-tile"),
+        ("4GB", ("--dtype", "float16", "--offload", "--tile", 0), "leaving out --tile"),
+        ("8GB", ("--vae-tile", 0), "--offload with leaving out --vae-tile"),
+        ("1GB", ("--dtype", "float16", "--offload"), "a smaller picture"),
+    ],
+)
+def test_advice_names_only_what_is_not_set(capsys, large_host, memory, more, words):
+    arguments = ("1024x768", "--memory", memory, "--method", "diffbir", *more)
+    assert advice(capsys, *arguments) == words
+
+
+def test_what_is_advised_makes_it_fit(capsys, large_host):
+    arguments = ("1024x768", "--memory", "6GB", "--method", "diffbir")
+    assert advice(capsys, *arguments, *advice(capsys, *arguments).split()) is None
+
+
+def test_half_precision_on_a_cpu(capsys, large_host, monkeypatch):
+    monkeypatch.setattr("bir_core.commands.plan.free_memory", lambda device: 6 * 10**9)
+    arguments = ("64x48", "--device", "cpu", "--method", "diffbir")
+    assert advice(capsys, *arguments) == "--dtype float16 (slow on a CPU)"
+    assert main(["plan", *arguments, "--dtype", "float16"]) == 0
+    assert "--dtype float16 is slow on a CPU" in capsys.readouterr().err
+
+
+def test_whole_photos_count_a_face(capsys, large_host):
+    arguments = ("500x400", "--memory", "24GB", "--method", "diffbir", "--task")
+    photo, sr = (plan(capsys, *arguments, task) for task in ("unaligned_face", "sr"))
+    assert "unaligned_face, 500x400 -> 2000x1600, float32, without detector and parser" in photo
+    background = {name: row for name, row in stages(photo).items() if "face" not in name}
+    assert background == stages(sr)
+    assert stages(photo)["face: sampling"][0] in ("whole", "tiles of 512")
+    assert main(["plan", *arguments, "unaligned_face", "--version", "v1"]) == 2
+    assert "Expected DiffBIR v2 or v2.1" in capsys.readouterr().err

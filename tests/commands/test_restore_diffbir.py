@@ -3,6 +3,7 @@
 import argparse
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from bir_core.diffbir.arguments import add_arguments
 from bir_core.diffbir.arguments import read as read_arguments
 from bir_core.diffbir.fidelity import of_fidelity
 from bir_core.diffbir.method import DiffBIROptions
+from bir_core.diffbir.official_files import find_files
 from bir_core.diffbir.pipeline import DiffBIR
 from bir_core.diffbir.prompts import encode_prompts, load_embedding
 from bir_core.diffbir.settings import DiffBIRSettings
@@ -224,6 +226,84 @@ def test_the_files_say_the_version(files, tmp_path, caplog):
     assert silent.returncode == 2 and silent.stderr.count("\n") == 1
     assert "neither control.safetensors nor the base tells" in silent.stderr
     assert not (tmp_path / "3.png").exists()
+
+
+@pytest.fixture
+def models(files, tmp_path):
+    """A folder as ComfyUI's with all files of DiffBIR v2.1 under their known names."""
+    folder = tmp_path / "models"
+    for source, target in (
+        ("base.ckpt", "checkpoints/sd2.1-base-zsnr-laionaes5.ckpt"),
+        ("control.safetensors", "controlnet/DiffBIR_v2.1.safetensors"),
+        ("swinir.safetensors", "upscale_models/sets/realesrgan_s4_swinir_100k.safetensors"),
+    ):
+        (folder / target).parent.mkdir(parents=True)
+        shutil.copy(files / source, folder / target)
+    return folder
+
+
+def by_names(files, output, *more):
+    empty = ("--prompt", "", "--negative", "")
+    line = ("restore", files / "lq.png", output, "--method", "diffbir", *QUICK, *empty, *more)
+    return run_here(*line)
+
+
+def test_files_are_found_by_their_names(files, models, tmp_path, monkeypatch):
+    monkeypatch.delenv("BIR_MODELS", raising=False)
+    named = command(files, tmp_path / "named.png", "--prompt", "", "--negative", "")
+    assert named.returncode == 0, named.stderr
+    version = ("--version", "v2.1")
+    found = by_names(files, tmp_path / "found.png", "--models", models, *version)
+    assert found.returncode == 0, found.stderr
+    monkeypatch.setenv("BIR_MODELS", str(models))
+    again = by_names(files, tmp_path / "again.png", *version)
+    assert again.returncode == 0, again.stderr
+    expected = (tmp_path / "named.png").read_bytes()
+    assert (tmp_path / "found.png").read_bytes() == expected
+    assert (tmp_path / "again.png").read_bytes() == expected
+    clean = by_names(files, tmp_path / "clean.png", *version, "--stage1", "none")
+    assert clean.returncode == 0 and (tmp_path / "clean.png").read_bytes() != expected
+
+
+def test_files_that_are_not_at_hand_are_named(files, models, tmp_path, monkeypatch):
+    monkeypatch.delenv("BIR_MODELS", raising=False)
+    out = tmp_path / "out.png"
+    nowhere = by_names(files, out)
+    assert nowhere.returncode == 2 and "by --models or the variable BIR_MODELS" in nowhere.stderr
+    (models / "controlnet" / "DiffBIR_v2.1.safetensors").unlink()
+    ran = by_names(files, out, "--models", models)
+    assert ran.returncode == 2 and ran.stderr.count("\n") == 1
+    assert (
+        f"Expected --controlnet for --method diffbir, or DiffBIR_v2.1.pt in {models}" in ran.stderr
+    )
+    assert f"huggingface.co/lxq007/DiffBIR-v2 and put it into {models / 'controlnet'}" in ran.stderr
+    other = by_names(files, out, "--models", models, "--version", "v2", "--task", "denoise")
+    assert other.returncode == 2 and "v2-1_512-ema-pruned.ckpt" in other.stderr
+    absent = by_names(files, out, "--models", models / "absent")
+    assert absent.returncode == 2 and "--models names, but found nothing" in absent.stderr
+    assert not out.exists()
+
+
+def test_the_latest_version_that_is_at_hand(models):
+    wanted, task = ("base", "controlnet", "stage1"), "sr"
+
+    def found(options=wanted, version=None, controlnet=None):
+        files = find_files(options, task, version=version, controlnet=controlnet, folder=models)
+        return {option: path.stem for option, path in files.items()}
+
+    latest = found()
+    assert latest["controlnet"] == "DiffBIR_v2.1"
+    v1 = ("checkpoints/v2-1_512-ema-pruned", "controlnet/v1_general")
+    for name in (*v1, "upscale_models/general_swinir_v1"):
+        (models / f"{name}.ckpt").touch()
+    (models / "controlnet" / "v1_general.ckpt").rename(models / "controlnet" / "v1_general.pth")
+    assert found() == latest
+    assert found(version="v1")["stage1"] == "general_swinir_v1"
+    own = Path("my_v1_network.safetensors")
+    assert found(("base", "stage1"), controlnet=own)["base"] == "v2-1_512-ema-pruned"
+    next(models.rglob("realesrgan*")).unlink()
+    assert found()["controlnet"] == "v1_general"
+    assert found(("base", "controlnet"))["controlnet"] == "DiffBIR_v2.1"
 
 
 def test_missing_and_wrong_files(files, tmp_path):

@@ -10,8 +10,9 @@ from safetensors.torch import save_file
 from bir_core.checkpoints import load_model, save_checkpoint
 from bir_core.diffbir.pipeline import DiffBIR
 from bir_core.diffbir.settings import DiffBIRSettings
-from bir_core.faces.networks import DETECTOR_FILE, PARSER_FILE, load_face_detector
+from bir_core.faces.networks import load_face_detector
 from bir_core.faces.pipeline import restore_photo
+from bir_core.models import DETECTOR_FILE, PARSER_FILE
 from bir_core.networks.swinir import SwinIR
 from bir_core.pictures.files import Picture, read_picture, write_picture
 
@@ -125,6 +126,24 @@ def test_bad_input(files, tmp_path, more, options, sentence):
     assert ran.returncode == 2
     assert sentence in ran.stderr and ran.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_files_are_found_by_their_names(files, square, tmp_path):
+    models = tmp_path / "models"
+    for name, target in (
+        ("face_swinir.safetensors", "upscale_models/face_swinir_v1.safetensors"),
+        (DETECTOR_FILE, f"facexlib/{DETECTOR_FILE}"),
+        (PARSER_FILE, f"facexlib/{PARSER_FILE}"),
+    ):
+        (models / target).parent.mkdir(parents=True, exist_ok=True)
+        (models / target).symlink_to(files / name)
+    more = ("--seed", 4, "--face-mask", "square", "--models", models)
+    ran = command(files, tmp_path / "found.png", *more, faces=False)
+    assert ran.returncode == 0, ran.stderr
+    assert torch.equal(read_picture(tmp_path / "found.png").image, square.image)
+    (models / "facexlib" / DETECTOR_FILE).unlink()
+    ran = command(files, tmp_path / "again.png", *more, faces=False)
+    assert ran.returncode == 2 and "the releases of facexlib" in ran.stderr
 
 
 def test_absent_parser_is_said(files, tmp_path):

@@ -10,13 +10,9 @@ from face_weights import detector_network, save_face_weights
 from kornia.geometry.bbox import nms
 
 from bir_core.errors import BIRError
-from bir_core.faces.networks import (
-    DETECTOR_FILE,
-    PARSER_FILE,
-    load_face_detector,
-    load_face_parser,
-)
+from bir_core.faces.networks import load_face_detector, load_face_parser
 from bir_core.images import resize
+from bir_core.models import DETECTOR_FILE, PARSER_FILE
 
 retinaface = pytest.importorskip("facexlib.detection.retinaface")
 
