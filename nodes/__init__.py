@@ -5,6 +5,7 @@ from comfy_api.latest import ComfyExtension, io
 from ..bir_core import spandrel_plugin
 from .color import BIRColorFix
 from .control import DiffBIRConditioning, DiffBIRControlNetLoader
+from .degrade import BIRDegrade
 from .diffir import DiffIRLoader, DiffIRRestore
 from .guidance import DiffBIRGuidance
 from .host import messages, services
@@ -31,6 +32,7 @@ NODES: list[type[io.ComfyNode]] = [
     BIRVAEDecodeTiled,
     BIRColorFix,
     BIRCrop,
+    BIRDegrade,
 ]
 
 
