@@ -9,6 +9,7 @@ from .degrade import BIRDegrade
 from .diffir import DiffIRLoader, DiffIRRestore
 from .guidance import DiffBIRGuidance
 from .host import messages, services
+from .measure import BIRMeasure
 from .photo import BIRRestorePhoto
 from .sampler import DiffBIRSampler
 from .sampling import DiffBIRCFGGuider, DiffBIRScheduler
@@ -33,6 +34,7 @@ NODES: list[type[io.ComfyNode]] = [
     BIRColorFix,
     BIRCrop,
     BIRDegrade,
+    BIRMeasure,
 ]
 
 
