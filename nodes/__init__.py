@@ -11,6 +11,7 @@ from .guidance import DiffBIRGuidance
 from .host import messages, services
 from .measure import BIRMeasure
 from .photo import BIRRestorePhoto
+from .plan import BIRPlan
 from .sampler import DiffBIRSampler
 from .sampling import DiffBIRCFGGuider, DiffBIRScheduler
 from .stage1 import BIRCrop, BIRRestorationModule
@@ -35,6 +36,7 @@ NODES: list[type[io.ComfyNode]] = [
     BIRCrop,
     BIRDegrade,
     BIRMeasure,
+    BIRPlan,
 ]
 
 

@@ -150,7 +150,9 @@ class BIRMeasure(Node):
             panels = [Panel(one, "image", found.short())]
             shown = None if lq is None else resize(lq, one.shape[-2], one.shape[-1]).clamp(0, 1)
             if shown is not None:
-                of_lq = measure(shown, reference=hq, lpips=lpips, border=border)
+                of_lq = measure(
+                    shown, reference=hq, lpips=lpips, border=border, tile=tile, overlap=overlap
+                )
                 panels.insert(0, Panel(shown, "low quality", of_lq.short()))
             if hq is not None:
                 panels.append(Panel(hq, "reference"))

@@ -82,8 +82,8 @@ def _require_same(image: Tensor, other: Tensor) -> None:
 def seam_score(image: Tensor, tile: int, overlap: int) -> Tensor:
     """Whether the borders of tiles show: the mean absolute step of luma across the lines at which
     tiles begin and end, over that between the `NEIGHBOURS` lines on both sides. 1: no seams; 2: the
-    steps there are twice as large. Steps only: a slow change of brightness from tile to tile, as
-    wide blending makes of a seam, is `color_drift`.
+    steps there are twice as large. Blocks of JPEG on the same lines count too. Steps only: a slow
+    change of brightness from tile to tile, as wide blending makes of a seam, is `color_drift`.
 
     Args:
         image: (B, 3, H, W) in [0, 1], larger than a tile.
