@@ -3,10 +3,9 @@
   bir compare photo.png restored.png sheet.png
   bir compare ours.png theirs.png sheet.png --reference original.png --lq photo.png
 
-Without --reference the others are compared with the first picture. Pictures of another size are
-resized to it, if their proportions agree; so the first may be a small one that the others were made
-from only with --lq. The numbers go to stdout as well. LPIPS needs the weights that `bir weights
-measures` writes."""
+Without --reference the others are compared with the first picture. A picture of another size is
+resized to that of the reference, if the proportions agree. The numbers go to stdout as well. LPIPS
+needs the weights that `bir weights measures` writes."""
 
 import argparse
 import re
