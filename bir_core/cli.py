@@ -24,6 +24,7 @@ COMMANDS = {
     "degrade": "make low-quality pictures from good ones",
     "train": "train a model by a recipe",
     "evaluate": "measure models, or pictures that are restored already",
+    "compare": "show pictures beside each other with what can be measured of them",
     "weights": "fetch the weights of measures",
     "embed": "write the embedding of a prompt to a file",
     "plan": "say what a restoration would take of the memory",

@@ -5,10 +5,13 @@ from comfy_api.latest import ComfyExtension, io
 from ..bir_core import spandrel_plugin
 from .color import BIRColorFix
 from .control import DiffBIRConditioning, DiffBIRControlNetLoader
+from .degrade import BIRDegrade
 from .diffir import DiffIRLoader, DiffIRRestore
 from .guidance import DiffBIRGuidance
 from .host import messages, services
+from .measure import BIRMeasure
 from .photo import BIRRestorePhoto
+from .plan import BIRPlan
 from .sampler import DiffBIRSampler
 from .sampling import DiffBIRCFGGuider, DiffBIRScheduler
 from .stage1 import BIRCrop, BIRRestorationModule
@@ -31,6 +34,9 @@ NODES: list[type[io.ComfyNode]] = [
     BIRVAEDecodeTiled,
     BIRColorFix,
     BIRCrop,
+    BIRDegrade,
+    BIRMeasure,
+    BIRPlan,
 ]
 
 

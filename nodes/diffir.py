@@ -56,7 +56,10 @@ class DiffIRLoader(Node):
                 "Loads a DiffIR stage 2 checkpoint: super-resolution, deblurring or inpainting. "
                 "The file itself says which; the built-in models need no file."
             ),
-            search_aliases=["diffir", "restoration model", "deblur model", "upscale model"],
+            search_aliases=[
+                *("diffir", "restoration model", "deblur model", "upscale model"),
+                *("inpainting model", "denoise model"),
+            ],
             inputs=[
                 io.Combo.Input(
                     "model_name",
@@ -120,7 +123,9 @@ class DiffIRRestore(Node):
             ),
             search_aliases=[
                 *("diffir", "super resolution", "upscale", "enlarge", "deblur", "motion blur"),
-                *("denoise", "inpaint", "restore photo", "remove artifacts"),
+                *("denoise", "remove noise", "inpaint", "repair", "scratch", "restore photo"),
+                *("photo restoration", "old photo", "blurry", "unblur", "sharpen"),
+                *("remove artifacts", "jpeg artifacts"),
             ],
             inputs=[
                 DiffIRModel.Input("model", tooltip="From Load DiffIR Model."),

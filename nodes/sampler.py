@@ -51,7 +51,11 @@ class DiffBIRSampler(Node):
                 "conditioning, guidance, tiles, sampling, decoding and colour fix in one. The "
                 "single nodes of these names give the same and can be combined freely."
             ),
-            search_aliases=["diffbir", "restore photo", "blind restoration", "upscale", "enhance"],
+            search_aliases=[
+                *("diffbir", "blind restoration", "restore photo", "photo restoration"),
+                *("old photo", "repair", "face", "restore face", "upscale", "enhance", "unblur"),
+                *("blurry", "sharpen", "denoise", "remove noise"),
+            ],
             inputs=[
                 io.Model.Input(
                     "model",

@@ -49,7 +49,10 @@ class BIRRestorationModule(Node):
                 "Removes the degradation before DiffBIR adds detail: resizes, pads and restores "
                 "in the order of the chosen version, with any model of Load Upscale Model."
             ),
-            search_aliases=["diffbir", "stage 1", "cleaner", "swinir", "bsrnet", "scunet"],
+            search_aliases=[
+                *("diffbir", "stage 1", "cleaner", "swinir", "bsrnet", "scunet", "denoise"),
+                *("remove noise", "jpeg artifacts", "photo restoration", "face"),
+            ],
             inputs=[
                 io.UpscaleModel.Input(
                     "upscale_model",

@@ -3,6 +3,8 @@
 import ast
 from pathlib import Path
 
+import pytest
+
 NODES = Path(__file__).parents[1] / "nodes"
 PRIVATE = {"comfy", "comfy_execution", "comfy_extras", "folder_paths", "nodes", "server"}
 
@@ -34,3 +36,33 @@ def test_every_node_tells_its_errors_as_sentences():
         for base in statement.bases
     }
     assert len(bases) > 5 and {base for _, base in bases} == {"Node"}
+
+
+EVERYDAY = (
+    *("remove noise", "denoise", "old photo", "photo restoration", "repair", "scratch", "face"),
+    *("restore face", "blurry", "unblur", "sharpen", "deblur", "jpeg artifacts", "upscale"),
+    *("psnr", "compare", "degrade"),
+)
+
+
+def found_by() -> set[str]:
+    """What the search box reads of our nodes: their ids, titles and aliases, in small letters."""
+    calls = (
+        call
+        for path in NODES.rglob("*.py")
+        for call in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(call, ast.Call) and ast.unparse(call.func) == "io.Schema"
+    )
+    return {
+        str(constant.value).lower()
+        for call in calls
+        for keyword in call.keywords
+        if keyword.arg in ("node_id", "display_name", "search_aliases")
+        for constant in ast.walk(keyword.value)
+        if isinstance(constant, ast.Constant)
+    }
+
+
+@pytest.mark.parametrize("word", EVERYDAY)
+def test_everyday_words_find_a_node(word):
+    assert word in found_by()

@@ -6,20 +6,18 @@ holes for inpainting write the whole picture, in a test's size and square, and t
 `bir restore --mask` takes both, and `bir evaluate` compares with the picture."""
 
 import argparse
-import json
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from torch import Tensor
 from tqdm import tqdm
 
 from ..atomic_files import make_folder, write_text
 from ..console import one_line
-from ..degradations import Degradation, Draws, degrade, get_preset, preset_names
+from ..degradations import Degradation, Draws, get_preset, preset_names
+from ..degradations.pictures import degrade_picture, draws_as_json
 from ..errors import BIRError
 from ..fallbacks import enough_memory
-from ..images import extend_opaque, resize
 from ..options import positive, read_options, seed, write_line
 from ..pictures.files import (
     Picture,
@@ -30,7 +28,7 @@ from ..pictures.files import (
     require_no_input,
     write_picture,
 )
-from ..seeds import image_generator, image_seed
+from ..seeds import image_seed
 from .failures import Failures, losses, no_memory_for, no_room, say_left_out
 
 
@@ -151,26 +149,16 @@ def _degrade_file(
         BIRError: it cannot be read, degraded or written.
     """
     picture = read_picture(source)
-    degraded = degrade(
-        extend_opaque(picture.image, picture.alpha),
-        preset,
-        generator=image_generator(picture_seed),
-        scale=options.scale,
+    degraded = degrade_picture(
+        picture.image, picture.alpha, preset, seed=picture_seed, scale=options.scale
     )
-    height, width = degraded.lq.shape[-2:]
-    # A test of inpainting shows another part at another size.
-    alpha = None if mask is not None else picture.alpha
-    if alpha is not None:
-        # The part of the picture that lq shows, at its size.
-        alpha = alpha[..., : degraded.hq.shape[-2], : degraded.hq.shape[-1]]
-        alpha = resize(alpha, height, width, "area")
-    image = degraded.lq if mask is None else degraded.hq
-    result = replace(picture, image=image, alpha=alpha, bits=8)
+    result = replace(picture, image=degraded.image, alpha=degraded.alpha, bits=8)
     left_out = write_picture(target, result, overwrite=options.overwrite)
-    if mask is not None:
-        hole = Picture(image=degraded.lq[:, 3:].expand(-1, 3, -1, -1), is_grey=True)
+    if mask is not None and degraded.hole is not None:
+        hole = Picture(image=degraded.hole.expand(-1, 3, -1, -1), is_grey=True)
         write_picture(mask, hole, overwrite=options.overwrite)
     size = f"{picture.image.shape[-1]}x{picture.image.shape[-2]}"
+    height, width = degraded.image.shape[-2:]
     return f"{target}  {size} -> {width}x{height}{losses(left_out)}", degraded.draws
 
 
@@ -227,13 +215,5 @@ def _require_free_outputs(
         require_free(target, overwrite=overwrite)
 
 
-def _plain(value: object) -> object:
-    """What json cannot write by itself: tensors become lists."""
-    if isinstance(value, Tensor):
-        return value.tolist()
-    raise TypeError(f"no JSON form for {type(value).__name__}")
-
-
 def _write_draws(path: Path, record: dict[str, object]) -> None:
-    text = json.dumps(record, indent=2, default=_plain) + "\n"
-    write_text(path, text, "the drawn values to")
+    write_text(path, draws_as_json(record) + "\n", "the drawn values to")

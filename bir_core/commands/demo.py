@@ -9,30 +9,25 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor, nn
-from torch.nn import functional as F
 from tqdm import tqdm
 
 from ..checkpoints import load_model
 from ..degradations import degrade, get_preset
 from ..errors import BIRError
-from ..images import crop, from_channels_last, resize, to_channels_last
-from ..metrics import psnr, rgb_to_y, ssim
+from ..images import crop, from_channels_last, resize
+from ..metrics import psnr, ssim
 from ..options import read_options, write_line
 from ..pictures.files import Picture, read_picture, write_picture
 from ..restoring import restore
+from ..sheets import Panel, detail_window, sheet
 from ..weights import DEFAULT_MODEL
 
 PRESET = "simple_x4"
 SEED = 0
 SCALE = 4
 SMALLEST_SIDE = 64
-DETAIL_PART = 5
-MARGIN = 12
-LABEL_HEIGHT = 34
 
 
 @dataclass(frozen=True)
@@ -84,20 +79,6 @@ def measure(image: Tensor, original: Tensor) -> tuple[float, float]:
     )
 
 
-def detail_corner(image: Tensor, height: int, width: int) -> tuple[int, int]:
-    """Top and left of the window with the most edges in luma.
-
-    They are counted at the degraded size: finer grain cannot be restored by any method.
-    """
-    rows, columns = image.shape[-2] // SCALE, image.shape[-1] // SCALE
-    luma = rgb_to_y(resize(image, rows, columns, "area"))
-    change = (luma[..., 1:, 1:] - luma[..., :-1, 1:]).abs()
-    change = change + (luma[..., 1:, 1:] - luma[..., 1:, :-1]).abs()
-    amount = F.avg_pool2d(change, (height // SCALE - 1, width // SCALE - 1), stride=1)
-    top, left = divmod(int(amount.argmax()), amount.shape[-1])
-    return top * SCALE, left * SCALE
-
-
 def side_by_side(demo: Demo, labels: tuple[str, str, str]) -> Tensor:
     """The comparison: bicubic, restored and original, below them the part with the most detail.
 
@@ -107,29 +88,9 @@ def side_by_side(demo: Demo, labels: tuple[str, str, str]) -> Tensor:
     Returns:
         (1, 3, H', W') in [0, 1].
     """
-    height, width = demo.original.shape[-2:]
-    rows, columns = height // DETAIL_PART, width // DETAIL_PART
-    top, left = detail_corner(demo.original, rows, columns)
-    size = (3 * width + 4 * MARGIN, 2 * height + LABEL_HEIGHT + 3 * MARGIN)
-    sheet = Image.new("RGB", size, "white")
-    draw = ImageDraw.Draw(sheet)
-    # Small pictures get small letters, so that the texts stay beside each other.
-    font = ImageFont.load_default(max(8, min(24, width // 22)))
     images = (demo.bicubic, demo.restored, demo.original)
-    for column, (image, label) in enumerate(zip(images, labels, strict=True)):
-        x, y = MARGIN + column * (width + MARGIN), MARGIN + LABEL_HEIGHT
-        draw.text((x, MARGIN), label, "black", font)
-        sheet.paste(_to_pillow(image), (x, y))
-        frame = (x + left, y + top, x + left + columns - 1, y + top + rows - 1)
-        draw.rectangle(frame, outline="yellow", width=2)
-        detail = _to_pillow(image[..., top : top + rows, left : left + columns])
-        sheet.paste(detail.resize((width, height)), (x, y + height + MARGIN))
-    return from_channels_last(torch.from_numpy(np.asarray(sheet, np.float32))[None] / 255)
-
-
-def _to_pillow(image: Tensor) -> Image.Image:
-    samples = (to_channels_last(image)[0].clamp(0, 1) * 255).round().byte()
-    return Image.fromarray(samples.numpy())
+    panels = [Panel(image, label) for image, label in zip(images, labels, strict=True)]
+    return sheet(panels, detail_window(demo.original), demo.original.shape[-1])
 
 
 def _photograph(path: Path | None) -> Tensor:

@@ -104,7 +104,7 @@ def manage(network: nn.Module) -> ManagedModel:
     # Looked up at call time: ComfyUI replaces the class when its dynamic memory is on.
     patcher = comfy.model_patcher.CoreModelPatcher(
         network,
-        load_device=comfy.model_management.get_torch_device(),
+        load_device=computing_device(),
         offload_device=comfy.model_management.unet_offload_device(),
     )
     return ManagedModel(patcher)
@@ -148,6 +148,12 @@ def to_output(image: Tensor) -> Tensor:
 def load_patcher(patcher: Patcher, memory_required: float) -> None:
     """Bring a model of ComfyUI to its device, with `memory_required` bytes to spare there."""
     comfy.model_management.load_models_gpu([patcher], memory_required=memory_required)
+
+
+def computing_device() -> torch.device:
+    """Where ComfyUI computes."""
+    device: torch.device = comfy.model_management.get_torch_device()
+    return device
 
 
 def free_memory(device: torch.device) -> float:

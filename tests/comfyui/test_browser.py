@@ -22,6 +22,26 @@ SETTINGS = {
     "Comfy.TutorialCompleted": True,
     "Comfy.Notification.ShowVersionUpdates": False,
 }
+# What people type into the search box, and the title of a node of ours that they should find.
+FOUND = {
+    "remove noise": "Restore Photo",
+    "denoise": "Restore Image (DiffIR)",
+    "old photo": "Restore Photo",
+    "photo restoration": "Restore Photo",
+    "repair": "Restore Image (DiffIR)",
+    "scratch": "Restore Image (DiffIR)",
+    "face": "DiffBIR Sampler",
+    "restore face": "Restore Photo",
+    "blurry": "Restore Image (DiffIR)",
+    "unblur": "Restore Photo",
+    "sharpen": "Restore Image (DiffIR)",
+    "deblur": "Restore Image (DiffIR)",
+    "jpeg artifacts": "Restoration Module (DiffBIR Stage 1)",
+    "upscale": "Restore Photo",
+    "psnr": "Measure Restoration (BIR)",
+    "compare": "Measure Restoration (BIR)",
+    "degrade": "Degrade Image (BIR)",
+}
 READY = "window.app?.vueAppReady && app.isGraphReady && !document.querySelector('#splash-loader')"
 RENDERERS = ("canvas", "nodes 2.0")
 # Boxes of the nodes, once ten frames in a row have left them as they are.
@@ -173,3 +193,17 @@ def test_help_page_opens(page: "sync_api.Page", node_type: str) -> None:
     text = (PACK / "nodes" / "web" / "docs" / f"{node_type}.md").read_text(encoding="utf-8")
     title = text.splitlines()[0].removeprefix("# ")
     page.locator(".markdown-content h1", has_text=title).wait_for()
+
+
+def test_everyday_words_find_nodes_in_the_search_box(page: "sync_api.Page") -> None:
+    page.evaluate("app.extensionManager.command.execute('Workspace.SearchBox.Toggle')")
+    box = page.get_by_role("combobox", name="Add a node...")
+    found = page.get_by_test_id("result-item")
+    for word, title in FOUND.items():
+        # Nothing of the last word is left when the next one is typed.
+        box.fill("qqqqqqqq")
+        found.first.wait_for(state="detached")
+        box.fill(word)
+        found.filter(has_text=title).first.wait_for(state="attached")
+    page.keyboard.press("Escape")
+    box.wait_for(state="detached")

@@ -13,6 +13,7 @@ from bir_core.commands import demo
 from bir_core.errors import BIRError
 from bir_core.metrics import psnr, ssim
 from bir_core.pictures.files import Picture, read_picture, write_picture
+from bir_core.sheets import LABEL_HEIGHT, MARGIN
 
 
 def soft_photograph(height, width, seed=0):
@@ -57,8 +58,8 @@ def test_files_and_numbers(small_model, tmp_path, capsys):
         assert expected == pytest.approx(similarity, abs=0.005)
 
     comparison = read_picture(output / "comparison.png").image
-    assert comparison.shape[-1] == 3 * 100 + 4 * demo.MARGIN
-    top, left = demo.MARGIN + demo.LABEL_HEIGHT, 2 * demo.MARGIN + 100
+    assert comparison.shape[-1] == 3 * 100 + 4 * MARGIN
+    top, left = MARGIN + LABEL_HEIGHT, 2 * MARGIN + 100
     shown = comparison[..., top : top + 80, left : left + 100]
     assert (shown == restored).float().mean() > 0.9  # all but the frame of the detail
     assert not torch.equal(shown, restored)
@@ -80,14 +81,6 @@ def test_built_in_model_gains_on_the_bundled_photograph(tmp_path):
     assert after > before + 0.3
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert names == ["comparison.png", "degraded.png", "restored.png"]
-
-
-def test_detail_is_where_the_edges_are():
-    image = torch.full((1, 3, 80, 120), 0.5)
-    image[..., 40:56, 72:88] = torch.eye(16).repeat(1, 3, 1, 1)
-    top, left = demo.detail_corner(image, 32, 48)
-    assert top <= 40 <= 56 <= top + 32
-    assert left <= 72 <= 88 <= left + 48
 
 
 def test_bundled_photograph_is_coffee():
