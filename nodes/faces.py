@@ -1,11 +1,13 @@
 """Faces of whole photographs: cut out, and pasted back."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
 from comfy_api.latest import io, ui
 from torch import Tensor
 
+from ..bir_core.errors import BIRError
 from ..bir_core.faces.alignment import BORDER_COLOR, FACE_SIZE, inverted
 from ..bir_core.faces.cutting import (
     FaceChoice,
@@ -17,6 +19,7 @@ from ..bir_core.faces.cutting import (
     paste_faces,
     read_indices,
 )
+from ..bir_core.faces.networks import MTCNN_CONFIDENCE, MTCNN_FILES, read_mtcnn
 from ..bir_core.images import (
     attach_alpha,
     from_channels_last,
@@ -30,6 +33,91 @@ from .host.node import Node
 from .inputs import CutPlaces, FaceLandmarks, FiveLandmarks
 
 ALIASES = ["face", "restore face", "faces", "face restoration", "group photo", "portrait"]
+
+
+WORK_BYTES = 600  # for a pixel of the largest picture that the first network sees
+
+
+class BIRDetectFaces(Node):
+    """Pictures to where their faces are, by MTCNN."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="BIRDetectFaces",
+            display_name="Detect Faces (MTCNN)",
+            category="image/restoration",
+            description=(
+                "Finds all faces of photographs, with five landmarks each, by MTCNN. Its weights "
+                "come from the command that the help page names. For Cut Out Faces."
+            ),
+            search_aliases=[*ALIASES, "face detection", "detect face", "mtcnn", "face landmark"],
+            inputs=[
+                io.Image.Input("image", tooltip="Photographs; one or a batch."),
+                io.Int.Input(
+                    "least_face",
+                    default=20,
+                    min=12,
+                    max=4096,
+                    tooltip="Side in pixels of the smallest face to look for. Large values are "
+                    "much faster and find less that is none.",
+                ),
+                io.Float.Input(
+                    "confidence",
+                    default=MTCNN_CONFIDENCE,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="How sure a face must be, 0 to 1. Lower: more faces, and more that are "
+                    "none.",
+                ),
+            ],
+            outputs=[
+                FiveLandmarks.Output(
+                    display_name="landmarks",
+                    tooltip="Eyes, nose and corners of the mouth of all faces, for Cut Out Faces; "
+                    "of each image the surest first.",
+                ),
+                io.BoundingBox.Output(
+                    display_name="bboxes",
+                    tooltip="Boxes of the same faces for each image, for nodes that draw them.",
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, image: Tensor, least_face: int, confidence: float) -> io.NodeOutput:
+        pictures, _ = split_alpha(from_channels_last(image.float()))
+        files = {
+            part: services.detection_file(Path(file).name) for part, file in MTCNN_FILES.items()
+        }
+        absent = [path for path in files.values() if not path.is_file()]
+        if absent:
+            raise BIRError(
+                f"Expected MTCNN in models/detection, but {absent[0].name} is not there; run "
+                f"`python -m bir_core weights faces --folder {absent[0].parent}` in the folder of "
+                "this pack, which fetches it."
+            )
+        model = services.manage(read_mtcnn(files))
+        model.load(WORK_BYTES * pictures[0, 0].numel())
+        progress = services.batch_progress(len(pictures))
+        landmarks, boxes = [], []
+        for index, picture in enumerate(pictures):
+            found = model.network(
+                picture[None].to(model.device), least_face=float(least_face), confidence=confidence
+            )
+            corners, scores, points = (each.cpu() for each in found)
+            landmarks.append(points)
+            boxes.append([_box(*each) for each in zip(corners, scores, strict=True)])
+            progress(index)(1, 1)
+        return io.NodeOutput(tuple(landmarks), boxes)
+
+
+def _box(corners: Tensor, score: Tensor) -> dict[str, Any]:
+    """As core's detectors send it."""
+    x, y, right, bottom = corners.tolist()
+    size = {"x": x, "y": y, "width": right - x, "height": bottom - y}
+    return {**size, "label": "face", "score": float(score)}
 
 
 class BIRCutFaces(Node):

@@ -23,7 +23,7 @@ MESH_POINTS = ((33, 133), (362, 263), (1,), (61,), (291,))
 MESH_VERTICES = 468  # ten more where the irises are known
 # Where a face that is aligned has the box around it, in pixels (x, y): forehead to chin, without
 # the hair.
-BOX_CENTRE, BOX_SIDE = (256.0, 300.0), 320.0
+BOX_CENTRE, BOX_SIDE = (256.0, 290.0), 320.0
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ def boxes_of(squares: Any) -> list[list[list[float]]]:
     """Those around the faces, by which the same squares are cut."""
     return [
         [
-            [x + 0.5 + (256 - 160) * side / 512, y + 0.5 + (300 - 160) * side / 512]
+            [x + 0.5 + (256 - 160) * side / 512, y + 0.5 + (290 - 160) * side / 512]
             + [320 * side / 512] * 2
             for side, x, y in frame
         ]
