@@ -25,7 +25,7 @@ COMMANDS = {
     "train": "train a model by a recipe",
     "evaluate": "measure models, or pictures that are restored already",
     "compare": "show pictures beside each other with what can be measured of them",
-    "weights": "fetch the weights of measures",
+    "weights": "fetch the weights of measures and of a face detector",
     "embed": "write the embedding of a prompt to a file",
     "plan": "say what a restoration would take of the memory",
     "demo": "restore a damaged photograph with the built-in model and show the gain",

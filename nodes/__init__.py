@@ -7,6 +7,7 @@ from .color import BIRColorFix
 from .control import DiffBIRConditioning, DiffBIRControlNetLoader
 from .degrade import BIRDegrade
 from .diffir import DiffIRLoader, DiffIRRestore
+from .faces import BIRCutFaces, BIRDetectFaces, BIRPasteFaces
 from .guidance import DiffBIRGuidance
 from .host import messages, services
 from .measure import BIRMeasure
@@ -37,6 +38,9 @@ NODES: list[type[io.ComfyNode]] = [
     BIRDegrade,
     BIRMeasure,
     BIRPlan,
+    BIRDetectFaces,
+    BIRCutFaces,
+    BIRPasteFaces,
 ]
 
 

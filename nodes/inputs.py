@@ -7,6 +7,9 @@ from torch import Tensor
 
 DiffIRModel = io.Custom("DIFFIR_MODEL")
 PictureSize = io.Custom("BIR_SIZE")  # an `AskedFor`
+CutPlaces = io.Custom("BIR_FACES")  # a `FacePlaces`
+FiveLandmarks = io.Custom("BIR_LANDMARKS")  # a tuple of (N, 5, 2) for each picture
+FaceLandmarks = io.Custom("FACE_LANDMARKS")  # of core's MediaPipe
 # Key of a LATENT: height and width in pixels of the picture without its padding.
 PICTURE_SIZE = "bir_size"
 

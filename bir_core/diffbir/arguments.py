@@ -189,6 +189,12 @@ def _add_face_arguments(group: argparse._ArgumentGroup) -> None:
         help=f"of {UNALIGNED_FACE}: where facexlib's files {DETECTOR_FILE} and {PARSER_FILE} lie",
     )
     group.add_argument(
+        "--face-detector",
+        choices=("retinaface", "mtcnn"),
+        help=f"of {UNALIGNED_FACE}: what finds the faces, facexlib's RetinaFace or MTCNN, which "
+        "`bir weights faces` fetches (default: retinaface)",
+    )
+    group.add_argument(
         "--face-mask",
         choices=("parsed", "square"),
         help=f"of {UNALIGNED_FACE}: paste the face alone, as {PARSER_FILE} sees it, or its square "

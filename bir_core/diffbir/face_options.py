@@ -10,13 +10,16 @@ from torch import Tensor
 
 from ..errors import BIRError
 from ..faces.networks import (
+    MTCNN_FILES,
     DetectFaces,
     ParseFace,
     load_face_detector,
     load_face_parser,
+    mtcnn_detector,
+    read_mtcnn,
 )
 from ..faces.pipeline import require_photo_version, restore_photo
-from ..models import DETECTOR_FILE
+from ..models import DETECTOR_FILE, PARSER_FILE
 from .official_files import needed_file
 from .pipeline import DiffBIR
 from .restoration_modules import RestorationModule, load_restoration_module
@@ -40,12 +43,14 @@ class FaceOptions:
 
     Attributes:
         face_stage1: what stage 1 is for the faces.
-        face_weights: folder of facexlib's files.
+        face_weights: folder of facexlib's files; MTCNN's may lie in it too.
+        face_detector: retinaface, of facexlib, or mtcnn; None for retinaface.
         face_mask: parsed, to paste the face alone, or square; None for parsed.
     """
 
     face_stage1: Path | None = None
     face_weights: Path | None = None
+    face_detector: str | None = None
     face_mask: str | None = None
 
 
@@ -71,12 +76,26 @@ def load_face_networks(
     stage1 = options.face_stage1 or needed_file(
         "face_stage1", purpose, official_files("face", version).stage1, models
     )
-    folder = (
-        options.face_weights or needed_file("face_weights", purpose, DETECTOR_FILE, models).parent
+    mtcnn, square = options.face_detector == "mtcnn", options.face_mask == "square"
+    folder = options.face_weights
+    if folder is None and not (mtcnn and square):
+        file = PARSER_FILE if mtcnn else DETECTOR_FILE
+        folder = needed_file("face_weights", purpose, file, models).parent
+    detect = (
+        _mtcnn(folder, device)
+        if mtcnn or folder is None
+        else load_face_detector(folder, device=device)
     )
-    detect = load_face_detector(folder, device=device)
-    parse = None if options.face_mask == "square" else load_face_parser(folder, device=device)
+    parse = None if square or folder is None else load_face_parser(folder, device=device)
     return FaceNetworks(load_restoration_module(stage1, device=device), detect, parse)
+
+
+def _mtcnn(folder: Path | None, device: torch.device) -> DetectFaces:
+    """MTCNN from the folder if it is there, else from torch's cache."""
+    places = [Path(torch.hub.get_dir()), *([] if folder is None else [folder])]
+    place = max(places, key=lambda place: (place / MTCNN_FILES["pnet"]).is_file())
+    files = {part: place / file for part, file in MTCNN_FILES.items()}
+    return mtcnn_detector(read_mtcnn(files).to(device))
 
 
 def photo_restorer(background: DiffBIR, networks: FaceNetworks) -> Callable[..., Tensor]:

@@ -1,5 +1,6 @@
-"""The weights of LPIPS and DISTS as packages publish them, brought to safetensors. An archive is
-known by its hash, only its weights are taken out, and these are read without executing anything."""
+"""The weights of LPIPS, DISTS and MTCNN as packages publish them, brought to safetensors. An
+archive is known by its hash, only its weights are taken out, and these are read without executing
+anything."""
 
 import hashlib
 import io
@@ -20,6 +21,7 @@ from ..checkpoints import read_checkpoint
 from ..checkpoints.distances import DISTS_FILE, LPIPS_FILES
 from ..checkpoints.files import write_tensors
 from ..errors import BIRError
+from ..faces.networks import MTCNN_FILES
 from ..networks.distances import LPIPS
 from ..networks.perceptual import VGG16, AlexNet
 from .weight_files import first_line
@@ -152,17 +154,26 @@ def _tensor(array: Any) -> Tensor:
 
 def _dists_tensors(data: bytes) -> Tensors:
     """From dists-pytorch: (1, 1475, 1, 1) each."""
+    weights = _checkpoint(data)
+    names = ("alpha", "beta")
+    if not all(isinstance(weights.get(name), Tensor) for name in names):
+        raise BIRError(
+            f"Expected the weights of DISTS, alpha and beta, but {', '.join(weights)} came; "
+            "take the published archive."
+        )
+    return {name: weights[name].flatten().float().clone() for name in names}
+
+
+def _mtcnn_tensors(data: bytes) -> Tensors:
+    """From facenet-pytorch: a network of the cascade each, as it is."""
+    return {name: value for name, value in _checkpoint(data).items() if isinstance(value, Tensor)}
+
+
+def _checkpoint(data: bytes) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "weights.pt")
         file.write_bytes(data)
-        weights = read_checkpoint(file)
-        names = ("alpha", "beta")
-        if not all(isinstance(weights.get(name), Tensor) for name in names):
-            raise BIRError(
-                f"Expected the weights of DISTS, alpha and beta, but {', '.join(weights)} came; "
-                "take the published archive."
-            )
-        return {name: weights[name].flatten().float().clone() for name in names}
+        return read_checkpoint(file)
 
 
 ARCHIVES = (
@@ -197,6 +208,22 @@ ARCHIVES = (
     ),
 )
 
+FACE_ARCHIVES = (
+    Archive(
+        "facenet-pytorch",
+        "2.6.0",
+        "facenet_pytorch-2.6.0-py3-none-any.whl",
+        1_881_930,
+        "ecb82b27beb226d106f2219efe8f829b01b87a8595badd01545679bdb9f19cca",
+        "MIT (package), T. Esler; that it covers the weights is disputed, as they come from the "
+        "authors of MTCNN, who state none",
+        tuple(
+            Member(f"facenet_pytorch/data/{part}.pt", target, _mtcnn_tensors)
+            for part, target in MTCNN_FILES.items()
+        ),
+    ),
+)
+
 
 def recognise(path: Path, archives: Sequence[Archive]) -> Archive:
     """Which of the archives a file is, whatever its name.
@@ -211,8 +238,9 @@ def recognise(path: Path, archives: Sequence[Archive]) -> Archive:
         if size == archive.size and _sha256(path) == archive.sha256:
             return archive
     names = " or ".join(archive.file for archive in archives)
+    neither = "neither" if len(archives) > 1 else "another file"
     raise BIRError(
-        f"Expected {names} as published, but {path} ({size} bytes) is neither by its size and "
+        f"Expected {names} as published, but {path} ({size} bytes) is {neither} by its size and "
         "SHA-256; download it again."
     )
 

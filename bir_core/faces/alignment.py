@@ -221,15 +221,15 @@ def paste_face(
 
     Args:
         image: (1, 3, H, W).
-        face: (1, 3, 512, 512).
+        face: (1, 3, S, S), 512 x 512 or of another size.
         matrix: (2, 3), pixels of the face to pixels of the picture.
-        parsing: of `parsing_mask`; None pastes the square.
+        parsing: of `parsing_mask`, of the face's size; None pastes the square.
 
     Returns:
         A new picture (1, 3, H, W); pixels outside of the square are those of `image`.
     """
     height, width = image.shape[-2:]
-    last = FACE_SIZE - 0.5
+    last = face.shape[-1] - 0.5
     corners = torch.tensor([[-0.5, -0.5], [last, -0.5], [-0.5, last], [last, last]])
     places = corners.double() @ matrix[:, :2].T + matrix[:, 2]
     # One pixel more on each side, so that the mask is zero where the window ends in the picture.

@@ -1,7 +1,8 @@
-"""The face detector and the face parser of the official DiffBIR, from facexlib and local files."""
+"""The face detector and the face parser of the official DiffBIR, from facexlib and local files, and
+MTCNN as another detector."""
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,22 +10,27 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..checkpoints.completeness import require_sound
+from ..checkpoints.completeness import require_sound, weight_differences
 from ..checkpoints.files import read_checkpoint
 from ..checkpoints.keys import unwrap
 from ..errors import BIRError
 from ..fallbacks import Attempt, first_that_fits
 from ..images import resize
 from ..models import DETECTOR_FILE, PARSER_FILE, file_named
+from .mtcnn import MTCNN
 
 # A picture (1, 3, H, W) in [0, 1] -> landmarks (N, 5, 2) in its pixels, as `faces.TEMPLATE`
 DetectFaces = Callable[[Tensor], Tensor]
 # A face (1, 3, 512, 512) in [0, 1] -> the class of each pixel (1, 512, 512), 0 to 18
 ParseFace = Callable[[Tensor], Tensor]
 
+# A network of the cascade each, below torch's cache.
+MTCNN_FILES = {part: f"bir/mtcnn_{part}.safetensors" for part in ("pnet", "rnet", "onet")}
 SOURCE = file_named(DETECTOR_FILE).source
 LEAST_DETECTION_SIDE = 640
 LEAST_SCORE, MOST_OVERLAP = 0.97, 0.4
+# More than the paper's 0.7, at which cloth and cables are faces too.
+MTCNN_CONFIDENCE = 0.95
 # What RetinaFace was trained with: blue, green, red of 0 to 255, less these.
 CHANNEL_MEANS = torch.tensor([104.0, 117.0, 123.0])
 
@@ -111,6 +117,41 @@ def load_face_parser(folder: str | Path, *, device: torch.device | str = "cpu") 
         return scores.argmax(1)
 
     return parse
+
+
+def read_mtcnn(files: Mapping[str, Path]) -> MTCNN:
+    """MTCNN with its published weights.
+
+    Args:
+        files: for each key of `MTCNN_FILES` what `bir weights faces` wrote.
+
+    Raises:
+        BIRError: a file is absent or another one.
+    """
+    network = MTCNN()
+    for part in MTCNN_FILES:
+        file = files[part]
+        if not file.is_file():
+            raise BIRError(
+                f"Expected a network of MTCNN at {file}, but there is no file; run "
+                "`bir weights faces`, which fetches them."
+            )
+        weights, own = unwrap(read_checkpoint(file)), network.get_submodule(part)
+        weight_differences(own.state_dict(), weights).require_none(f"{file} (MTCNN)")
+        require_sound(own.state_dict(), weights, f"{file} (MTCNN)")
+        own.load_state_dict(weights)
+    return network.eval().requires_grad_(False)
+
+
+def mtcnn_detector(network: MTCNN) -> DetectFaces:
+    """MTCNN, on its device, as a detector of faces; they come surest first."""
+    device = next(network.parameters()).device
+
+    @torch.no_grad()
+    def detect(image: Tensor) -> Tensor:
+        return network(image.to(device, torch.float32), confidence=MTCNN_CONFIDENCE)[2].cpu()
+
+    return detect
 
 
 def _file(folder: str | Path, name: str) -> Path:

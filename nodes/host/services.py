@@ -71,6 +71,14 @@ def model_path(name: str) -> str:
     )
 
 
+def detection_file(name: str) -> Path:
+    """A file of the folder `models/detection` or one below it, whether it is there or not."""
+    names = folder_paths.get_filename_list("detection")
+    found = next((each for each in names if Path(each).name == name), name)
+    path = folder_paths.get_full_path("detection", found)
+    return Path(folder_paths.get_folder_paths("detection")[0], name) if path is None else Path(path)
+
+
 def fingerprint(path: str | Path) -> tuple[int, int]:
     """What changes when a file is written anew."""
     status = os.stat(path)

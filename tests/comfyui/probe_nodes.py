@@ -309,6 +309,53 @@ class TestSaveLatent(io.ComfyNode):
         return io.NodeOutput()
 
 
+class TestFaces(io.ComfyNode):
+    """What core's MediaPipe node sends, from the five landmarks of each face of each image, as JSON
+    numbers (images, faces, 5, 2) in the order of our template.
+
+    A mesh has its other vertices at one place. Boxes are lists of dicts for each image.
+    """
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="TestFaces",
+            category="test",
+            inputs=[
+                io.Image.Input("image"),
+                io.String.Input("landmarks"),
+                io.String.Input("boxes"),
+            ],
+            outputs=[io.Custom("FACE_LANDMARKS").Output(), io.BoundingBox.Output("bboxes")],
+        )
+
+    @classmethod
+    def execute(cls, image, landmarks, boxes):
+        vertices = ((33, 133), (362, 263), (1,), (61,), (291,))
+        frames = []
+        for faces in json.loads(landmarks):
+            frames.append([])
+            for points in np.array(faces, np.float32):
+                mesh = np.tile(points.mean(0), (478, 1))
+                for point, places in zip(points, vertices, strict=True):
+                    mesh[list(places)] = point
+                corners = np.concatenate([mesh.min(0), mesh.max(0)])
+                frames[-1].append(
+                    {"bbox_xyxy": corners, "landmarks_xy": mesh, "presence": 9.0, "score": 0.9}
+                )
+        found = {
+            "frames": frames,
+            "image_size": tuple(image.shape[1:3]),
+            "connection_sets": {"lips": frozenset({(61, 291)})},
+        }
+        names = ("x", "y", "width", "height")
+        listed = [
+            [{**dict(zip(names, box, strict=True)), "label": "face", "score": 0.9} for box in frame]
+            for frame in json.loads(boxes)
+        ]
+        return io.NodeOutput(found, listed)
+
+
 class TestExtension(ComfyExtension):
     async def get_node_list(self):
         return [
@@ -323,6 +370,7 @@ class TestExtension(ComfyExtension):
             TestExpand,
             TestMemoryLimit,
             TestReverseTiles,
+            TestFaces,
         ]
 
 

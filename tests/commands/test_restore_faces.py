@@ -5,6 +5,7 @@ import torch
 from command_line import run_here
 from diffbir_models import TINY_SWINIR, filled, tiny_networks
 from face_weights import save_face_weights
+from mtcnn_weights import picture_with_spots, save_mtcnn
 from safetensors.torch import save_file
 
 from bir_core.checkpoints import load_model, save_checkpoint
@@ -151,3 +152,34 @@ def test_absent_parser_is_said(files, tmp_path):
     ran = command(files, tmp_path / "out.png", "--face-weights", tmp_path)
     assert ran.returncode == 2 and PARSER_FILE in ran.stderr
     assert not (tmp_path / "out.png").exists()
+
+
+def test_mtcnn_needs_nothing_of_facexlib(files, tmp_path, monkeypatch):
+    """From torch's cache, and from the folder of the option."""
+    spotted, cache = tmp_path / "spotted", tmp_path / "cache"
+    spotted.mkdir()
+    for file in files.glob("*.safetensors"):
+        (spotted / file.name).symlink_to(file)
+    photo = picture_with_spots(80, 100, (16, 50, 40))
+    write_picture(spotted / "photo.png", Picture(image=photo, is_grey=False))
+    monkeypatch.setenv("TORCH_HOME", str(cache))
+
+    def restored(name, *more, **options):
+        ran = command(spotted, tmp_path / name, "--seed", 4, *more, **options)
+        return ran, (read_picture(tmp_path / name).image if ran.returncode == 0 else None)
+
+    stage1 = ("--face-stage1", files / "face_swinir.safetensors")
+    mtcnn = (*stage1, "--face-detector", "mtcnn", "--face-mask", "square")
+    ran, _ = restored("absent.png", *mtcnn, faces=False)
+    assert ran.returncode == 2 and "run `bir weights faces`" in ran.stderr
+    save_mtcnn(cache / "hub")
+    ran, cached = restored("cached.png", *mtcnn, faces=False)
+    assert ran.returncode == 0, ran.stderr
+    (cache / "hub").rename(tmp_path / "elsewhere")
+    _, named = restored("named.png", *mtcnn, "--face-weights", tmp_path / "elsewhere", faces=False)
+    _, plain = restored("plain.png", task="sr", faces=False)
+    assert torch.equal(cached, named)
+    assert torch.equal(cached[..., :10, :10], plain[..., :10, :10])
+    assert (cached - plain).abs().max() > 0.05
+    ran, _ = restored("parsed.png", *stage1, "--face-detector", "mtcnn", faces=False)
+    assert ran.returncode == 2 and "--face-weights" in ran.stderr

