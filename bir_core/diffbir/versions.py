@@ -62,8 +62,8 @@ class DiffBIRVersion:
     """
 
     base: str = "v2-1_512-ema-pruned.ckpt"
-    controlnets: Mapping[Task, str]
-    stage1_files: Mapping[Task, str]
+    controlnets: Mapping[Task, str] = field(default_factory=dict)
+    stage1_files: Mapping[Task, str] = field(default_factory=dict)
     parameterization: Parameterization = "eps"
     zero_snr: bool = False
     modules: Mapping[Task, OfficialModule] = field(default_factory=dict)
