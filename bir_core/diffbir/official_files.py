@@ -34,7 +34,8 @@ def find_files(
     """
     if version is None and controlnet is not None:
         version = version_name_of_file(controlnet.name)
-    versions = tuple(reversed(VERSIONS)) if version is None else (version,)
+    published = (name for name in reversed(VERSIONS) if task in VERSIONS[name].controlnets)
+    versions = tuple(published) if version is None else (version,)
     named = [official_files(task, each) for each in versions]
     for files in named:
         found = {option: find_file(getattr(files, option), folder) for option in options}

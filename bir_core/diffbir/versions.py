@@ -149,8 +149,17 @@ def official_order(task: Task, version: str) -> Order:
 
 
 def official_files(task: Task, version: str) -> OfficialFiles:
-    """The names of the files that the authors use for a task of a version."""
+    """The names of the files that the authors use for a task of a version.
+
+    Raises:
+        BIRError: none are known.
+    """
     row = find_version(version)
+    if task not in row.controlnets or task not in row.stage1_files:
+        raise BIRError(
+            f"Expected names of published files for {task} of DiffBIR {version}, but none are "
+            "known; give the files by --base, --controlnet and --stage1."
+        )
     return OfficialFiles(row.base, row.controlnets[task], row.stage1_files[task])
 
 

@@ -7,6 +7,7 @@ from bir_core.diffbir.versions import (
     VERSIONS,
     DiffBIRVersion,
     find_version,
+    official_files,
     official_module,
     version_of_file,
 )
@@ -44,6 +45,8 @@ def test_a_version_is_a_row(monkeypatch):
     monkeypatch.setitem(VERSIONS, "v3", row)
     assert official_settings("v3").steps == 7
     assert version_of_file("v3.pth") is row
+    with pytest.raises(BIRError, match="none are known; give the files"):
+        official_files("sr", "v3")
 
 
 def test_no_such_version():
