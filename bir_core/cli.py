@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import NoReturn
 
 from . import __version__
-from .console import open_closed_streams, require_output, write_error
+from .command_line.console import open_closed_streams, require_output, write_error
 from .errors import BIRError
 
 COMMANDS = {

@@ -39,11 +39,9 @@ class Forecast:
     def text(self, tile_step: float = 0.0) -> str:
         """All of it, a line for each stage; see `seconds`."""
         plan = self.plan
-        gigabytes = f"{plan.needed / GIGABYTE:.1f} GB of {plan.memory / GIGABYTE:.1f} GB"
-        verdict = "fits" if plan.fits else "does not fit"
         lines = [
             self.title,
-            f"{verdict}: needs {gigabytes}, most for {plan.largest.name}",
+            plan.verdict("memory of the device"),
             *(_line(stage) for stage in plan.stages),
         ]
         if self.effort is not None:

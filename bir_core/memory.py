@@ -159,17 +159,31 @@ class MemoryPlan:
 
     @property
     def fits(self) -> bool:
-        return self.needed <= self.memory and self.parked <= self.host_memory
+        return not self._host_is_short and self.needed <= self.memory
+
+    def verdict(self, device: str) -> str:
+        """Whether it fits, and what decides that, in words; `device` names its memory."""
+        stage, needed, memory, where = self.largest, self.needed, self.memory, device
+        if self._host_is_short and needed <= memory:
+            stage, needed, memory = self._most_parked, self._parked, self.host_memory
+            where = "memory of the computer"
+        return (
+            f"{'fits' if self.fits else 'does not fit'}: {stage.name} needs "
+            f"{needed / GIGABYTE:.1f} GB of the {memory / GIGABYTE:.1f} GB {where}"
+        )
 
     @property
-    def most_parked(self) -> StagePlan:
-        """The stage that takes most of the host."""
+    def _most_parked(self) -> StagePlan:
         return max(self.stages, key=lambda stage: stage.parked)
 
     @property
-    def parked(self) -> int:
-        """Bytes that the host should have for it."""
-        return int(self.most_parked.parked / USABLE)
+    def _parked(self) -> int:
+        """Bytes that the host should have."""
+        return int(self._most_parked.parked / USABLE)
+
+    @property
+    def _host_is_short(self) -> bool:
+        return self._parked > self.host_memory
 
     def __str__(self) -> str:
         pieces = ", ".join(f"{stage.name} {stage.pieces}" for stage in self.stages)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .checkpoints.loading import find_architecture
+from .command_line.options import Values, half_precision, positive, read_options
 from .compact import method as compact
 from .diffbir import arguments as diffbir_arguments
 from .diffbir import method as diffbir
@@ -16,7 +17,6 @@ from .diffir import arguments as diffir_arguments
 from .diffir import method as diffir
 from .errors import BIRError
 from .memory import MemoryPlan
-from .options import Values, half_precision, positive, read_options
 from .weights import BUILTIN_NAMES, DEFAULT_DIFFIR, DEFAULT_MODEL
 
 if TYPE_CHECKING:

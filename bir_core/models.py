@@ -16,6 +16,8 @@ ENVIRONMENT = "BIR_MODELS"
 # Of facexlib, which `faces.networks` opens.
 DETECTOR_FILE = "detection_Resnet50_Final.pth"
 PARSER_FILE = "parsing_parsenet.pth"
+# Of MTCNN: a network of the cascade each, as `bir weights faces` writes them below torch's cache.
+MTCNN_FILES = {part: f"bir/mtcnn_{part}.safetensors" for part in ("pnet", "rnet", "onet")}
 
 _DIFFIR = "the links of github.com/Zj-BinXia/DiffIR"
 _DIFFBIR = "huggingface.co/lxq007/DiffBIR-v2"
@@ -148,6 +150,16 @@ KNOWN_FILES = (
             licence="none stated for the weights (code MIT)",
         )
         for name, what in ((DETECTOR_FILE, "detector"), (PARSER_FILE, "parser"))
+    ),
+    *(
+        KnownFile(
+            name=Path(file).name,
+            purpose="faces in whole photos: MTCNN, a detector",
+            source="`bir weights faces`, which takes it out of the package facenet-pytorch 2.6.0",
+            folder="detection",
+            licence="none stated by the authors of MTCNN (package MIT)",
+        )
+        for file in MTCNN_FILES.values()
     ),
 )
 

@@ -18,7 +18,7 @@ from .host import control_loader as host_control_loader
 from .host import hint, messages, services
 from .host.node import Node
 from .host.protocols import VAE, Conditioning, ControlNet, Model
-from .inputs import PICTURE_SIZE, part_of_the_sampling
+from .inputs import PICTURE_SIZE, part_of_the_sampling, seed_input
 from .operations import fault_of_file, fingerprint_of_file, require_control
 
 NO_MODEL = "connect the base model to DiffBIR Conditioning, which sets it for the control net."
@@ -162,16 +162,7 @@ class DiffBIRConditioning(Node):
                     "more and follows the image less. 0: none. v2.1 was trained with 0 to 199, v1 "
                     "and v2 with none.",
                 ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=0xFFFFFFFFFFFFFFFF,
-                    optional=True,
-                    advanced=True,
-                    control_after_generate=io.ControlAfterGenerate.fixed,
-                    tooltip="Of noise_aug only: image i of a batch takes seed + i.",
-                ),
+                seed_input("Of noise_aug only: image i of a batch takes seed + i.", optional=True),
                 io.Combo.Input(
                     "start",
                     options=list(CHOICES["start"]),

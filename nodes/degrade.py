@@ -10,6 +10,7 @@ from ..bir_core.images import attach_alpha, from_channels_last, split_alpha, to_
 from ..bir_core.seeds import image_seed
 from .host import services
 from .host.node import Node
+from .inputs import seed_input
 
 
 class BIRDegrade(Node):
@@ -43,14 +44,9 @@ class BIRDegrade(Node):
                     "over, in strong ranges; clean: reduction alone; x4, x2, x1: how many times "
                     "smaller. diffbir, codeformer: strong, at the same size. masks: holes.",
                 ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=0xFFFFFFFFFFFFFFFF,
-                    control_after_generate=io.ControlAfterGenerate.fixed,
-                    tooltip="Of all that is drawn: image i of a batch takes seed + i. The same "
-                    "seed gives the same damage, as bir degrade does.",
+                seed_input(
+                    "Of all that is drawn: image i of a batch takes seed + i. The same "
+                    "seed gives the same damage, as bir degrade does."
                 ),
                 io.Int.Input(
                     "scale",

@@ -21,7 +21,7 @@ from ..bir_core.seeds import image_seed
 from ..bir_core.weights import BUILT_IN
 from .host import services
 from .host.node import Node
-from .inputs import DiffIRModel
+from .inputs import DiffIRModel, seed_input
 from .operations import fault_of_file, fingerprint_of_file, masks_for, require_room_for
 
 DTYPES = {"default": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -134,14 +134,9 @@ class DiffIRRestore(Node):
                     tooltip="Any size from 1 pixel on. A batch is restored image by image; an "
                     "alpha channel is kept, and enlarged with the image.",
                 ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=0xFFFFFFFFFFFFFFFF,
-                    control_after_generate=io.ControlAfterGenerate.fixed,
-                    tooltip="Start of the diffusion on the prior: image i of a batch takes "
-                    "seed + i. Changes fine detail a little; the same seed gives the same picture.",
+                seed_input(
+                    "Start of the diffusion on the prior: image i of a batch takes "
+                    "seed + i. Changes fine detail a little; the same seed gives the same picture."
                 ),
                 io.Mask.Input(
                     "mask",

@@ -19,7 +19,8 @@ from ..bir_core.faces.cutting import (
     paste_faces,
     read_indices,
 )
-from ..bir_core.faces.networks import MTCNN_CONFIDENCE, MTCNN_FILES, read_mtcnn
+from ..bir_core.faces.mtcnn import working_bytes
+from ..bir_core.faces.networks import MTCNN_CONFIDENCE, read_mtcnn
 from ..bir_core.images import (
     attach_alpha,
     from_channels_last,
@@ -27,15 +28,14 @@ from ..bir_core.images import (
     split_alpha,
     to_channels_last,
 )
+from ..bir_core.memory import USABLE
+from ..bir_core.models import MTCNN_FILES
 from .face_places import face_matrices
 from .host import messages, services
 from .host.node import Node
 from .inputs import CutPlaces, FaceLandmarks, FiveLandmarks
 
 ALIASES = ["face", "restore face", "faces", "face restoration", "group photo", "portrait"]
-
-
-WORK_BYTES = 600  # for a pixel of the largest picture that the first network sees
 
 
 class BIRDetectFaces(Node):
@@ -99,7 +99,7 @@ class BIRDetectFaces(Node):
                 "this pack, which fetches it."
             )
         model = services.manage(read_mtcnn(files))
-        model.load(WORK_BYTES * pictures[0, 0].numel())
+        model.load(working_bytes(pictures.shape[-2], pictures.shape[-1], least_face) / USABLE)
         progress = services.batch_progress(len(pictures))
         landmarks, boxes = [], []
         for index, picture in enumerate(pictures):

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from comfy_api.latest import io
 from torch import Tensor
 
+from ..bir_core.seeds import SEEDS
+
 DiffIRModel = io.Custom("DIFFIR_MODEL")
 PictureSize = io.Custom("BIR_SIZE")  # an `AskedFor`
 CutPlaces = io.Custom("BIR_FACES")  # a `FacePlaces`
@@ -27,6 +29,20 @@ class AskedFor:
     height: int
     width: int
     alpha: Tensor | None
+
+
+def seed_input(tooltip: str, *, optional: bool = False) -> io.Int.Input:
+    """`seed`, which stays as it is from run to run; one that is optional is folded away."""
+    return io.Int.Input(
+        "seed",
+        default=0,
+        min=0,
+        max=SEEDS - 1,
+        optional=optional,
+        advanced=optional or None,
+        control_after_generate=io.ControlAfterGenerate.fixed,
+        tooltip=tooltip,
+    )
 
 
 def clamp_input(before: str) -> io.Boolean.Input:

@@ -4,7 +4,6 @@ import torch
 from comfy_api.latest import io, ui
 from torch import Tensor
 
-from ..bir_core.errors import BIRError
 from ..bir_core.evaluation.one_picture import (
     NUMBERS,
     Measured,
@@ -13,9 +12,10 @@ from ..bir_core.evaluation.one_picture import (
     measure,
 )
 from ..bir_core.images import from_channels_last, resize, split_alpha, to_channels_last
-from ..bir_core.sheets import Panel, detail_window, sheet, usual_column
+from ..bir_core.pictures.sheets import Panel, detail_window, sheet, usual_column
 from .host import services
 from .host.node import Node
+from .operations import of_batch
 
 NOTHING_TO_COMPARE = (
     "Measure Restoration (BIR) should have a reference or a low-quality picture to show the "
@@ -181,13 +181,7 @@ def _of_batch(given: Tensor | None, batch: int, what: str) -> list[Tensor | None
     """For each image of a batch what it is compared with, (1, 3, H, W), or None."""
     if given is None:
         return [None] * batch
-    pictures = _colours(given)
-    if len(pictures) not in (1, batch):
-        raise BIRError(
-            f"Expected one {what}, or one for each of the {batch} images, but {len(pictures)} "
-            "came; repeat or select them to match the batch."
-        )
-    return [one[None] for one in pictures.expand(batch, -1, -1, -1)]
+    return [one[None] for one in of_batch(_colours(given), batch, what)]
 
 
 def _pictures(pictures: list[Tensor]) -> Tensor:

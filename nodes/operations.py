@@ -57,18 +57,23 @@ def require_room_for(
     )
 
 
+def of_batch(pictures: Tensor, batch: int, what: str) -> Tensor:
+    """For each image of a batch what belongs to it, (batch, C, H, W); a single one serves them all.
+    `what` names it in the sentence."""
+    if len(pictures) not in (1, batch):
+        raise BIRError(
+            f"Expected one {what}, or one for each of the {batch} images, but {len(pictures)} "
+            "came; repeat or select them to match the batch."
+        )
+    return pictures.expand(batch, -1, -1, -1)
+
+
 def fix_colors(image: Tensor, reference: Tensor, method: str, blending: float = 0.0) -> Tensor:
     """Images (B, C, H, W) of one size to the fixed image, not clamped, in which the reference has a
     share of `blending`; the alpha channel of `image` is kept. A single reference serves the whole
     batch. A method of "none" only keeps grey grey."""
     colours, alpha = split_alpha(image)
-    style, _ = split_alpha(reference)
-    if len(style) not in (1, len(colours)):
-        raise BIRError(
-            f"Expected one reference, or one for each of the {len(colours)} images, but "
-            f"{len(style)} came; repeat or select references to match the batch."
-        )
-    style = style.to(colours).expand(len(colours), -1, -1, -1)
+    style = of_batch(split_alpha(reference)[0].to(colours), len(colours), "reference")
     with enough_memory(
         "The colour fix should find memory for several copies of the picture, but it ran out; "
         "close other programs, or take fewer or smaller pictures."

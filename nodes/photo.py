@@ -13,7 +13,9 @@ from .automatic import likely_version
 from .host import fitting_files
 from .host.control_loader import control_path
 from .host.node import Node
-from .host.services import Graph, Link, new_graph
+from .host.services import Graph, Link
+from .inputs import seed_input
+from .operations import fingerprint_of_file
 
 NETWORK, DIFFBIR = "one network", "DiffBIR"
 # The entry of a list without files, and what is said when it is queued.
@@ -79,6 +81,12 @@ class BIRRestorePhoto(Node):
         )
 
     @classmethod
+    def fingerprint_inputs(cls, method: dict[str, Any], **_: object) -> object:
+        # Of the loaders that it becomes, ours sees a file that was written anew.
+        name = method.get("control_net", NOTHING)
+        return 0 if name == NOTHING else fingerprint_of_file(name, control_path)
+
+    @classmethod
     def execute(
         cls, image: Link, method: dict[str, Any], enlarge_by: float, fidelity: float
     ) -> io.NodeOutput:
@@ -88,7 +96,7 @@ class BIRRestorePhoto(Node):
                 f"The method {kind} should have a file for each of its lists, but one of them "
                 "found none; put the files into the folders that the help page names, and press R."
             )
-        graph = new_graph()
+        graph = Graph()
         expand = _one_network if kind == NETWORK else _diffbir
         result = expand(graph, image, method, enlarge_by, fidelity)
         return io.NodeOutput(result, expand=graph.finalize())
@@ -121,14 +129,7 @@ def _inputs_of_diffbir() -> list[io.Input]:
             options=list(get_args(Task)),
             tooltip="sr: enlarge; denoise: clean; face: an aligned face.",
         ),
-        io.Int.Input(
-            "seed",
-            default=0,
-            min=0,
-            max=0xFFFFFFFFFFFFFFFF,
-            control_after_generate=io.ControlAfterGenerate.fixed,
-            tooltip="Of the noise: image i of a batch takes seed + i.",
-        ),
+        seed_input("Of the noise: image i of a batch takes seed + i."),
     ]
 
 

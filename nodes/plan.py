@@ -3,10 +3,10 @@
 from comfy_api.latest import io, ui
 from torch import Tensor
 
+from ..bir_core.command_line.options import DTYPES
 from ..bir_core.forecast import DIFFBIR, forecast
 from ..bir_core.images import from_channels_last
 from ..bir_core.memory import GIGABYTE
-from ..bir_core.options import DTYPES
 from ..bir_core.weights import BUILTIN_NAMES
 from .host import services
 from .host.node import Node

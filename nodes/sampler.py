@@ -22,7 +22,7 @@ from .host import messages, services
 from .host import sampling as host_sampling
 from .host.node import Node
 from .host.protocols import VAE, Conditioning, ControlNet, Model
-from .inputs import PICTURE_SIZE, AskedFor, PictureSize
+from .inputs import PICTURE_SIZE, AskedFor, PictureSize, seed_input
 from .operations import (
     decoded,
     encoded,
@@ -71,14 +71,7 @@ class DiffBIRSampler(Node):
                     tooltip="From the Restoration Module. A batch is restored image by image; an "
                     "alpha channel is kept.",
                 ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=0xFFFFFFFFFFFFFFFF,
-                    control_after_generate=io.ControlAfterGenerate.fixed,
-                    tooltip="Of the noise: image i of a batch takes seed + i.",
-                ),
+                seed_input("Of the noise: image i of a batch takes seed + i."),
                 io.Int.Input(
                     "steps",
                     default=0,

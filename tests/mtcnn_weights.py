@@ -5,7 +5,7 @@ import torch
 from bir_core.checkpoints.files import write_tensors
 from bir_core.faces.alignment import TEMPLATE
 from bir_core.faces.mtcnn import MTCNN
-from bir_core.faces.networks import MTCNN_FILES
+from bir_core.models import MTCNN_FILES
 
 # In units of the box.
 LANDMARKS = TEMPLATE.float() / 512

@@ -7,8 +7,14 @@ import sys
 
 import pytest
 
-from bir_core import console
-from bir_core.console import one_line, printable, require_output, write_error, write_line
+from bir_core.command_line import console
+from bir_core.command_line.console import (
+    one_line,
+    printable,
+    require_output,
+    write_error,
+    write_line,
+)
 from bir_core.errors import BIRError
 
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 from command_line import run_here
 
+from bir_core.command_line.options import seed
 from bir_core.diffusion.noise import image_generators
 from bir_core.networks.diffir_prior import draw_noise
-from bir_core.options import seed
 from bir_core.pictures.files import Picture, write_picture
 from bir_core.seeds import SEEDS, image_generator, image_seed
 

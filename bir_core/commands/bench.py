@@ -26,9 +26,9 @@ from tqdm import tqdm
 from .. import __name__ as package
 from ..benchmarks.diffir_worker import Job
 from ..benchmarks.start import environment, start_seconds
+from ..command_line.options import DTYPES, Values, choose_device, positive, read_options, write_line
 from ..errors import BIRError
 from ..networks.diffir_config import OFFICIAL_CONFIGS
-from ..options import DTYPES, Values, choose_device, positive, read_options, write_line
 from ..training.start_files import StartFiles
 from .train import add_changes, add_start_files
 

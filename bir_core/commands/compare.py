@@ -15,12 +15,12 @@ from pathlib import Path
 
 from torch import Tensor
 
+from ..command_line.options import positive, read_options, write_line
 from ..errors import BIRError
 from ..evaluation.faults import require_same_proportions
 from ..evaluation.one_picture import NUMBERS, Measured, lpips_if_there, measure
 from ..evaluation.weight_files import usual_folder
 from ..images import extend_opaque, resize
-from ..options import positive, read_options, write_line
 from ..pictures.files import (
     Picture,
     read_picture,
@@ -28,7 +28,7 @@ from ..pictures.files import (
     require_no_input,
     write_picture,
 )
-from ..sheets import Panel, detail_window, sheet, usual_column
+from ..pictures.sheets import Panel, detail_window, sheet, usual_column
 from ..tiling import Tile
 
 

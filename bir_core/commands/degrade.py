@@ -13,12 +13,12 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ..atomic_files import make_folder, write_text
-from ..console import one_line
+from ..command_line.console import one_line
+from ..command_line.options import positive, read_options, seed, write_line
 from ..degradations import Degradation, Draws, get_preset, preset_names
 from ..degradations.pictures import degrade_picture, draws_as_json
 from ..errors import BIRError
 from ..fallbacks import enough_memory
-from ..options import positive, read_options, seed, write_line
 from ..pictures.files import (
     Picture,
     find_pictures,

@@ -14,14 +14,14 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ..checkpoints import load_model
+from ..command_line.options import read_options, write_line
 from ..degradations import degrade, get_preset
 from ..errors import BIRError
 from ..images import crop, from_channels_last, resize
 from ..metrics import psnr, ssim
-from ..options import read_options, write_line
 from ..pictures.files import Picture, read_picture, write_picture
+from ..pictures.sheets import Panel, detail_window, sheet
 from ..restoring import restore
-from ..sheets import Panel, detail_window, sheet
 from ..weights import DEFAULT_MODEL
 
 PRESET = "simple_x4"

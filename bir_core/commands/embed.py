@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import cast
 
 from ..checkpoints import load_model
+from ..command_line.options import read_options, write_line
 from ..diffbir.prompts import encode_prompts, save_embedding
 from ..errors import BIRError
 from ..networks.text_encoder import TextEncoder
-from ..options import read_options, write_line
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,6 +19,15 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from ..command_line.options import (
+    DTYPES,
+    add_device_arguments,
+    choose_device,
+    positive,
+    read_options,
+    seed,
+    write_line,
+)
 from ..degradations import preset_names
 from ..errors import BIRError
 from ..evaluation.listing import metrics_as_markdown, protocols_as_markdown
@@ -29,15 +38,6 @@ from ..evaluation.samples import degraded_pairs, folder_pairs, load, model_sampl
 from ..evaluation.tables import as_markdown, require_table_name, write_table
 from ..evaluation.weight_files import usual_folder
 from ..fallbacks import enough_memory
-from ..options import (
-    DTYPES,
-    add_device_arguments,
-    choose_device,
-    positive,
-    read_options,
-    seed,
-    write_line,
-)
 from ..pictures.files import find_pictures, list_pictures, read_picture, require_free
 from ..weights import BUILTIN_NAMES, DEFAULT_MODEL
 from .failures import Failures, no_memory_for, say_left_out

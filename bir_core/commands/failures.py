@@ -4,8 +4,8 @@ import errno
 from collections import Counter
 from pathlib import Path
 
+from ..command_line.options import write_error
 from ..errors import BIRError
-from ..options import write_error
 
 MOST_NAMES = 10
 # No space, none left of a quota, a disk that became read-only.

@@ -10,8 +10,8 @@ from typing import Any
 from ..checkpoints import ModelInfo, inspect
 from ..checkpoints.completeness import dtype_name
 from ..checkpoints.files import model_file, require_whole
+from ..command_line.options import read_options, write_line
 from ..models import KnownFile, known_file
-from ..options import read_options, write_line
 from ..weights import BUILTIN_NAMES
 
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from ..command_line.options import add_models_argument, read_options, write_line
 from ..models import ENVIRONMENT, KNOWN_FILES, KnownFile, find_file, models_folder
-from ..options import add_models_argument, read_options, write_line
 
 COLUMNS = ("file", "for", "from", "folder", "licence", "commercial use")
 

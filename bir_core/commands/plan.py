@@ -13,11 +13,7 @@ from typing import Any
 
 import torch
 
-from ..errors import BIRError
-from ..memory import CPU, GIGABYTE, MemoryPlan, StagePlan, free_memory, picture_bytes
-from ..methods import METHODS, Method, add_model_argument, choose_method, takers
-from ..models import find_model, models_folder
-from ..options import (
+from ..command_line.options import (
     Values,
     add_device_arguments,
     add_models_argument,
@@ -26,6 +22,10 @@ from ..options import (
     read_options,
     write_line,
 )
+from ..errors import BIRError
+from ..memory import CPU, GIGABYTE, MemoryPlan, StagePlan, free_memory, picture_bytes
+from ..methods import METHODS, Method, add_model_argument, choose_method, takers
+from ..models import find_model, models_folder
 from ..pictures.files import WRITING_PICTURES, read_picture
 
 UNITS = {"MB": 10**6, "GB": 10**9, "MIB": 2**20, "GIB": 2**30}
@@ -192,13 +192,6 @@ def _write(plan: MemoryPlan, device: torch.device, advice: str) -> None:
     ]
     for row in rows:
         write_line("| " + " | ".join(row) + " |")
-    stage, needed, memory = plan.largest, plan.needed, plan.memory
+    advised = "" if plan.fits else f"; try {advice}"
     where = "memory" if device.type == "cpu" else "memory of the GPU"
-    if not plan.fits and needed <= memory:
-        stage, needed, memory = plan.most_parked, plan.parked, plan.host_memory
-        where = "memory of the computer"
-    verdict, advised = ("fits", "") if plan.fits else ("does not fit", f"; try {advice}")
-    write_line(
-        f"\n{verdict}: {stage.name} needs {needed / GIGABYTE:.1f} GB of the "
-        f"{memory / GIGABYTE:.1f} GB {where}{advised}\n"
-    )
+    write_line(f"\n{plan.verdict(where)}{advised}\n")

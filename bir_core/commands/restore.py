@@ -12,10 +12,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ..atomic_files import remove_leftovers
-from ..errors import BIRError
-from ..methods import METHODS, add_network_arguments, choose_method, takers
-from ..models import find_model, models_folder
-from ..options import (
+from ..command_line.options import (
     Values,
     add_device_arguments,
     add_models_argument,
@@ -25,6 +22,9 @@ from ..options import (
     seed,
     write_line,
 )
+from ..errors import BIRError
+from ..methods import METHODS, add_network_arguments, choose_method, takers
+from ..models import find_model, models_folder
 from . import restore_local, restore_ray
 from .failures import Failures
 from .restore_jobs import RESTORED, Job, plan_jobs

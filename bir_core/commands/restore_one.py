@@ -11,13 +11,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..atomic_files import make_folder
-from ..console import one_line, printable
+from ..command_line.console import one_line, printable
+from ..command_line.options import choose_device, hint_at_dtype
 from ..errors import BIRError
 from ..fallbacks import enough_memory
 from ..images import extend_opaque, resize
 from ..memory import is_out_of_memory, picture_bytes, require_room
 from ..methods import METHODS, Report, RestoreImage
-from ..options import choose_device, hint_at_dtype
 from ..pictures.files import (
     WRITING_PICTURES,
     Picture,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 
 from ..atomic_files import remove_leftovers
-from ..console import one_line
+from ..command_line.console import one_line
 from ..errors import BIRError
 from . import restore_one
 from .restore_jobs import Job

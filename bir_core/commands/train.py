@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from ..options import Values, read_options, seed, write_line
+from ..command_line.options import Values, read_options, seed, write_line
 from ..training.start_files import StartFiles
 
 

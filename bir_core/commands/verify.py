@@ -17,9 +17,15 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ..atomic_files import write_text, writing
+from ..command_line.options import (
+    DTYPES,
+    add_device_arguments,
+    choose_device,
+    read_options,
+    write_line,
+)
 from ..diffbir.versions import VERSIONS
 from ..latents import PADDED_MULTIPLE
-from ..options import DTYPES, add_device_arguments, choose_device, read_options, write_line
 from ..pictures.files import require_free
 from ..verification.checking import verify
 from ..verification.pipelines import Conditions

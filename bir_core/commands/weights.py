@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from ..command_line.options import read_options, write_line
 from ..errors import BIRError
 from ..evaluation.published import ARCHIVES, FACE_ARCHIVES, Archive, recognise, write_weights
 from ..evaluation.weight_files import usual_folder
-from ..options import read_options, write_line
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from ..checkpoints import load_model
+from ..command_line.options import DTYPES
 from ..memory import MemoryPlan, weight_bytes
 from ..networks.compact import CompactRestorer
-from ..options import DTYPES
 from .memory_plan import compact_strips
 from .restore import restore_compact
 

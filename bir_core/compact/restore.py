@@ -11,12 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..errors import BIRError
-from ..fallbacks import enough_memory, finite, in_fitting_strips
-from ..images import keep_grey, require_image
-from ..memory import dtype_of, free_memory, picture_bytes, require_room
-from ..networks.compact import CompactConfig, CompactRestorer
-from ..row_strips import (
+from ..diffir.row_strips import (
     CorrectedOutput,
     RowStage,
     pixel_shuffle,
@@ -25,6 +20,11 @@ from ..row_strips import (
     strip_count,
     strips_of,
 )
+from ..errors import BIRError
+from ..fallbacks import enough_memory, finite, in_fitting_strips
+from ..images import keep_grey, require_image
+from ..memory import dtype_of, free_memory, picture_bytes, require_room
+from ..networks.compact import CompactConfig, CompactRestorer
 from ..tiling import Progress
 from .memory_plan import compact_strips
 

@@ -6,9 +6,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast, get_args
 
+from ..command_line.options import Values, read_options
 from ..diffusion.sampling import SAMPLERS
 from ..models import DETECTOR_FILE, PARSER_FILE
-from ..options import Values, read_options
 from .face_options import UNALIGNED_FACE, FaceOptions
 from .fidelity import of_fidelity
 from .method import NO_STAGE1, DiffBIROptions

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from ..errors import BIRError
 from ..faces.networks import (
-    MTCNN_FILES,
     DetectFaces,
     ParseFace,
     load_face_detector,
@@ -19,7 +18,7 @@ from ..faces.networks import (
     read_mtcnn,
 )
 from ..faces.pipeline import require_photo_version, restore_photo
-from ..models import DETECTOR_FILE, PARSER_FILE
+from ..models import DETECTOR_FILE, MTCNN_FILES, PARSER_FILE
 from .official_files import needed_file
 from .pipeline import DiffBIR
 from .restoration_modules import RestorationModule, load_restoration_module

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..checkpoints import load_model
 from ..checkpoints.loading import origin_of
+from ..command_line.options import DTYPES, half_precision
 from ..diffusion.noise import require_brownian_noise
 from ..diffusion.sampling import SAMPLERS
 from ..errors import BIRError
@@ -19,7 +20,6 @@ from ..faces.alignment import FACE_SIZE
 from ..faces.pipeline import require_photo_version
 from ..memory import CPU, MemoryPlan, free_memory, visiting
 from ..networks.text_encoder import TextEncoder
-from ..options import DTYPES, half_precision
 from . import pipeline as stages
 from . import which_version
 from .face_options import UNALIGNED_FACE, FaceOptions, load_face_networks, photo_restorer

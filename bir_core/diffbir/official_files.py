@@ -39,12 +39,12 @@ def find_files(
     named = [official_files(task, each) for each in versions]
     for files in named:
         found = {option: find_file(getattr(files, option), folder) for option in options}
-        if None not in found.values():
-            break
-    else:
-        files = named[0]
+        complete = {option: path for option, path in found.items() if path is not None}
+        if len(complete) == len(options):
+            return complete
+    # Of the newest, where one is not at hand, which is said.
     return {
-        option: needed_file(option, "--method diffbir", getattr(files, option), folder)
+        option: needed_file(option, "--method diffbir", getattr(named[0], option), folder)
         for option in options
     }
 

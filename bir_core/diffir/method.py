@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from ..checkpoints import ModelInfo, load_model
+from ..command_line.options import DTYPES
 from ..errors import BIRError
 from ..memory import MemoryPlan, weight_bytes
 from ..networks.diffir import DiffIRStage2
-from ..options import DTYPES
 from .memory_plan import diffir_strips, padded
 from .restore import restore
 

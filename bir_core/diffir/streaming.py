@@ -22,7 +22,8 @@ from ..errors import NotFinite
 from ..images import is_finite
 from ..networks.diffir import DiffIRStage2, DIRformer, Resample, require_multiple
 from ..networks.diffir_prior import CPEN, IPR_LENGTH, LEAKY_SLOPE, ResidualBlock
-from ..row_strips import (
+from ..tiling import Progress
+from .row_strips import (
     CorrectedOutput,
     Residual,
     RowStage,
@@ -34,7 +35,6 @@ from ..row_strips import (
     strips_of,
     write_unshuffled,
 )
-from ..tiling import Progress
 from .streaming_blocks import stream_blocks
 from .sweeps import Blocks, Down, dirformer_steps, head_strip, map_size, strips_in_all
 

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..networks.diffir import DGFN, DMTA, DIRformerBlock, LayerNorm
-from ..row_strips import Conv3x3, cast_weights, conv1x1, strips_of
 from ..tiling import Progress
+from .row_strips import Conv3x3, cast_weights, conv1x1, strips_of
 
 
 class _ModulatedNorm:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ..networks.diffir_config import DiffIRConfig
-from ..row_strips import strip_count
+from .row_strips import strip_count
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from ..checkpoints import read_checkpoint
 from ..checkpoints.distances import DISTS_FILE, LPIPS_FILES
 from ..checkpoints.files import write_tensors
 from ..errors import BIRError
-from ..faces.networks import MTCNN_FILES
+from ..models import MTCNN_FILES
 from ..networks.distances import LPIPS
 from ..networks.perceptual import VGG16, AlexNet
 from .weight_files import first_line

@@ -16,7 +16,7 @@ from ..checkpoints.keys import unwrap
 from ..errors import BIRError
 from ..fallbacks import Attempt, first_that_fits
 from ..images import resize
-from ..models import DETECTOR_FILE, PARSER_FILE, file_named
+from ..models import DETECTOR_FILE, MTCNN_FILES, PARSER_FILE, file_named
 from .mtcnn import MTCNN
 
 # A picture (1, 3, H, W) in [0, 1] -> landmarks (N, 5, 2) in its pixels, as `faces.TEMPLATE`
@@ -24,8 +24,6 @@ DetectFaces = Callable[[Tensor], Tensor]
 # A face (1, 3, 512, 512) in [0, 1] -> the class of each pixel (1, 512, 512), 0 to 18
 ParseFace = Callable[[Tensor], Tensor]
 
-# A network of the cascade each, below torch's cache.
-MTCNN_FILES = {part: f"bir/mtcnn_{part}.safetensors" for part in ("pnet", "rnet", "onet")}
 SOURCE = file_named(DETECTOR_FILE).source
 LEAST_DETECTION_SIDE = 640
 LEAST_SCORE, MOST_OVERLAP = 0.97, 0.4

@@ -27,14 +27,9 @@ from .protocols import Patcher
 MODEL_FOLDERS = ("diffir", "upscale_models")
 
 
-# An output of a node of a graph, as a prompt has it: [id, place]; and a graph to expand into.
+# An output of a node of a graph, as a prompt has it: [id, place]; and a graph that a node becomes.
 Link = list[Any]
-Graph = Any
-
-
-def new_graph() -> Graph:
-    """An empty graph that a node may become."""
-    return GraphBuilder()
+Graph = GraphBuilder
 
 
 def register_model_folders() -> None:

@@ -154,8 +154,10 @@ class TestExpand(io.ComfyNode):
     @classmethod
     def execute(cls, inputs):
         kind = nodes.NODE_CLASS_MAPPINGS["BIRRestorePhoto"]
-        found = kind.execute(**json.loads(inputs))
-        return io.NodeOutput(json.dumps({"result": found.args[0], "nodes": found.expand}))
+        given = json.loads(inputs)
+        found = kind.execute(**given)
+        told = {"result": found.args[0], "nodes": found.expand}
+        return io.NodeOutput(json.dumps({**told, "fingerprint": kind.fingerprint_inputs(**given)}))
 
 
 class TestMemoryLimit(io.ComfyNode):

@@ -1,6 +1,8 @@
 """Restore Photo on the real server: it becomes the nodes that a user would connect."""
 
+import itertools
 import json
+import os
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,8 @@ from bir_core import load_model, restore
 from bir_core.diffbir.versions import VERSIONS
 
 SHARP = {"method": "one network", "method.model": "bir_x4_sharp.safetensors"}
-FILES = {
+NUMBERS = itertools.count()
+FILES: dict[str, Any] = {
     "control_net": "mini_v2.safetensors",
     "checkpoint": "base.safetensors",
     "restoration_module": "bir_x1.safetensors",
@@ -49,15 +52,26 @@ def by_the_package(image: Array, name: str) -> Array:
 
 
 def expanded(server: Server, method: dict[str, Any], **inputs: Any) -> dict[str, Any]:
-    """The nodes that it becomes, by their types, with links by types as well."""
+    """The nodes that it becomes, which of them gives the result, and the fingerprint."""
     given = {"image": ["image", 0], "method": method, "enlarge_by": 2.0, "fidelity": 0.5}
     prompt = {
-        "expand": node("TestExpand", inputs=json.dumps(given | inputs)),
+        # The space makes it another text, so that it is expanded each time.
+        "expand": node("TestExpand", inputs=json.dumps(given | inputs) + " " * next(NUMBERS)),
         "show": node("PreviewAny", source=["expand", 0]),
     }
     (text,) = server.run(prompt)["show"]["text"]
     found: dict[str, Any] = json.loads(text)
     return found
+
+
+def test_a_control_net_that_is_written_anew_is_seen(diffbir_server: Server) -> None:
+    method = {"method": "DiffBIR", **FILES}
+    file = diffbir_server.base / "models" / "controlnet" / FILES["control_net"]
+    before = expanded(diffbir_server, method)["fingerprint"]
+    assert expanded(diffbir_server, method)["fingerprint"] == before
+    later = file.stat().st_mtime_ns + 10**9
+    os.utime(file, ns=(later, later))
+    assert expanded(diffbir_server, method)["fingerprint"] != before
 
 
 def test_one_network_is_that_of_the_package(server: Server, image: Array) -> None:

@@ -8,7 +8,7 @@ from bir_core.cli import main
 from bir_core.images import resize
 from bir_core.metrics import psnr
 from bir_core.pictures.files import Picture, read_picture, write_picture
-from bir_core.sheets import LABEL_HEIGHT, MARGIN
+from bir_core.pictures.sheets import LABEL_HEIGHT, MARGIN
 
 
 def make(path, height=64, width=400, seed=0):

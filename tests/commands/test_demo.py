@@ -13,7 +13,7 @@ from bir_core.commands import demo
 from bir_core.errors import BIRError
 from bir_core.metrics import psnr, ssim
 from bir_core.pictures.files import Picture, read_picture, write_picture
-from bir_core.sheets import LABEL_HEIGHT, MARGIN
+from bir_core.pictures.sheets import LABEL_HEIGHT, MARGIN
 
 
 def soft_photograph(height, width, seed=0):

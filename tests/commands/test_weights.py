@@ -15,7 +15,8 @@ from command_line import run_here
 from bir_core.checkpoints.distances import DISTS_FILE, LPIPS_FILES, read_dists, read_lpips
 from bir_core.commands import weights
 from bir_core.faces.mtcnn import MTCNN
-from bir_core.faces.networks import MTCNN_FILES, read_mtcnn
+from bir_core.faces.networks import read_mtcnn
+from bir_core.models import MTCNN_FILES
 
 FILES = (*LPIPS_FILES.values(), DISTS_FILE)
 

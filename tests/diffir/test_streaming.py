@@ -7,12 +7,12 @@ from hypothesis import strategies as st
 from parity import DATA, config_from_metadata, fill_by_rule, load_vectors
 from tolerances import SPLIT_NETWORK
 
+from bir_core.diffir.row_strips import Conv3x3, pixel_shuffle, shuffled_first, write_unshuffled
 from bir_core.diffir.streaming import stream
 from bir_core.errors import BIRError
 from bir_core.networks.diffir import DiffIRStage2
 from bir_core.networks.diffir_config import DiffIRConfig
 from bir_core.networks.diffir_prior import draw_noise
-from bir_core.row_strips import Conv3x3, pixel_shuffle, shuffled_first, write_unshuffled
 
 NETS = sorted(path.stem for path in DATA.glob("diffir_net_*.safetensors") if "odd" not in path.stem)
 KINDS = (("sr", 4), ("sr", 2), ("sr", 1), ("deblur", 1), ("inpainting", 1))

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from bir_core.sheets import LABEL_HEIGHT, MARGIN, Panel, detail_window, sheet, usual_column
+from bir_core.pictures.sheets import LABEL_HEIGHT, MARGIN, Panel, detail_window, sheet, usual_column
 from bir_core.tiling import Tile
 
 

@@ -14,7 +14,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .tiling import Progress
+from ..tiling import Progress
 
 RowStage = Callable[[Tensor], Tensor]
 

@@ -12,9 +12,9 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torch.nn import functional as F
 
-from .images import from_channels_last, resize, to_channels_last
-from .metrics import rgb_to_y
-from .tiling import Tile
+from ..images import from_channels_last, resize, to_channels_last
+from ..metrics import rgb_to_y
+from ..tiling import Tile
 
 MARGIN = 12
 LABEL_HEIGHT = 34
@@ -85,9 +85,9 @@ def sheet(panels: Sequence[Panel], detail: Tile, column: int) -> Tensor:
     whole = _fitting(panels[0].image.shape[-2], panels[0].image.shape[-1], column)
     enlarged = _fitting(detail.height, detail.width, column)
     # Small pictures get small letters, so that the texts stay beside each other.
-    font = ImageFont.load_default(max(8, min(24, column // 22)))
-    small = ImageFont.load_default(max(8, min(16, column // 22)))
-    line_height = max(8, min(16, column // 22)) * 3 // 2
+    large_letters, small_letters = (max(8, min(most, column // 22)) for most in (24, 16))
+    font, small = ImageFont.load_default(large_letters), ImageFont.load_default(small_letters)
+    line_height = small_letters * 3 // 2
     lines = max(len(panel.lines) for panel in panels)
     size = (
         len(panels) * (column + MARGIN) + MARGIN,

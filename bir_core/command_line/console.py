@@ -7,7 +7,7 @@ import re
 import sys
 from typing import TextIO
 
-from .errors import BIRError
+from ..errors import BIRError
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 

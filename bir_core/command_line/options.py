@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
+from ..errors import BIRError
+from ..models import ENVIRONMENT
+from ..seeds import SEEDS
 from .console import write_error as write_error
 from .console import write_line as write_line
-from .errors import BIRError
-from .models import ENVIRONMENT
-from .seeds import SEEDS
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance

@@ -1,0 +1,1 @@
+"""What the commands and the methods share of the command line."""
