@@ -8,6 +8,7 @@ from .control import DiffBIRConditioning, DiffBIRControlNetLoader
 from .degrade import BIRDegrade
 from .diffir import DiffIRLoader, DiffIRRestore
 from .faces import BIRCutFaces, BIRDetectFaces, BIRPasteFaces
+from .folder import BIRLoadFolder
 from .guidance import DiffBIRGuidance
 from .host import messages, services
 from .measure import BIRMeasure
@@ -35,6 +36,7 @@ NODES: list[type[io.ComfyNode]] = [
     BIRVAEDecodeTiled,
     BIRColorFix,
     BIRCrop,
+    BIRLoadFolder,
     BIRDegrade,
     BIRMeasure,
     BIRPlan,

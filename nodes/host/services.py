@@ -74,6 +74,23 @@ def detection_file(name: str) -> Path:
     return Path(folder_paths.get_folder_paths("detection")[0], name) if path is None else Path(path)
 
 
+def input_folders() -> list[str]:
+    """The folders below ComfyUI's input folder, as a list offers them."""
+    names: list[str] = folder_paths.get_input_subfolders()
+    return names
+
+
+def input_folder(name: str) -> Path:
+    """The folder of a name that `input_folders` gave."""
+    place = Path(folder_paths.get_input_directory())
+    if not folder_paths.is_within_directory(str(place), str(place / name)):
+        raise BIRError(
+            f"Expected a folder below ComfyUI's input folder, but {shown(name)} leads out of it; "
+            "choose one of the list."
+        )
+    return place / name
+
+
 def fingerprint(path: str | Path) -> tuple[int, int]:
     """What changes when a file is written anew."""
     status = os.stat(path)
