@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -114,6 +115,27 @@ def test_a_setting_that_does_not_fit_is_a_sentence(
     code, said = program(comfyui, server, "restore_picture.py", picture, result, "--set", setting)
     assert code == 1 and said.startswith("a.png: ") and "Traceback" not in said
     assert not result.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("restore_picture.py", ["pictures/a.png", "none.png"]),
+        ("restore_folder.py", ["pictures", "results"]),
+        ("queue_folder.py", ["pictures"]),
+        ("manage_queue.py", ["list"]),
+    ],
+)
+def test_without_a_server_a_sentence_says_so(
+    comfyui: tuple[Path, str], tmp_path: Path, name: str, arguments: list[str]
+) -> None:
+    save_noise(tmp_path / "pictures" / "a.png")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        line = [comfyui[1], API / name, "--server", f"127.0.0.1:{free.getsockname()[1]}"]
+        done = run([*line, *arguments], env=environment(), cwd=tmp_path)
+    said = done.stdout + done.stderr
+    assert done.returncode == 1 and said.strip() and "Traceback" not in said
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows sends no Ctrl+C to one process")
