@@ -30,6 +30,9 @@ TOP_LEVEL = {
     "workflows",
 }
 MEGABYTE = 2**20
+DOCS = ROOT / "nodes" / "web" / "docs"
+# Bytes of a picture in a help page.
+LARGEST_PICTURE = 30_000
 BINARY = {".jpg", ".png", ".safetensors", ".webp"}
 HOST_MODULES = {"comfy", "comfy_api", "comfy_extras", "folder_paths", "nodes"}
 # Folders of one machine: a home folder, a work folder, a Windows user.
@@ -157,6 +160,25 @@ def test_every_node_has_a_help_page(tracked: list[Path], node_ids: set[str]) -> 
     pages = {path.stem for path in tracked if path.parent == docs and path.suffix == ".md"}
     assert pages
     assert node_ids == pages
+
+
+def test_node_archive_has_the_weights_and_no_tests(tracked: list[Path]) -> None:
+    listing = ["git", "ls-files", "--cached", "--ignored", "--exclude-from=.comfyignore"]
+    names = subprocess.run(listing, cwd=ROOT, capture_output=True, check=True, text=True).stdout
+    left_out = set(names.splitlines())
+    archive = [path for path in tracked if path.as_posix() not in left_out]
+    assert {path.parts[0] for path in archive} & {"tests", ".ci", ".github"} == set()
+    weights = Path("bir_core", "weights")
+    assert [path for path in tracked if path.parent == weights and path not in archive] == []
+
+
+@pytest.mark.parametrize("page", sorted(DOCS.glob("*.md")), ids=lambda page: page.stem)
+def test_help_page_has_a_picture_and_says_when_not_and_at_what_cost(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    pictures = re.findall(r"!\[.+\]\((.+)\)", text)
+    assert pictures
+    assert all((DOCS / picture).stat().st_size <= LARGEST_PICTURE for picture in pictures)
+    assert {"## When not", "## Cost"} <= set(text.splitlines())
 
 
 def test_readme_lists_every_node(node_ids: set[str]) -> None:

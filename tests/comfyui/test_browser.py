@@ -17,7 +17,10 @@ sync_api = pytest.importorskip(
     "playwright.sync_api", reason="no browser tests: the package playwright is not installed"
 )
 TEMPLATES = sorted((PACK / "workflows").glob("*.json"))
+HELP_PAGES = sorted((PACK / "nodes" / "web" / "docs").glob("*.md"))
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
+SCREEN: "sync_api.ViewportSize" = {"width": 1600, "height": 1000}
+SMALL_SCREEN: "sync_api.ViewportSize" = {"width": 1280, "height": 800}
 SETTINGS = {
     "Comfy.TutorialCompleted": True,
     "Comfy.Notification.ShowVersionUpdates": False,
@@ -58,6 +61,18 @@ SETTLED_BOXES = """async () => {
     }
     return JSON.parse(last)
 }"""
+# Of the help that is shown: the width of the panel, those of what is in it, of tables with what is
+# scrolled away, and of each picture the natural one, which is 0 where it cannot be shown.
+PANEL = """() => {
+    const content = document.querySelector('.markdown-content')
+    const all = content.querySelectorAll('table, img, pre')
+    const width = each => Math.max(each.offsetWidth, each.scrollWidth)
+    return {
+        panel: content.offsetWidth,
+        widths: Array.from(all, width),
+        pictures: Array.from(content.querySelectorAll('img'), each => each.naturalWidth),
+    }
+}"""
 # Processor seconds of the browser for one test, which needs a few. It spends some while it waits.
 ENOUGH = 120.0
 
@@ -90,7 +105,7 @@ class Interface:
     def ready_page(self) -> "sync_api.Page":
         if self.page is None:
             self.errors.clear()
-            self.page = self.browser.new_page(viewport={"width": 1600, "height": 1000})
+            self.page = self.browser.new_page(viewport=SCREEN)
             self.page.set_default_timeout(0)
             self.page.on("pageerror", lambda error: self.errors.append(str(error)))
             self.page.goto(self.address)
@@ -174,25 +189,29 @@ def test_template_address_opens_it(page: "sync_api.Page", server: Server) -> Non
     page.wait_for_function("app.rootGraph.nodes.some(node => node.type === 'DiffIRRestore')")
 
 
-@pytest.mark.parametrize(
-    "node_type",
-    ["BIRRestorePhoto", "DiffIRLoader", "DiffIRRestore", "DiffBIRSampler", "DiffBIRGuidance"],
-)
-def test_help_page_opens(page: "sync_api.Page", node_type: str) -> None:
-    used = f'"type": "{node_type}"'
-    template = next(path for path in TEMPLATES if used in path.read_text(encoding="utf-8"))
-    open_workflow(page, template, "canvas")
+@pytest.mark.parametrize("help_page", HELP_PAGES, ids=lambda path: path.stem)
+def test_help_page_fits_its_panel(page: "sync_api.Page", help_page: Path) -> None:
+    page.set_viewport_size(SMALL_SCREEN)  # the panel has a fifth of its width
     page.evaluate(
         """type => {
+            app.rootGraph.clear()
+            const node = LiteGraph.createNode(type)
+            app.rootGraph.add(node)
             app.canvas.deselectAll()
-            app.canvas.selectNode(app.rootGraph.nodes.find(node => node.type === type))
+            app.canvas.selectNode(node)
         }""",
-        node_type,
+        help_page.stem,
     )
     page.locator("[data-testid=info-button]").click()
-    text = (PACK / "nodes" / "web" / "docs" / f"{node_type}.md").read_text(encoding="utf-8")
-    title = text.splitlines()[0].removeprefix("# ")
+    title = help_page.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ")
     page.locator(".markdown-content h1", has_text=title).wait_for()
+    page.wait_for_function(
+        "Array.from(document.querySelectorAll('.markdown-content img')).every(i => i.complete)"
+    )
+    shown = page.evaluate(PANEL)
+    page.set_viewport_size(SCREEN)
+    assert shown["pictures"] and all(shown["pictures"])
+    assert shown["widths"] and max(shown["widths"]) <= shown["panel"]
 
 
 def test_everyday_words_find_nodes_in_the_search_box(page: "sync_api.Page") -> None:

@@ -37,8 +37,11 @@ async def restored(web: aiohttp.ClientSession, workflow: dict[str, Any], picture
         await end_of(events, queued["prompt_id"], picture.name)
     history = await (await web.get(f"/history/{queued['prompt_id']}")).json()
     outputs = history[queued["prompt_id"]]["outputs"].values()
-    (image,) = (image for output in outputs for image in output.get("images", []))
-    return await (await web.get("/view", params=image)).read()
+    images = [image for output in outputs for image in output.get("images", [])]
+    saved = [image for image in images if image["type"] == "output"]
+    if len(saved) != 1:
+        raise RuntimeError(f"The workflow should save one picture, but it saved {len(saved)}.")
+    return await (await web.get("/view", params=saved[0])).read()
 
 
 async def end_of(events: aiohttp.ClientWebSocketResponse, prompt_id: str, name: str) -> None:
@@ -52,8 +55,8 @@ async def end_of(events: aiohttp.ClientWebSocketResponse, prompt_id: str, name: 
             continue
         if kind == "progress":
             print(f"{name}: {data['value']} of {data['max']}", end="\r", flush=True)
-        elif kind == "execution_error":
-            raise RuntimeError(data["exception_message"].strip())
+        elif kind in ("execution_error", "execution_interrupted"):
+            raise RuntimeError(data.get("exception_message", "The run was cancelled.").strip())
         elif kind == "executing" and data["node"] is None:  # behind it the history has the prompt
             return
     raise RuntimeError("ComfyUI closed the connection")
