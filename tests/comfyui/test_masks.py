@@ -103,16 +103,16 @@ def test_masks_for_another_batch_are_refused(diffbir_server: Server, kind: str) 
 
 @pytest.fixture(scope="module")
 def photo() -> Array:
-    """(1, 60, 180, 3): 64 x 192 pixels with its padding, the result of a stage 1."""
-    rows, columns = np.mgrid[0:60, 0:180].astype(np.float32)
+    """(1, 60, 96, 3): 64 x 128 pixels with its padding, the result of a stage 1."""
+    rows, columns = np.mgrid[0:60, 0:96].astype(np.float32)
     waves = [np.sin(rows / (9 + 2 * c)) * np.cos(columns / (13 - 3 * c)) for c in range(3)]
     return (np.stack(waves, -1) * 0.4 + 0.5).astype(np.float32)[None]
 
 
 def thirds(*values: float) -> Array:
-    """A mask (1, 60, 180) of three columns."""
-    columns = np.repeat(np.array(values, np.float32), 60)
-    return np.broadcast_to(columns, (1, 60, 180)).copy()
+    """A mask (1, 60, 96) of three columns."""
+    columns = np.repeat(np.array(values, np.float32), 32)
+    return np.broadcast_to(columns, (1, 60, 96)).copy()
 
 
 def masked(server: Server, prompt: Prompt, mask: Array, *keys: str, **inputs: Any) -> Prompt:
@@ -142,7 +142,7 @@ def single_nodes(server: Server, photo: Array, guidance: float, blending: float)
 def test_the_sampler_masks_as_the_single_nodes(
     diffbir_server: Server, photo: Array, guidance: float
 ) -> None:
-    mask = np.random.default_rng(3).random((1, 60, 180), np.float32)
+    mask = np.random.default_rng(3).random((1, 60, 96), np.float32)
     prompt = single_nodes(diffbir_server, photo, guidance, 0.3)
     masked(diffbir_server, prompt, mask, "conditioning", "guide", "fix")
     theirs = restored(diffbir_server, prompt)
@@ -165,9 +165,9 @@ def test_keep_restore_and_invent(diffbir_server: Server, photo: Array, tile_size
         return restored(diffbir_server, masked(diffbir_server, prompt, mask, "sample", **inputs))
 
     mixed = run(thirds(1, 0.5, 0))
-    assert np.array_equal(mixed[:, :, :60], photo[:, :, :60].clip(0, 1))
-    assert np.abs(plain - photo)[:, :, :60].max() > 0.05
-    assert np.abs(mixed - plain)[:, :, 120:].max() > 1e-3
+    assert np.array_equal(mixed[:, :, :32], photo[:, :, :32].clip(0, 1))
+    assert np.abs(plain - photo)[:, :, :32].max() > 0.05
+    assert np.abs(mixed - plain)[:, :, 64:].max() > 1e-3
     assert np.abs(run(thirds(0.5, 0.5, 0.5)) - plain).max() < 1e-5
     # What is painted, by a name of its own.
     for painted, values in (("keep", thirds(1, 0.5, 0.5)), ("invent", thirds(0, 0.5, 0.5))):
@@ -185,7 +185,7 @@ def test_masks_of_a_batch_and_in_tiles_are_each_as_if_alone(
     """In DiffBIR Conditioning, whose samplers take a batch at once; beside a second control net,
     which the mask leaves alone."""
     batch = np.concatenate([photo, 1 - photo])
-    masks = np.random.default_rng(8).random((2, 60, 180), np.float32)
+    masks = np.random.default_rng(8).random((2, 60, 96), np.float32)
 
     def run(images: Array, masks: Array | None, seed: int, tile: bool) -> Array:
         prompt = restoration(diffbir_server, images, sampling={"seed": seed})
@@ -221,7 +221,7 @@ def test_the_mask_goes_with_a_latent_that_is_resized(diffbir_server: Server, pho
     )
     prompt["sample"]["inputs"]["latent_image"] = ["larger", 0]
     plain = latent_of(diffbir_server, prompt)
-    assert plain.shape == (1, 4, 16, 48)
+    assert plain.shape == (1, 4, 16, 32)
     masked(diffbir_server, prompt, thirds(0.5, 0.5, 0.5), "conditioning")
     assert np.abs(latent_of(diffbir_server, prompt) - plain).max() < 1e-5
     masked(diffbir_server, prompt, thirds(0, 0, 0), "conditioning")

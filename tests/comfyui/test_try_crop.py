@@ -4,10 +4,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from comfyui.diffbir_graph import Array, latent_of, one_node, restored
 from comfyui.harness import Prompt, Server, node, unique_copy
 from comfyui.test_diffbir_tiling import with_second_control
 from comfyui.test_restore_photo import FILES, expanded, run
+
+from bir_core.images import from_channels_last, resize, to_channels_last
 
 # In tiles that do not overlap, each tile is what it would be alone.
 TILES = {"tile_size": 64, "overlap": 0}
@@ -65,7 +68,8 @@ def test_a_tile_alone_is_sampled_as_in_the_whole(
 
 
 def test_a_piece_is_near_the_whole(diffbir_server: Server, photo: Array) -> None:
-    """With control and guidance on pixels or latents; far nearer than with another noise."""
+    """In tiles that overlap and without, where random networks look far; nearer than with another
+    noise."""
     for more in ({"tile_size": 64, "overlap": 32}, {"tile_size": 0, "noise_aug": 50}):
         options = {"guidance": 0.02, **more}
         whole = restored(diffbir_server, one_node(diffbir_server, photo, **options))
@@ -78,7 +82,7 @@ def test_a_piece_is_near_the_whole(diffbir_server: Server, photo: Array) -> None
         )
         assert part.shape == (1, 60, 64, 3)
         off = np.abs(part - whole[:, :, 64:128]).mean()
-        assert off < 0.5 * np.abs(other - whole[:, :, 64:128]).mean()
+        assert off < 0.8 * np.abs(other - whole[:, :, 64:128]).mean()
 
 
 def test_crop_to_picture_takes_the_same_piece(diffbir_server: Server, photo: Array) -> None:
@@ -158,9 +162,8 @@ def test_restore_photo_takes_a_mask(diffbir_server: Server, photo: Array) -> Non
     diffbir_server.run(prompt)
     kept = np.load(diffbir_server.base / "output" / "photo.npy")
     assert np.abs(kept - plain)[:, :, 90:].max() < 1e-6
-    assert np.abs(kept[:, 2::4, 2::4] - small)[:, :, :17].mean() < (
-        0.7 * np.abs(plain[:, 2::4, 2::4] - small)[:, :, :17].mean()
-    )
+    enlarged = resize(from_channels_last(torch.from_numpy(small)), 60, 180).clamp(0, 1)
+    assert np.abs(kept - to_channels_last(enlarged).numpy())[:, :, :70].max() < 1e-5
     method = {"method": "DiffBIR", **FILES}
     found = expanded(diffbir_server, method, mask=["mask", 1], painted="invent")["nodes"]
     (sampler,) = (e["inputs"] for e in found.values() if e["class_type"] == "DiffBIRSampler")
