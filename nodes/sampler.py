@@ -360,7 +360,9 @@ class DiffBIRSampler(Node):
 
         # One after the other: each image comes out as if alone, in the memory of one.
         pictures, latents = zip(*(of_image(index) for index in range(len(colours))), strict=True)
-        restored = finished(torch.cat(pictures), asked_for_piece(asked, shown, (height, width)))
+        if piece is not None:
+            asked = asked_for_piece(asked, shown, (height, width))
+        restored = finished(torch.cat(pictures), asked)
         messages.say(chosen.report)
         return io.NodeOutput(
             services.to_output(to_channels_last(restored)),

@@ -98,4 +98,4 @@ def resized_tile(tile: Tile, size: tuple[int, int], new: tuple[int, int]) -> Til
 def guidance_of_piece(scale: float, tile: Tile, whole: Tile) -> float:
     """What pulls on each pixel of a piece as `scale` does in the whole picture, where it is meant
     for that picture: the loss is a mean over what is sampled."""
-    return scale * (tile.height * tile.width) / (whole.height * whole.width)
+    return scale * (tile.height * tile.width / (whole.height * whole.width))
