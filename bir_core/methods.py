@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import torch
@@ -13,7 +14,6 @@ from .command_line.options import Values, half_precision, positive, read_options
 from .compact import method as compact
 from .diffbir import arguments as diffbir_arguments
 from .diffbir import method as diffbir
-from .diffir import arguments as diffir_arguments
 from .diffir import method as diffir
 from .errors import BIRError
 from .memory import MemoryPlan
@@ -83,7 +83,6 @@ METHODS: dict[str, Method[Any]] = {
         networks={"compact": compact.open_network},
     ),
     "diffir": Method(
-        add_arguments=diffir_arguments.add_arguments,
         options=diffir.DiffIROptions,
         prepare=diffir.prepare,
         plan=diffir.plan,
@@ -119,6 +118,15 @@ def add_network_arguments(parser: argparse.ArgumentParser) -> None:
         type=positive,
         help="rows that are computed at a time; fewer take less memory; the result is the same "
         "(default: from free memory)",
+    )
+    masks = parser.add_argument_group("Mask", f"only with --method {takers('mask')}")
+    masks.add_argument(
+        "--mask",
+        metavar="FILE|FOLDER",
+        type=Path,
+        help="for all pictures, or a folder of masks named like the pictures: for inpainting by "
+        "DiffIR white in the hole (from middle grey on), black or transparent elsewhere; for "
+        "DiffBIR see --painted",
     )
 
 

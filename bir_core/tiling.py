@@ -34,6 +34,13 @@ class Tile(NamedTuple):
         return tensor[..., self.y : self.y + self.height, self.x : self.x + self.width]
 
 
+def on_canvas(part: Tensor, tile: Tile, height: int, width: int) -> Tensor:
+    """A part (..., h, w) at its place in a tensor (..., height, width) that is 0 elsewhere."""
+    canvas = part.new_zeros(*part.shape[:-2], height, width)
+    tile.crop(canvas).copy_(part)
+    return canvas
+
+
 def tile_starts(length: int, tile: int, overlap: int) -> list[int]:
     """First positions of the tiles along an axis: every `tile - overlap`, and the last tile ends
     with the axis.

@@ -18,6 +18,7 @@ from .sampler import DiffBIRSampler
 from .sampling import DiffBIRCFGGuider, DiffBIRScheduler
 from .stage1 import BIRCrop, BIRRestorationModule
 from .tiling import DiffBIRTiledDiffusion
+from .try_crop import BIRTryCrop
 from .vae import BIRVAEDecodeTiled, BIRVAEEncodeTiled
 
 NODES: list[type[io.ComfyNode]] = [
@@ -40,6 +41,7 @@ NODES: list[type[io.ComfyNode]] = [
     BIRDegrade,
     BIRMeasure,
     BIRPlan,
+    BIRTryCrop,
     BIRDetectFaces,
     BIRCutFaces,
     BIRPasteFaces,

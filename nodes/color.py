@@ -3,6 +3,7 @@
 from comfy_api.latest import io
 from torch import Tensor
 
+from ..bir_core.diffbir.masks import Painted
 from ..bir_core.diffbir.settings import CHOICES
 from ..bir_core.images import (
     from_channels_last,
@@ -11,8 +12,8 @@ from ..bir_core.images import (
 )
 from .host import services
 from .host.node import Node
-from .inputs import clamp_input
-from .operations import fix_colors
+from .inputs import clamp_input, mask_input, painted_input
+from .operations import fix_colors, mask_of_places
 
 
 class BIRColorFix(Node):
@@ -53,6 +54,18 @@ class BIRColorFix(Node):
                     "error.",
                 ),
                 clamp_input("Crop to Picture resizes it"),
+                io.Float.Input(
+                    "blending",
+                    default=0.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.05,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Share of the reference in the result: more is faithful and softer.",
+                ),
+                mask_input(),
+                painted_input(),
             ],
             outputs=[io.Image.Output(tooltip="The image with fixed colours.")],
         )
@@ -65,10 +78,14 @@ class BIRColorFix(Node):
         method: str,
         resize_reference: bool = True,
         clamp: bool = True,
+        blending: float = 0.0,
+        mask: Tensor | None = None,
+        painted: Painted = "grey",
     ) -> io.NodeOutput:
         content, style = from_channels_last(image.float()), from_channels_last(reference.float())
         if resize_reference and style.shape[-2:] != content.shape[-2:]:
             style = resize(style, content.shape[-2], content.shape[-1])
-        fixed = fix_colors(content, style, method)
+        places = mask_of_places(mask, painted, len(content), *content.shape[-2:])
+        fixed = fix_colors(content, style, method, blending, places)
         fixed = fixed.clamp(0, 1) if clamp else fixed
         return io.NodeOutput(services.to_output(to_channels_last(fixed)))

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from ..bir_core.checkpoints import inspect, load_model
 from ..bir_core.checkpoints.origin import Origin
+from ..bir_core.diffbir.masks import Painted, control_share, latent_mask
 from ..bir_core.diffbir.settings import CHOICES
 from ..bir_core.diffbir.versions import VERSIONS
 from ..bir_core.images import PadMode, from_channels_last, pad_to_multiple, split_alpha
@@ -18,8 +19,8 @@ from .host import control_loader as host_control_loader
 from .host import hint, messages, services
 from .host.node import Node
 from .host.protocols import VAE, Conditioning, ControlNet, Model
-from .inputs import PICTURE_SIZE, part_of_the_sampling, seed_input
-from .operations import fault_of_file, fingerprint_of_file, require_control
+from .inputs import PICTURE_SIZE, mask_input, painted_input, part_of_the_sampling, seed_input
+from .operations import fault_of_file, fingerprint_of_file, mask_of_places, require_control
 
 NO_MODEL = "connect the base model to DiffBIR Conditioning, which sets it for the control net."
 
@@ -189,6 +190,8 @@ class DiffBIRConditioning(Node):
                     tooltip="The base model, which comes out set to what the control net was "
                     "trained on: for the sampler.",
                 ),
+                mask_input(),
+                painted_input(),
             ],
             outputs=[
                 io.Conditioning.Output(display_name="positive"),
@@ -223,6 +226,8 @@ class DiffBIRConditioning(Node):
         start: str = "noise",
         padding: PadMode = "reflect",
         model: Model | None = None,
+        mask: Tensor | None = None,
+        painted: Painted = "grey",
     ) -> io.NodeOutput:
         ir_control_net = require_control(control_net, vae)
         if model is None:
@@ -231,6 +236,8 @@ class DiffBIRConditioning(Node):
             based = set_base(model, ir_control_net)
             set_model, report = based.model, based.report
         colours, _ = split_alpha(from_channels_last(image.float()))
+        height, width = colours.shape[-2:]
+        places = mask_of_places(mask, painted, len(colours), height, width)
         padded = pad_to_multiple(colours, PADDED_MULTIPLE, padding)
         latent = hint.encode(vae, padded)
         if strength:
@@ -238,9 +245,10 @@ class DiffBIRConditioning(Node):
                 padded, latent, vae, strength, (start_percent, end_percent)
             )
             control.noise_aug, control.seed = noise_aug, seed
+            if places is not None:
+                control.share = control_share(latent_mask(places, height, width))
             positive, negative = host_control.attach_control((positive, negative), control)
         samples = latent if start == "condition" else torch.zeros_like(latent)
-        height, width = colours.shape[-2:]
         messages.say(report)
         return io.NodeOutput(
             positive,

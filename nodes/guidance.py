@@ -4,7 +4,7 @@ from comfy_api.latest import io
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..bir_core.diffbir.conditioning import latent_mask
+from ..bir_core.diffbir.masks import Painted, latent_mask
 from ..bir_core.diffbir.settings import CHOICES
 from ..bir_core.images import crop, from_channels_last, pad_to_multiple, split_alpha
 from ..bir_core.latents import PADDED_MULTIPLE
@@ -12,8 +12,8 @@ from .host import hint, services
 from .host.node import Node
 from .host.protocols import VAE, Model
 from .host.vae import DEFAULT_TILE
-from .inputs import part_of_the_sampling
-from .operations import guide, masks_for
+from .inputs import mask_input, painted_input, part_of_the_sampling
+from .operations import guide, mask_of_places
 
 
 class DiffBIRGuidance(Node):
@@ -45,9 +45,10 @@ class DiffBIRGuidance(Node):
                     max=1000.0,
                     step=0.05,
                     round=0.0001,
-                    tooltip="Strength of the pull; 0 switches it off. DiffBIR recommends 0.5 for "
-                    "512 x 512 pixels. The loss is a mean over the picture, so one of four times "
-                    "the pixels needs four times the scale, unless per is 512x512.",
+                    tooltip="Strength of the pull; 0 leaves only what a mask keeps. DiffBIR "
+                    "recommends 0.5 for 512 x 512 pixels. The loss is a mean over the picture, so "
+                    "one of four times the pixels needs four times the scale, unless per is "
+                    "512x512.",
                 ),
                 io.Combo.Input(
                     "space",
@@ -74,13 +75,7 @@ class DiffBIRGuidance(Node):
                     advanced=True,
                     tooltip="Pulls per step: several small ones are steadier than a large one.",
                 ),
-                io.Mask.Input(
-                    "mask",
-                    optional=True,
-                    tooltip="Where to keep (1, white), restore (0.5, grey) or invent (0, black). "
-                    "Keep: the stage-1 image itself; restore: guided as without a mask; invent: "
-                    "not guided. Any size in the image's proportions.",
-                ),
+                mask_input(),
                 io.Int.Input(
                     "tile_size",
                     default=DEFAULT_TILE,
@@ -101,6 +96,7 @@ class DiffBIRGuidance(Node):
                     tooltip="What the scale is for. picture: for the size of this one, as in the "
                     "official code. 512x512: it means the same at any size, 0.5 is recommended.",
                 ),
+                painted_input(),
             ],
             outputs=[
                 io.Model.Output(),
@@ -126,11 +122,12 @@ class DiffBIRGuidance(Node):
         mask: Tensor | None = None,
         tile_size: int = DEFAULT_TILE,
         per: str = "picture",
+        painted: Painted = "grey",
     ) -> io.NodeOutput:
         hint.require_vae(vae)
         colours, _ = split_alpha(from_channels_last(image.float()))
         height, width = colours.shape[-2:]
-        masks = masks_for(mask, len(colours), height, width)
+        masks = mask_of_places(mask, painted, len(colours), height, width)
         padded = pad_to_multiple(colours, PADDED_MULTIPLE)
         patched, weight = guide(
             model,

@@ -5,12 +5,14 @@ from dataclasses import dataclass
 from comfy_api.latest import io
 from torch import Tensor
 
+from ..bir_core.diffbir.masks import PAINTED, Painted
 from ..bir_core.seeds import SEEDS
 
 DiffIRModel = io.Custom("DIFFIR_MODEL")
 PictureSize = io.Custom("BIR_SIZE")  # an `AskedFor`
 CutPlaces = io.Custom("BIR_FACES")  # a `FacePlaces`
 FiveLandmarks = io.Custom("BIR_LANDMARKS")  # a tuple of (N, 5, 2) for each picture
+PieceToTry = io.Custom("BIR_PIECE")  # a `bir_core.diffbir.piece.Piece`
 FaceLandmarks = io.Custom("FACE_LANDMARKS")  # of core's MediaPipe
 # Key of a LATENT: height and width in pixels of the picture without its padding.
 PICTURE_SIZE = "bir_size"
@@ -43,6 +45,41 @@ def seed_input(tooltip: str, *, optional: bool = False) -> io.Int.Input:
         control_after_generate=io.ControlAfterGenerate.fixed,
         tooltip=tooltip,
     )
+
+
+def mask_input() -> io.Mask.Input:
+    """`mask`, which keeps, restores or invents, see `painted_input`."""
+    return io.Mask.Input(
+        "mask",
+        optional=True,
+        tooltip="Where to keep, restore or invent, painted by Open in MaskEditor; painted says "
+        "what is meant. Any size in the image's proportions.",
+    )
+
+
+def painted_input(default: Painted = "grey") -> io.Combo.Input:
+    """`painted`, the meaning of a mask."""
+    return io.Combo.Input(
+        "painted",
+        options=list(PAINTED),
+        default=default,
+        optional=True,
+        tooltip="What the painted parts of the mask are. keep: the image stays there, the rest is "
+        "restored. invent: free detail there, the rest is restored. grey: 1 keeps, 0.5 restores, "
+        "0 invents, and so does all that is not painted.",
+    )
+
+
+def piece_input(*, raw_link: bool = False) -> io.Input:
+    """`piece`, of Try a Crop."""
+    found: io.Input = PieceToTry.Input(
+        "piece",
+        optional=True,
+        raw_link=raw_link or None,
+        tooltip="From Try a Crop: only this piece comes out, with the noise and the stage 1 of its "
+        "place in the whole.",
+    )
+    return found
 
 
 def clamp_input(before: str) -> io.Boolean.Input:

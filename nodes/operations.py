@@ -11,6 +11,8 @@ from ..bir_core.checkpoints import inspect
 from ..bir_core.checkpoints.decoder_copy import decoder_config
 from ..bir_core.diffbir import color_fix
 from ..bir_core.diffbir.color_fix import COLOR_FIXES
+from ..bir_core.diffbir.masks import Painted, mask_values, picture_mask
+from ..bir_core.diffbir.piece import resized_tile
 from ..bir_core.diffusion.guidance import weight_map
 from ..bir_core.errors import BIRError
 from ..bir_core.fallbacks import enough_memory, or_in_float32
@@ -25,7 +27,7 @@ from ..bir_core.images import (
 )
 from ..bir_core.latents import LATENT_FACTOR
 from ..bir_core.memory import picture_bytes, require_room
-from ..bir_core.tiling import TileWeights, tile_starts
+from ..bir_core.tiling import Tile, TileWeights, tile_starts
 from .host import hint, services
 from .host import sampling as host_sampling
 from .host.control import IRControlNet, require_ours
@@ -68,17 +70,23 @@ def of_batch(pictures: Tensor, batch: int, what: str) -> Tensor:
     return pictures.expand(batch, -1, -1, -1)
 
 
-def fix_colors(image: Tensor, reference: Tensor, method: str, blending: float = 0.0) -> Tensor:
+def fix_colors(
+    image: Tensor,
+    reference: Tensor,
+    method: str,
+    blending: float = 0.0,
+    mask: Tensor | None = None,
+) -> Tensor:
     """Images (B, C, H, W) of one size to the fixed image, not clamped, in which the reference has a
-    share of `blending`; the alpha channel of `image` is kept. A single reference serves the whole
-    batch. A method of "none" only keeps grey grey."""
+    share of `blending`, or what a mask of the same size makes of it; the alpha channel of `image`
+    is kept. A single reference serves the whole batch. A method of "none" only keeps grey grey."""
     colours, alpha = split_alpha(image)
     style = of_batch(split_alpha(reference)[0].to(colours), len(colours), "reference")
     with enough_memory(
         "The colour fix should find memory for several copies of the picture, but it ran out; "
         "close other programs, or take fewer or smaller pictures."
     ):
-        fixed = color_fix.fix_colors(colours, style, COLOR_FIXES.get(method), blending)
+        fixed = color_fix.fix_colors(colours, style, COLOR_FIXES.get(method), blending, mask)
         return attach_alpha(fixed, alpha)
 
 
@@ -101,6 +109,14 @@ def finished(picture: Tensor, asked: AskedFor) -> Tensor:
     return attach_alpha(picture, None if alpha is None else alpha.expand(len(picture), -1, -1, -1))
 
 
+def asked_for_piece(asked: AskedFor, shown: Tile, size: tuple[int, int]) -> AskedFor:
+    """What is asked for of a piece: of what is shown of a picture of `size`, before `finished`."""
+    whole = (asked.height, asked.width)
+    part = resized_tile(shown, size, whole)
+    alpha = None if asked.alpha is None else part.crop(resize(asked.alpha, *whole))
+    return AskedFor(part.height, part.width, alpha)
+
+
 def masks_for(mask: Tensor | None, batch: int, height: int, width: int) -> Tensor | None:
     """A MASK as (batch, 1, h, w). None if none is connected, or the one that Load Image gives for a
     picture without transparency, in which nothing was painted: zeros of 64 x 64 pixels, whatever
@@ -111,6 +127,15 @@ def masks_for(mask: Tensor | None, batch: int, height: int, width: int) -> Tenso
     if sides == UNPAINTED and sides != (height, width) and not mask.any():
         return None
     return masks_of_batch(mask, batch)
+
+
+def mask_of_places(
+    mask: Tensor | None, painted: Painted, batch: int, height: int, width: int
+) -> Tensor | None:
+    """A MASK that keeps, restores or invents, (batch, 1, height, width) in [0, 1]; None where
+    `masks_for` has none."""
+    masks = masks_for(mask, batch, height, width)
+    return None if masks is None else picture_mask(mask_values(masks, painted), height, width)
 
 
 def guide(
@@ -129,6 +154,7 @@ def guide(
     latent: Tensor | None = None,
     tile: int = 0,
     wide: bool = False,
+    place: Tile | None = None,
 ) -> tuple[Model, Tensor]:
     """A guided MODEL, the same one where nothing would happen, and the weight map that it uses.
 
@@ -136,12 +162,13 @@ def guide(
         padded: (B, 3, H, W) in [0, 1], sides dividing by 64.
         mask: (B, 1, H / 8, W / 8).
         latent: of `padded` from the VAE, unscaled, where it is known already.
+        place: where `padded` lies in the latent that is sampled; None if it is all of it.
         tile, wide: of the way through the decoder, see `GuidancePatch`.
     """
     weight = weight_map(padded, space, loss)
-    if scale == 0 or start_percent > end_percent:
+    if (scale == 0 and mask is None) or start_percent > end_percent:
         return model, weight
-    on_pixels = space == "rgb"
+    on_pixels = space == "rgb" and scale != 0
     if on_pixels:
         decoder_config(vae.first_stage_model.state_dict())  # another VAE is said before sampling
     latent = hint.encode(vae, padded) if latent is None else latent
@@ -152,12 +179,13 @@ def guide(
         repeats=repeats,
         start_percent=start_percent,
         end_percent=end_percent,
-        weight=weight if loss == "w_mse" else None,
+        weight=weight if loss == "w_mse" and scale else None,
         mask=mask,
         image=2 * padded - 1 if on_pixels else None,
         vae=vae if on_pixels else None,
         tile=tile,
         wide=wide,
+        place=place,
     )
     return patch.attach(model), weight
 
@@ -169,12 +197,14 @@ def tile_model(
     weights: TileWeights,
     tile_batch: int,
     beginning: str = "",
+    place: Tile | None = None,
 ) -> Model:
-    """A MODEL that works on tiles of `tile_size` pixels, and tells of them in words with this
-    `beginning`."""
+    """A MODEL that works on tiles of `tile_size` pixels, of no more than a place in latent pixels
+    if there is one, and tells of them in words with this `beginning`."""
     tile, shared = tile_size // LATENT_FACTOR, overlap // LATENT_FACTOR
     tile_starts(tile, tile, shared)  # a wrong overlap is said before the sampling
-    return TilingPatch(tile, shared, weights, tile_batch, TileProgress(beginning)).attach(model)
+    progress = TileProgress(beginning)
+    return TilingPatch(tile, shared, weights, tile_batch, place, progress).attach(model)
 
 
 def require_control(control_net: ControlNet, vae: VAE) -> IRControlNet:

@@ -6,6 +6,7 @@ from typing import Any, get_args
 from comfy_api.latest import io
 
 from ..bir_core.diffbir.fidelity import of_fidelity
+from ..bir_core.diffbir.masks import Painted
 from ..bir_core.diffbir.versions import Task, find_version
 from ..bir_core.errors import BIRError
 from ..bir_core.weights import DEFAULT_MODEL, builtin_model_path
@@ -14,7 +15,7 @@ from .host import fitting_files
 from .host.control_loader import control_path
 from .host.node import Node
 from .host.services import Graph, Link
-from .inputs import seed_input
+from .inputs import painted_input, piece_input, seed_input
 from .operations import fingerprint_of_file
 
 NETWORK, DIFFBIR = "one network", "DiffBIR"
@@ -75,6 +76,15 @@ class BIRRestorePhoto(Node):
                     "it. Above: guided by the cleaned picture and blended with it (one network: "
                     "with the enlarged photograph). Below: DiffBIR invents more.",
                 ),
+                io.Mask.Input(
+                    "mask",
+                    optional=True,
+                    raw_link=True,
+                    tooltip="Painted on the photograph by Open in MaskEditor; painted says what is "
+                    "meant.",
+                ),
+                painted_input("keep"),
+                piece_input(raw_link=True),
             ],
             outputs=[io.Image.Output(tooltip="The restored photograph.")],
             enable_expand=True,
@@ -88,7 +98,14 @@ class BIRRestorePhoto(Node):
 
     @classmethod
     def execute(
-        cls, image: Link, method: dict[str, Any], enlarge_by: float, fidelity: float
+        cls,
+        image: Link,
+        method: dict[str, Any],
+        enlarge_by: float,
+        fidelity: float,
+        mask: Link | None = None,
+        painted: Painted = "keep",
+        piece: Link | None = None,
     ) -> io.NodeOutput:
         kind = method["method"]
         if NOTHING in method.values():
@@ -98,7 +115,10 @@ class BIRRestorePhoto(Node):
             )
         graph = Graph()
         expand = _one_network if kind == NETWORK else _diffbir
-        result = expand(graph, image, method, enlarge_by, fidelity)
+        # What no node is given is left out, so that a graph without a mask is the same as ever.
+        masked = {} if mask is None else {"mask": mask, "painted": painted}
+        tried = {} if piece is None else {"piece": piece}
+        result = expand(graph, image, method, enlarge_by, fidelity, masked, tried)
         return io.NodeOutput(result, expand=graph.finalize())
 
 
@@ -145,7 +165,13 @@ def _list(name: str, files: list[str], tooltip: str, default: str | None = None)
 
 
 def _one_network(
-    graph: Graph, image: Link, method: dict[str, Any], enlarge_by: float, fidelity: float
+    graph: Graph,
+    image: Link,
+    method: dict[str, Any],
+    enlarge_by: float,
+    fidelity: float,
+    masked: dict[str, Any],
+    tried: dict[str, Any],
 ) -> Link:
     model = graph.node("UpscaleModelLoader", model_name=method["model"])
     # In the order of v2: the network sees the photograph as it is, and its result is brought to
@@ -161,21 +187,38 @@ def _one_network(
     )
     result = graph.node("BIRCrop", image=cleaned.out(0), size=cleaned.out(1))
     share = of_fidelity(fidelity).blending
-    if not share:
-        return result.out(0)
-    enlarged = graph.node("BIRCrop", image=image, size=cleaned.out(1))
-    blended = graph.node(
-        "ImageBlend",
-        image1=result.out(0),
-        image2=enlarged.out(0),
-        blend_factor=share,
-        blend_mode="normal",
-    )
-    return blended.out(0)
+    if share or masked:
+        enlarged = graph.node("BIRCrop", image=image, size=cleaned.out(1))
+        if masked:
+            result = graph.node(
+                "BIRColorFix",
+                image=result.out(0),
+                reference=enlarged.out(0),
+                method="none",
+                blending=share,
+                **masked,
+            )
+        else:
+            result = graph.node(
+                "ImageBlend",
+                image1=result.out(0),
+                image2=enlarged.out(0),
+                blend_factor=share,
+                blend_mode="normal",
+            )
+    if tried:
+        result = graph.node("BIRCrop", image=result.out(0), **tried)
+    return result.out(0)
 
 
 def _diffbir(
-    graph: Graph, image: Link, method: dict[str, Any], enlarge_by: float, fidelity: float
+    graph: Graph,
+    image: Link,
+    method: dict[str, Any],
+    enlarge_by: float,
+    fidelity: float,
+    masked: dict[str, Any],
+    tried: dict[str, Any],
 ) -> Link:
     base = graph.node("CheckpointLoaderSimple", ckpt_name=method["checkpoint"])
     control = graph.node("DiffBIRControlNetLoader", control_net_name=method["control_net"])
@@ -210,5 +253,7 @@ def _diffbir(
         tile_size=512,
         color_fix="wavelet",
         size=cleaned.out(1),
+        **masked,
+        **tried,
     )
     return sampled.out(0)

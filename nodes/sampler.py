@@ -4,7 +4,8 @@ import torch
 from comfy_api.latest import io, ui
 from torch import Tensor
 
-from ..bir_core.diffbir.conditioning import latent_mask
+from ..bir_core.diffbir.masks import Painted, control_share, latent_mask
+from ..bir_core.diffbir.piece import Piece, guidance_of_piece, in_latents, seen, whole_of
 from ..bir_core.diffbir.settings import CHOICES
 from ..bir_core.diffusion.schedules import model_sigmas
 from ..bir_core.images import (
@@ -16,21 +17,31 @@ from ..bir_core.images import (
 )
 from ..bir_core.latents import PADDED_MULTIPLE
 from ..bir_core.seeds import image_seed
+from ..bir_core.tiling import on_canvas
 from .automatic import AS_CONNECTED, AUTOMATIC, SCHEDULES, Sampling, settled
 from .host import control as host_control
 from .host import messages, services
 from .host import sampling as host_sampling
 from .host.node import Node
 from .host.protocols import VAE, Conditioning, ControlNet, Model
-from .inputs import PICTURE_SIZE, AskedFor, PictureSize, seed_input
+from .inputs import (
+    PICTURE_SIZE,
+    AskedFor,
+    PictureSize,
+    mask_input,
+    painted_input,
+    piece_input,
+    seed_input,
+)
 from .operations import (
+    asked_for_piece,
     decoded,
     encoded,
     finished,
     fix_colors,
     guide,
     in_float32_if_need_be,
-    masks_for,
+    mask_of_places,
     require_control,
     require_room_for,
     tile_model,
@@ -143,11 +154,7 @@ class DiffBIRSampler(Node):
                     tooltip="From the Restoration Module: the size in pixels to return to, and the "
                     "alpha channel of its image. The latent keeps the size of the stage-1 image.",
                 ),
-                io.Mask.Input(
-                    "mask",
-                    optional=True,
-                    tooltip="For guidance: where to keep (1), restore (0.5) or invent (0).",
-                ),
+                mask_input(),
                 io.Int.Input(
                     "overlap",
                     default=256,
@@ -229,6 +236,8 @@ class DiffBIRSampler(Node):
                     tooltip="Share of the stage-1 image in the result: more is faithful and "
                     "softer.",
                 ),
+                painted_input(),
+                piece_input(),
             ],
             outputs=[
                 io.Image.Output(tooltip="The restored image, without padding."),
@@ -272,6 +281,8 @@ class DiffBIRSampler(Node):
         sampling: str = AUTOMATIC,
         guidance_per: str = "picture",
         blending: float = 0.0,
+        painted: Painted = "grey",
+        piece: Piece | None = None,
     ) -> io.NodeOutput:
         ir_control_net = require_control(control_net, vae)
         chosen = settled(
@@ -287,17 +298,26 @@ class DiffBIRSampler(Node):
         height, width = colours.shape[-2:]
         asked = AskedFor(height, width, alpha) if size is None else size
         require_room_for(colours, 1, lambda _: (asked.height, asked.width))
-        masks = masks_for(mask, len(colours), height, width)
-        masks = None if masks is None else latent_mask(masks, height, width)
+        masks = mask_of_places(mask, painted, len(colours), height, width)
         sigmas = sigmas_of(chosen)
+        whole = whole_of(height, width)
+        tile = whole if piece is None else piece.tile(height, width)
+        shown = seen(tile, height, width)
+        place = None if piece is None else in_latents(tile)
+        pull = guidance
+        if guidance_per == "picture":
+            pull = guidance_of_piece(guidance, tile, whole)
 
         def of_image(index: int) -> tuple[Tensor, Tensor]:
             picture = colours[index : index + 1]
             own_seed = image_seed(seed, index)
             padded = pad_to_multiple(picture, PADDED_MULTIPLE)
+            own_mask = None if masks is None else masks[index : index + 1]
+            values = None if own_mask is None else latent_mask(own_mask, height, width)
             beginning = messages.which_image(index, len(colours))
             messages.say(f"{beginning}encoding")
-            condition = encoded(vae, padded, tile_size)
+            latent_of_tile = encoded(vae, tile.crop(padded), tile_size)
+            condition = on_canvas(latent_of_tile, in_latents(tile), *in_latents(whole)[2:])
             begin = condition if start == "condition" else torch.zeros_like(condition)
 
             def sampled(model: Model, control_net: host_control.IRControlNet, wide: bool) -> Tensor:
@@ -305,23 +325,26 @@ class DiffBIRSampler(Node):
                 if strength:
                     control = control_net.copy().set_encoded_hint(padded, condition, vae, strength)
                     control.noise_aug, control.seed = noise_aug, own_seed
+                    control.share = None if values is None else control_share(values)
                     followed, avoided = host_control.attach_control((positive, negative), control)
                 guided, _ = guide(
                     model,
-                    padded,
+                    tile.crop(padded),
                     vae,
-                    scale=guidance,
+                    scale=pull,
                     space=guidance_space,
                     loss=guidance_loss,
                     per=guidance_per,
-                    mask=None if masks is None else masks[[index]],
-                    latent=condition,
+                    mask=None if values is None else in_latents(tile).crop(values),
+                    latent=latent_of_tile,
                     tile=tile_size,
                     wide=wide,
+                    place=place,
                 )
-                if tile_size:
-                    shared = min(overlap, tile_size // 2)
-                    guided = tile_model(guided, tile_size, shared, "gaussian", 0, beginning)
+                side = tile_size or (0 if place is None else max(tile.height, tile.width))
+                if side:
+                    shared = min(overlap, side // 2)
+                    guided = tile_model(guided, side, shared, "gaussian", 0, beginning, place)
                 guider = host_sampling.growing_cfg_guider(
                     guided, followed, avoided, chosen.cfg, rescale_cfg
                 )
@@ -330,16 +353,20 @@ class DiffBIRSampler(Node):
             messages.say(f"{beginning}sampling")
             latent = in_float32_if_need_be(sampled, chosen.model, ir_control_net, vae)
             messages.say(f"{beginning}decoding")
-            restored = crop(decoded(vae, latent, tile_size), height, width)
-            return fix_colors(restored, picture, color_fix, blending), latent
+            latent = in_latents(tile).crop(latent)
+            restored = crop(decoded(vae, latent, tile_size), *shown[2:])
+            own_mask = None if own_mask is None else shown.crop(own_mask)
+            return fix_colors(restored, shown.crop(picture), color_fix, blending, own_mask), latent
 
         # One after the other: each image comes out as if alone, in the memory of one.
         pictures, latents = zip(*(of_image(index) for index in range(len(colours))), strict=True)
+        if piece is not None:
+            asked = asked_for_piece(asked, shown, (height, width))
         restored = finished(torch.cat(pictures), asked)
         messages.say(chosen.report)
         return io.NodeOutput(
             services.to_output(to_channels_last(restored)),
-            {"samples": services.to_output(torch.cat(latents)), PICTURE_SIZE: (height, width)},
+            {"samples": services.to_output(torch.cat(latents)), PICTURE_SIZE: shown[2:]},
             chosen.report,
             ui=ui.PreviewText(chosen.report),
         )

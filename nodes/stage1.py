@@ -7,6 +7,7 @@ from comfy_api.latest import io, ui
 from torch import Tensor
 
 from ..bir_core.diffbir.memory_plan import PLENTY, plan_stage1
+from ..bir_core.diffbir.piece import Piece, seen
 from ..bir_core.diffbir.restoration_modules import RestorationModule
 from ..bir_core.diffbir.settings import CHOICES
 from ..bir_core.diffbir.stage1 import (
@@ -32,8 +33,8 @@ from .automatic import AUTOMATIC, stage1_version
 from .host import messages, services
 from .host.node import Node
 from .host.protocols import ControlNet, UpscaleModel
-from .inputs import PICTURE_SIZE, AskedFor, PictureSize
-from .operations import finished, require_room_for
+from .inputs import PICTURE_SIZE, AskedFor, PictureSize, PieceToTry
+from .operations import asked_for_piece, finished, require_room_for
 
 
 class BIRRestorationModule(Node):
@@ -258,6 +259,12 @@ class BIRCrop(Node):
                     tooltip="From the Restoration Module: the size in pixels to return to, and the "
                     "alpha channel of its image.",
                 ),
+                PieceToTry.Input(
+                    "piece",
+                    optional=True,
+                    tooltip="From Try a Crop: the piece of this image that DiffBIR Sampler "
+                    "restores of an image of its size, to compare the two.",
+                ),
             ],
             outputs=[io.Image.Output()],
         )
@@ -268,8 +275,9 @@ class BIRCrop(Node):
         image: Tensor,
         latent: dict[str, Any] | None = None,
         size: AskedFor | None = None,
+        piece: Piece | None = None,
     ) -> io.NodeOutput:
-        if latent is None and size is None:
+        if latent is None and size is None and piece is None:
             raise BIRError(
                 "Crop to Picture should know a size, but neither latent nor size is connected; "
                 "connect the latent of DiffBIR Conditioning or the size of the Restoration Module."
@@ -277,6 +285,11 @@ class BIRCrop(Node):
         picture = from_channels_last(image.float())
         if latent is not None:
             picture = without_padding(picture, latent)
+        if piece is not None:
+            whole = (picture.shape[-2], picture.shape[-1])
+            shown = seen(piece.tile(*whole), *whole)
+            picture = shown.crop(picture)
+            size = None if size is None else asked_for_piece(size, shown, whole)
         if size is not None:
             picture = finished(picture, size)  # the last step
         return io.NodeOutput(services.to_output(to_channels_last(picture)))

@@ -168,5 +168,5 @@ def test_no_parser_below_the_edge():
     }
     commands = {f"commands/{name}.py" for name in COMMANDS}
     shared = {"cli.py", "command_line/options.py", "methods.py"}
-    edge = shared | {"diffbir/arguments.py", "diffir/arguments.py"}
+    edge = shared | {"diffbir/arguments.py"}
     assert importing == {*commands, *edge}

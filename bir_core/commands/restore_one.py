@@ -87,6 +87,8 @@ def prepare(options: RestoreOptions) -> Callable[[Job, bool], Outcome]:
         _require_room(picture, scale, job.source)
         mask = _read_mask(job, picture, options)
         result = _restore(picture, mask, restore_image, device, job.source.name)
+        if options.try_crop is None:
+            result = _with_alpha(result, picture.alpha)
         make_folder(job.target.parent)
         left_out = write_picture(job.target, result, overwrite=overwrite, quality=options.quality)
         text = f"{job.target}  {_size(picture)} -> {_size(result)}{losses(left_out)}"
@@ -163,11 +165,14 @@ def _restore(
                 f"Expected the networks to restore {name} on {device}, but they failed "
                 f"({error}); try another --device, and report this."
             ) from error
-    image = image.cpu()
-    alpha = picture.alpha
-    if alpha is not None:
-        alpha = resize(alpha, image.shape[-2], image.shape[-1]).clamp(0, 1)
-    return replace(picture, image=image, alpha=alpha)
+    return replace(picture, image=image.cpu(), alpha=None)
+
+
+def _with_alpha(picture: Picture, alpha: Tensor | None) -> Picture:
+    if alpha is None:
+        return picture
+    height, width = picture.image.shape[-2:]
+    return replace(picture, alpha=resize(alpha, height, width).clamp(0, 1))
 
 
 def _bar_title(name: str) -> str:

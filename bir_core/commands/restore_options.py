@@ -23,6 +23,7 @@ class RestoreOptions:
     Attributes:
         output: None for a free name beside the input.
         method: a name of `METHODS`.
+        try_crop: whether no more than a piece is restored, which has no transparency.
         first_frame: of a picture with several frames or pages the first is restored.
         of_method: what that method read for itself.
         ray: of that engine.
@@ -33,6 +34,7 @@ class RestoreOptions:
     of_method: Any
     output: Path | None = None
     mask: Path | None = None
+    try_crop: tuple[int, int, int] | None = None
     engine: str = "local"
     ray: RayOptions = RayOptions()
     device: str = "auto"

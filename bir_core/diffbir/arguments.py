@@ -11,7 +11,9 @@ from ..diffusion.sampling import SAMPLERS
 from ..models import DETECTOR_FILE, PARSER_FILE
 from .face_options import UNALIGNED_FACE, FaceOptions
 from .fidelity import of_fidelity
+from .masks import PAINTED
 from .method import NO_STAGE1, DiffBIROptions
+from .piece import SIDE
 from .settings import CHOICES, official_settings
 from .versions import DEFAULT_VERSION, FACE_SWINIR, VERSIONS, Task
 
@@ -114,6 +116,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="0: invented freely, 0.5: as the authors set it, 1: faithful; stands for --strength, "
         "--guidance, --guidance-per and --blending, where these are not given",
     )
+    group.add_argument(
+        "--try-crop",
+        metavar="X,Y[,SIDE]",
+        type=_corner,
+        help="restore only the piece of the result that begins at these pixels, "
+        f"{SIDE} x {SIDE} if no side is given, with the noise of its place in the whole, to try "
+        "settings; its corner goes to the nearest multiple of 64 pixels",
+    )
+    group.add_argument(
+        "--painted",
+        choices=PAINTED,
+        help="of --mask, what white means. keep: the picture of stage 1 stays there; invent: free "
+        "detail there; both restore the rest. grey: white keeps, middle grey restores, black "
+        "invents (default: keep)",
+    )
     _add_settings(group, SETTINGS)
     group.add_argument(
         "--rescale-cfg",
@@ -172,6 +189,18 @@ def _assignment(text: str) -> tuple[str, float]:
         raise argparse.ArgumentTypeError(
             f"expected NAME=NUMBER such as eta=0.5, but {text} came"
         ) from error
+
+
+def _corner(text: str) -> tuple[int, int, int]:
+    try:
+        left, top, side = (int(number) for number in (text + f",{SIDE}").split(",")[:3])
+        if text.count(",") not in (1, 2) or min(left, top, side - 1) < 0:
+            raise ValueError
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(
+            f"expected X,Y or X,Y,SIDE in whole pixels such as 1024,512, but {text} came"
+        ) from error
+    return left, top, side
 
 
 def _add_face_arguments(group: argparse._ArgumentGroup) -> None:

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from ..errors import BIRError
 from ..images import keep_grey
+from .masks import blending_share
 
 WAVELET_LEVELS = 5
 ColorFix = Callable[[Tensor, Tensor], Tensor]
@@ -71,10 +72,17 @@ COLOR_FIXES: dict[str, ColorFix] = {"wavelet": wavelet_color_fix, "adain": adain
 
 
 def fix_colors(
-    content: Tensor, style: Tensor, fix: ColorFix | None, blending: float = 0.0
+    content: Tensor,
+    style: Tensor,
+    fix: ColorFix | None,
+    blending: float = 0.0,
+    mask: Tensor | None = None,
 ) -> Tensor:
     """The end of a run: the content with a fix of `COLOR_FIXES` or without, and without colours
-    where the style is grey; then a share of the style, 0 to 1, is blended in. Other arguments and
-    errors as in `wavelet_color_fix`."""
+    where the style is grey; then a share of the style, 0 to 1, is blended in, or at each place what
+    a mask (B or 1, 1, H, W) makes of it (see `masks.blending_share`). Other arguments and errors as
+    in `wavelet_color_fix`."""
     fixed = keep_grey(content if fix is None else fix(content, style), style)
+    if mask is not None:
+        return torch.lerp(fixed, style, blending_share(mask.to(fixed), blending))
     return torch.lerp(fixed, style, blending) if blending else fixed

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 
 from ..errors import BIRError
+from .masks import LEAST_STRENGTH
 from .settings import GuidancePer
 
-# At its ends: the control at 0; the guidance per 512 x 512 pixels and the blending at 1.
-LEAST_STRENGTH = 0.6
+# At 1: the guidance per 512 x 512 pixels, and the blending.
 MOST_GUIDANCE = 1.0
 MOST_BLENDING = 0.5
 

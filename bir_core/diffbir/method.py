@@ -23,9 +23,11 @@ from ..networks.text_encoder import TextEncoder
 from . import pipeline as stages
 from . import which_version
 from .face_options import UNALIGNED_FACE, FaceOptions, load_face_networks, photo_restorer
+from .masks import Painted, mask_values
 from .memory_plan import plan_diffbir
 from .networks import DiffBIRNetworks, official_networks
 from .official_files import find_files
+from .piece import Piece, piece_at
 from .pipeline import Callback, DiffBIR
 from .prompts import encode_prompts, load_embedding
 from .restoration_modules import load_restoration_module
@@ -50,6 +52,9 @@ class DiffBIROptions:
         prompt, negative: texts, instead of the authors', or files with their embeddings.
         settings: what differs from those of the version, see `DiffBIRSettings`.
         offload: as in `DiffBIR`.
+        mask: a file, or a folder of them; `bir restore` reads them.
+        try_crop: left, top and side in pixels of the result of the piece that is restored alone.
+        painted: what is meant by white in it; None for "keep".
         faces: for the task unaligned_face.
         models: folder in which files that are not named are looked for by the authors' names.
         seed: of each picture.
@@ -70,6 +75,9 @@ class DiffBIROptions:
     negative_embedding: Path | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     offload: bool = False
+    mask: Path | None = None
+    painted: Painted | None = None
+    try_crop: tuple[int, int, int] | None = None
     faces: FaceOptions = FaceOptions()
     models: Path | None = None
     seed: int = 0
@@ -90,13 +98,14 @@ def prepare(
     """Load everything that the options name.
 
     Returns:
-        A function from a picture (1, 3, H, W) in [0, 1], None in the place of a mask, and a
-        progress callback to the result, and output by input side.
+        A function from a picture (1, 3, H, W) in [0, 1], a mask (1, 1, H, W) in [0, 1] or None,
+        and a progress callback to the result; and output by input side.
 
     Raises:
         BIRError: a file that is missing, unreadable or of another kind, or impossible settings.
     """
     base, controlnet, stage1 = _files(options)
+    _require_use(options)
     if options.offload and device.type == "cpu":
         raise BIRError(
             "Expected a GPU for --offload, but the CPU computes, which has no memory of its own; "
@@ -135,6 +144,7 @@ def prepare(
         device=device,
         offload=options.offload,
     )
+    painted = options.painted or "keep"
     restorer: Callable[..., Tensor] = (
         partial(pipeline, task=cast(Task, options.task))
         if faces is None
@@ -149,9 +159,30 @@ def prepare(
             settings=settings,
             seed=options.seed,
             callback=callback,
+            **({} if mask is None else {"mask": mask_values(mask, painted)}),
+            **({} if options.try_crop is None else {"piece": piece_of(image)}),
         )
 
+    def piece_of(image: Tensor) -> Piece:
+        assert options.try_crop is not None
+        output = (int(side * options.upscale) for side in image.shape[-2:])
+        return piece_at(*options.try_crop, *output)
+
     return restore, options.upscale
+
+
+def _require_use(options: DiffBIROptions) -> None:
+    """Raise BIRError for options that this task or the others make useless."""
+    if options.mask is None and options.painted is not None:
+        raise BIRError(
+            "Expected --mask with --painted, but none came; give a mask or leave the option out."
+        )
+    for option, value in (("--mask", options.mask), ("--try-crop", options.try_crop)):
+        if value is not None and options.task == UNALIGNED_FACE:
+            raise BIRError(
+                f"Expected another task with {option}, but --task {UNALIGNED_FACE} came, which "
+                "pastes faces wherever it finds them; choose sr, or leave the option out."
+            )
 
 
 def _files(options: DiffBIROptions) -> tuple[Path, Path, str]:

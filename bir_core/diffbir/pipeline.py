@@ -8,6 +8,7 @@ them all.
 import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -20,13 +21,16 @@ from ..diffusion.schedules import sd_alphas_cumprod
 from ..errors import BIRError
 from ..exact_vae.tiled import decode_tiled, encode_tiled
 from ..fallbacks import enough_memory, finite, in_fitting_tiles, whole_or_in_tiles
-from ..images import crop, pad_to_multiple, require_image, resize
+from ..images import crop, masks_of_batch, pad_to_multiple, require_image, resize
 from ..latents import LATENT_SCALE, PADDED_MULTIPLE
 from ..memory import CPU, MemoryPlan, dtype_of, free_memory, visiting, weight_bytes
 from ..seeds import image_seed
+from ..tiling import Tile
 from .color_fix import COLOR_FIXES, fix_colors
+from .masks import latent_mask, picture_mask
 from .memory_plan import TILES, plan_diffbir
 from .networks import DiffBIRNetworks
+from .piece import Piece, guidance_of_piece, in_latents, resized_tile, seen, whole_of
 from .prompts import require_prompts, rows_of
 from .restoration_modules import RestorationModule, as_restoration_module
 from .runs import Run, require_room_for
@@ -206,6 +210,8 @@ class DiffBIR:
         seed: int = 0,
         noise: NoiseSource | None = None,
         callback: Callback | None = None,
+        mask: Tensor | None = None,
+        piece: Piece | None = None,
     ) -> Tensor:
         """Restore pictures.
 
@@ -221,10 +227,13 @@ class DiffBIR:
             noise: instead of the seed: called with a latent for each draw, first for the start,
                 then for noise_aug where it is set, then by the sampler.
             callback: told the stage and its progress.
+            mask: (B or 1, 1, H, W) in [0, 1], or of another size in these proportions: 1 keeps the
+                stage-1 picture, 0.5 restores as without a mask, 0 invents; see `masks`.
+            piece: to restore no more than that, with the noise and the stage 1 of the whole.
 
         Returns:
-            (B, 3, int(H upscale_by), int(W upscale_by)) float32 in [0, 1], on the image's device;
-            grey where the image is.
+            (B, 3, int(H upscale_by), int(W upscale_by)) float32 in [0, 1], on the image's device,
+            or the piece of it; grey where the image is.
 
         Raises:
             BIRError: wrong shapes or settings, no memory, numbers that are not finite, or an SDE
@@ -243,18 +252,29 @@ class DiffBIR:
             settings=settings,
             images=len(image),
         )
+        if mask is not None:
+            mask = picture_mask(masks_of_batch(mask, len(image)), *run.sizes.condition)
         require_room_for(run, image, upscale_by, self.networks.sd_vae, self.device)
         logger.info("Memory plan: %s", run.plan)
         if not run.plan.fits:
             logger.warning("%s may not have the memory: %s", self.device, run.plan)
+        condition = run.sizes.condition
+        whole = whole_of(*condition)
+        tile = whole if piece is None else piece.tile(*condition)
         # A source of noise knows nothing of parts of the batch.
         together = run.plan.images if noise is None else len(image)
         parts = []
         for start in range(0, len(image), together):
             part, own = image[start : start + together], rows_of(prompt, start, together)
             against = None if negative is None else rows_of(negative, start, together)
-            draws = Draws(image_seed(seed, start), len(part), noise)
-            parts.append(self._restore(run, part, own, against, draws, tell))
+            places = None if mask is None else mask[start : start + together].to(self.device)
+            draws = Draws(
+                image_seed(seed, start),
+                len(part),
+                noise,
+                place=None if piece is None else (in_latents(tile), in_latents(whole)[2:]),
+            )
+            parts.append(self._restore(run, part, own, against, draws, tell, places, tile))
         return torch.cat(parts)
 
     def _restore(
@@ -265,24 +285,35 @@ class DiffBIR:
         negative: Tensor | None,
         draws: Draws,
         tell: Callback,
+        mask: Tensor | None,
+        tile: Tile,
     ) -> Tensor:
-        """A call on pictures that are restored at a time."""
+        """A call on pictures that are restored at a time, or on a tile of them with its padding."""
         settings, sizes = run.settings, run.sizes
         condition = self.remove_degradation(
             image.to(self.device, torch.float32), run, callback=tell
         )
-        padded = pad_to_multiple(condition, PADDED_MULTIPLE, settings.padding)
+        padded = tile.crop(pad_to_multiple(condition, PADDED_MULTIPLE, settings.padding))
         latent = self.encode(padded, settings.vae_tile, callback=tell)
+        places = None
+        if mask is not None:
+            places = in_latents(tile).crop(latent_mask(mask, *sizes.condition))
+        if settings.guidance_per == "picture":
+            whole = whole_of(*sizes.condition)
+            settings = replace(settings, guidance=guidance_of_piece(settings.guidance, tile, whole))
         sampled = self.sample(
-            latent, padded, prompt, negative, settings, draws=draws, callback=tell
+            latent, padded, prompt, negative, settings, draws=draws, callback=tell, mask=places
         )
         del padded, latent
         decoded = self.decode(sampled, settings.vae_tile, callback=tell)
-        restored = crop(decoded, *sizes.condition)
+        shown = seen(tile, *sizes.condition)
+        restored, condition = crop(decoded, *shown[2:]), shown.crop(condition)
+        mask = None if mask is None else shown.crop(mask)
         fix = COLOR_FIXES.get(settings.color_fix)
-        restored = fix_colors(restored, condition, fix, settings.blending)
-        if tuple(restored.shape[-2:]) != sizes.output:
-            restored = resize(restored, *sizes.output)
+        restored = fix_colors(restored, condition, fix, settings.blending, mask)
+        output = resized_tile(shown, sizes.condition, sizes.output)[2:]
+        if tuple(restored.shape[-2:]) != output:
+            restored = resize(restored, *output)
         return restored.clamp(0, 1).to(image.device).contiguous()
 
     def remove_degradation(self, image: Tensor, run: Run, *, callback: Callback) -> Tensor:
@@ -352,6 +383,7 @@ class DiffBIR:
         *,
         draws: Draws,
         callback: Callback,
+        mask: Tensor | None = None,
     ) -> Tensor:
         """Stage 2 in latent space.
 
@@ -360,6 +392,7 @@ class DiffBIR:
             image: (B, 3, 8 h, 8 w), what it was encoded from; the guidance pulls towards it.
             prompt, negative, settings, callback: as in a call.
             draws: the noise.
+            mask: (B, 1, h, w), see `masks.latent_mask`.
 
         Returns:
             (B, 4, h, w) float32, times the latent scale.
@@ -388,6 +421,7 @@ class DiffBIR:
                 tile_batch=tile_batch,
                 draws=draws,
                 callback=partial(callback, "sampling"),
+                mask=mask,
             )
 
         tile = TILES[0] if settings.tile is None else settings.tile

@@ -21,6 +21,7 @@ from ..exact_vae.tiled import decode_with_gradient
 from ..latents import LATENT_FACTOR, LATENT_SCALE
 from ..memory import dtype_of
 from .conditioning import augment_condition
+from .masks import control_share, weigh
 from .settings import DiffBIRSettings
 
 
@@ -52,6 +53,7 @@ class Stage2:
         tile_batch: int,
         draws: Draws,
         callback: Callable[[int, int], None],
+        mask: Tensor | None = None,
     ) -> Tensor:
         """Sample a latent.
 
@@ -62,6 +64,7 @@ class Stage2:
             settings: whose `tile` and `tile_batch` are not read, but those given here.
             draws: the noise: for the start, then for noise_aug, then for the steps.
             callback: told (steps done, steps in all).
+            mask: (B, 1, h, w), where to keep, restore or invent, see `masks`.
 
         Returns:
             (B, 4, h, w) float32, times the latent scale.
@@ -84,19 +87,21 @@ class Stage2:
                 network,
                 tile // LATENT_FACTOR,
                 overlap // LATENT_FACTOR,
+                spatial=("hint", "share"),
                 weights=settings.tile_weights,
                 tile_batch=tile_batch,
             )
         cfg = settings.cfg
+        spatial = {"hint": hint} | ({} if mask is None else {"share": control_share(mask)})
         guided = with_cfg(
             network,
-            {"hint": hint, "context": context},
-            None if uncond is None else {"hint": hint, "context": uncond},
+            spatial | {"context": context},
+            None if uncond is None else spatial | {"context": uncond},
             (lambda t: rescaled_cfg_scale(cfg, t)) if settings.rescale_cfg else cfg,
         )
         denoiser = discrete_denoiser(guided, schedule, self.parameterization)
-        if settings.guidance:
-            pull = self._guidance(condition, image, settings, tile)
+        if settings.guidance or mask is not None:
+            pull = self._guidance(condition, image, settings, tile, mask)
             denoiser = with_guidance(denoiser, pull, schedule)
 
         def report(step: Step) -> None:
@@ -113,20 +118,36 @@ class Stage2:
         return unscale(latent, schedule.sigmas[-1])
 
     def predict(
-        self, x: Tensor, timesteps: Tensor, /, *, hint: Tensor, context: Tensor, strength: float
+        self,
+        x: Tensor,
+        timesteps: Tensor,
+        /,
+        *,
+        hint: Tensor,
+        context: Tensor,
+        strength: float,
+        share: Tensor | None = None,
     ) -> Tensor:
-        """eps or v from UNet and IRControlNet, in the type of their weights; float32."""
+        """eps or v from UNet and IRControlNet, in the type of their weights; float32. The control
+        has the factor `strength`, and at each place that of `share` (B, 1, h, w)."""
         dtype = dtype_of(self.sd_unet)
         half_x, half_context = x.to(dtype), context.to(dtype)
         control = None
         if strength:
             residuals = self.ir_controlnet(half_x, hint.to(dtype), timesteps, half_context)
             control = [residual * strength for residual in residuals]
+            if share is not None:
+                control = [weigh(residual, share) for residual in control]
         output: Tensor = self.sd_unet(half_x, timesteps, half_context, control)
         return output.float()
 
     def _guidance(
-        self, condition: Tensor, image: Tensor, settings: DiffBIRSettings, tile: int
+        self,
+        condition: Tensor,
+        image: Tensor,
+        settings: DiffBIRSettings,
+        tile: int,
+        mask: Tensor | None = None,
     ) -> RestorationGuidance:
         in_pixels = settings.guidance_space == "rgb"
         space, loss = settings.guidance_space, settings.guidance_loss
@@ -149,4 +170,5 @@ class Stage2:
             start=settings.guidance_start,
             stop=settings.guidance_stop,
             repeats=settings.guidance_repeats,
+            mask=mask,
         )

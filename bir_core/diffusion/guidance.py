@@ -84,7 +84,7 @@ class RestorationGuidance:
     """What the guidance pulls towards, and how strongly. Tensors have batch B or 1.
 
     latent: (B, 4, h, w), the stage-1 picture as a latent, multiplied by the latent scale.
-    scale: 0 switches everything off; the official code recommends 0.5 at 512 x 512 pixels. The
+    scale: 0 switches the pull off; the official code recommends 0.5 at 512 x 512 pixels. The
         loss is a mean, so the pull on each pixel falls with the size of the picture.
     at_any_size: `scale` means at any size what it means at 512 x 512 pixels: the loss is the sum
         over the picture, by the 512 x 512 pixels.
@@ -146,6 +146,17 @@ class RestorationGuidance:
             return torch.autograd.grad(decoded, latent, pixels)[0]
 
 
+def guided_share(mask: Tensor) -> Tensor:
+    """How much of the pull a mask lets act: 0 where it invents (0), 1 from restoring (0.5) on."""
+    return (2 * mask).clamp(max=1)
+
+
+def kept_share(mask: Tensor) -> Tensor:
+    """How much of the stage-1 picture a mask puts in the place of what is made: 0 up to restoring
+    (0.5), 1 where it keeps (1)."""
+    return (2 * mask - 1).clamp(min=0)
+
+
 def posterior_weight(sigma: float, sigma_next: float) -> float:
     """Share of the clean estimate in the mean of DDPM's posterior of the next level (posterior mean
     coefficient 1, beta sqrt(abar_next) / (1 - abar)), written in sigma; 1 in a step to 0."""
@@ -182,7 +193,8 @@ def guided(
     Raises:
         BIRError: the target has another size than `denoised`.
     """
-    if guidance.scale == 0 or not guidance.stop < timestep + 1 < guidance.start:
+    idle = guidance.scale == 0 and guidance.mask is None
+    if idle or not guidance.stop < timestep + 1 < guidance.start:
         return denoised
     if guidance.latent.shape[-2:] != denoised.shape[-2:]:
         raise BIRError(
@@ -193,13 +205,13 @@ def guided(
     share = posterior_weight(sigma, sigma_next)
     mask = None if guidance.mask is None else guidance.mask.to(denoised)
     pred = denoised
-    for _ in range(guidance.repeats):
+    for _ in range(guidance.repeats if guidance.scale else 0):
         pull = guidance.pull(pred)
         if mask is not None:
-            pull = pull * (2 * mask).clamp(max=1)
+            pull = pull * guided_share(mask)
         pred = pred + pull / share
     if mask is not None:
-        pred = torch.lerp(pred, guidance.latent.to(pred), (2 * mask - 1).clamp(min=0))
+        pred = torch.lerp(pred, guidance.latent.to(pred), kept_share(mask))
     return pred
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..errors import BIRError
 from ..seeds import image_generator, image_seed
+from ..tiling import Tile
 
 # (sigma, sigma_next), each a scalar tensor -> standard normal noise of the latent's shape
 NoiseSampler = Callable[[Tensor, Tensor], Tensor]
@@ -94,9 +95,24 @@ def brownian_noise(seeds: Sequence[int], like: Tensor, sigmas: Tensor) -> NoiseS
 
 class Draws:
     """The noise of a run: of each image from its own seed, or from a source. A run that is repeated
-    draws the same again after `rewind`, wherever it ended the first time."""
+    draws the same again after `rewind`, wherever it ended the first time.
 
-    def __init__(self, seed: int, count: int, source: NoiseSource | None = None) -> None:
+    Args:
+        seed, count: image i of `count` has the seed `seed` + i.
+        source: of the noise, instead of the seeds.
+        place: of a run on a piece of a picture: its place in the picture's latent, and height and
+            width of that. The noise is then that of the whole picture there; a source is asked for
+            the whole.
+    """
+
+    def __init__(
+        self,
+        seed: int,
+        count: int,
+        source: NoiseSource | None = None,
+        place: tuple[Tile, tuple[int, int]] | None = None,
+    ) -> None:
+        self.place = place
         self.seeds = [image_seed(seed, index) for index in range(count)]
         self.source = source
         self.drawn: list[Tensor] = []  # from the source, which cannot be asked again
@@ -107,6 +123,16 @@ class Draws:
         self.next = 0
 
     def __call__(self, like: Tensor) -> Tensor:
+        return self._cut(self._draw(self._whole(like)))
+
+    def _whole(self, like: Tensor) -> Tensor:
+        """A tensor like that of the whole picture, whose numbers are not read."""
+        return like if self.place is None else like.new_empty(*like.shape[:-2], *self.place[1])
+
+    def _cut(self, noise: Tensor) -> Tensor:
+        return noise if self.place is None else self.place[0].crop(noise)
+
+    def _draw(self, like: Tensor) -> Tensor:
         if self.source is None:
             return draw_normal(self.generators, like)
         if self.next == len(self.drawn):
@@ -117,5 +143,6 @@ class Draws:
     def of_sampler(self, like: Tensor, sigmas: Tensor, brownian: bool) -> NoiseSampler:
         """The noise of the steps through `sigmas`; a Brownian path only if no source was given."""
         if brownian and self.source is None:
-            return brownian_noise(self.seeds, like, sigmas)
+            path = brownian_noise(self.seeds, self._whole(like), sigmas)
+            return lambda sigma, sigma_next: self._cut(path(sigma, sigma_next))
         return lambda sigma, sigma_next: self(like)

@@ -16,11 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from ...bir_core.diffbir.conditioning import augment_condition, condition_parts
+from ...bir_core.diffbir.masks import weigh
 from ...bir_core.diffbir.memory_plan import control_memory
 from ...bir_core.diffusion.noise import Draws
 from ...bir_core.diffusion.schedules import alphas_cumprod_from_sigmas
 from ...bir_core.errors import BIRError
-from ...bir_core.images import ResizeMode, split_alpha
+from ...bir_core.images import ResizeMode, resize, split_alpha
 from ...bir_core.latents import LATENT_FACTOR
 from ...bir_core.networks.unet import UNetConfig
 from .base import other_base, require_base
@@ -76,6 +77,7 @@ class IRControlNet(comfy.controlnet.ControlNet):
         condition: the scaled latent of `hint` at the size of the picture, while it is sampled.
         noise_aug: timestep up to which noise is added to the condition; 0 adds none.
         seed: of that noise.
+        share: (B or 1, 1, h, w) factor on the strength at each place of the picture, None for 1.
         own_vae: the loader's, for an Apply ControlNet without one.
         largest: (height, width) in latent pixels of what it gets at a time, while memory is planned
             for a picture in tiles; None for the whole picture.
@@ -116,6 +118,7 @@ class IRControlNet(comfy.controlnet.ControlNet):
         self.condition: Tensor | None = None
         self.noise_aug = 0
         self.seed = 0
+        self.share: Tensor | None = None
         self.largest: tuple[int, int] | None = None
 
     def copy(self) -> "IRControlNet":
@@ -131,7 +134,7 @@ class IRControlNet(comfy.controlnet.ControlNet):
         c.control_model = self.control_model
         c.control_model_wrapped = self.control_model_wrapped
         self.copy_to(c)
-        c.hint, c.noise_aug, c.seed = self.hint, self.noise_aug, self.seed
+        c.hint, c.noise_aug, c.seed, c.share = self.hint, self.noise_aug, self.seed, self.share
         return c
 
     @property
@@ -221,7 +224,9 @@ class IRControlNet(comfy.controlnet.ControlNet):
         if t[0] > start or t[0] < end:
             return previous
         dtype = self.computing_type
-        hint = self.hint_of_call(x_noisy, cond, batched_number, transformer_options)
+        assert self.condition is not None
+        call = (x_noisy, cond, batched_number, transformer_options)
+        hint = self.part_of_call(self.condition, *call)
         sampling = self.model_sampling_current
         context = cond.get("crossattn_controlnet", cond["c_crossattn"])
         control = self.control_model(
@@ -231,20 +236,29 @@ class IRControlNet(comfy.controlnet.ControlNet):
             timesteps=sampling.timestep(t).float(),
             context=comfy.model_management.cast_to_device(context, x_noisy.device, dtype),
         )
+        if self.share is not None:
+            height, width = self.condition.shape[-2:]
+            whole = resize(self.share, height, width, "area")
+            share = self.part_of_call(whole, *call).to(x_noisy.device)
+            control = {
+                place: [None if residual is None else weigh(residual, share) for residual in each]
+                for place, each in control.items()
+            }
         merged: Control = self.control_merge(control, previous, output_dtype=None)
         return merged
 
-    def hint_of_call(
+    def part_of_call(
         self,
+        whole: Tensor,
         x_noisy: Tensor,
         cond: Mapping[str, Any],
         batched_number: int,
         transformer_options: Mapping[str, Any],
     ) -> Tensor:
-        """The parts of the condition that belong to the samples of one call of the network: the
-        conditioning's areas, within them the tiles, within these the batch."""
-        assert self.condition is not None
-        full, size = self.condition.shape[-2:], x_noisy.shape[-2:]
+        """The parts of the condition, or of something else of the whole picture's size in latent
+        pixels, that belong to the samples of one call of the network: the conditioning's areas,
+        within them the tiles, within these the batch."""
+        full, size = whole.shape[-2:], x_noisy.shape[-2:]
         windows = transformer_options.get(WINDOW)
         areas = cond.get(AREA)
         if size != full and windows is None and areas is None:
@@ -260,7 +274,7 @@ class IRControlNet(comfy.controlnet.ControlNet):
         ]
         count = x_noisy.shape[0] // len(corners)
         height, width = size
-        return condition_parts(self.condition, corners, height, width, count)
+        return condition_parts(whole, corners, height, width, count)
 
     def inference_memory_requirements(self, dtype: torch.dtype) -> float:
         # The picture's size is not passed on here; the hint has that of the whole picture.

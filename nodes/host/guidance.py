@@ -24,7 +24,7 @@ from ...bir_core.fallbacks import Attempt, first_that_fits
 from ...bir_core.latents import LATENT_FACTOR, PADDED_MULTIPLE
 from ...bir_core.memory import CPU, USABLE
 from ...bir_core.networks.autoencoder import SDVAE
-from ...bir_core.tiling import SMALLEST_TILE
+from ...bir_core.tiling import SMALLEST_TILE, Tile, on_canvas
 from . import services
 from .node import spoken
 from .protocols import VAE, DiffusionModel, LatentFormat, Model
@@ -52,6 +52,8 @@ class GuidancePatch:
         vae: its decoder carries a loss on pixels.
         tile: side in pixels of the tiles in which the decoder is gone through there and back where
             the picture is larger; 0 for the whole picture. The result does not depend on it.
+        place: the only part of the sampled latent that is guided, in latent pixels, whose images
+            and latents the others are; None for all of it.
         wide: the decoder computes in float32, whatever type the VAE has.
     """
 
@@ -67,6 +69,7 @@ class GuidancePatch:
     vae: VAE | None = None
     tile: int = DEFAULT_TILE
     wide: bool = False
+    place: Tile | None = None
     # After the memory has run out: the side of a tile, and whether the decoder's maps wait on the
     # host even if the device seems to have room.
     _limit: int = 0
@@ -118,7 +121,8 @@ class GuidancePatch:
 
     @spoken
     def __call__(self, args: dict[str, Any]) -> Tensor:
-        denoised: Tensor = args["denoised"]
+        whole: Tensor = args["denoised"]
+        denoised = whole if self.place is None else self.place.crop(whole)
         model: DiffusionModel = args["model"]
         sigma = args["sigma"].flatten()[:1]
         level = float(sigma)
@@ -157,12 +161,15 @@ class GuidancePatch:
                 else:
                     return
 
-        return first_that_fits(
+        result = first_that_fits(
             attempts(),
             "Restoration guidance should find memory beside the model, for the space rgb that of a "
             "tile of the decoder with its gradients, but it ran out; choose the space latent, or "
             "take a smaller picture.",
         )
+        if self.place is None:
+            return result
+        return on_canvas(result, self.place, *whole.shape[-2:])
 
     def _side(self, picture: int) -> int:
         """Of a tile for a picture whose longer side has `picture` pixels."""

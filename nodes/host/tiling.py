@@ -21,7 +21,7 @@ from ...bir_core.diffbir.memory_plan import tiles_at_a_time
 from ...bir_core.errors import BIRError
 from ...bir_core.fallbacks import Attempt, first_that_fits
 from ...bir_core.latents import LATENT_FACTOR
-from ...bir_core.tiling import Tile, TileWeights, tiled_apply, tiles
+from ...bir_core.tiling import Tile, TileWeights, on_canvas, tiled_apply, tiles
 from .control import AREA, WINDOW, AreaOffset, IRControlNet
 from .messages import TileProgress
 from .node import spoken
@@ -48,6 +48,8 @@ class TilingPatch:
         tile, overlap: in latent pixels.
         weights: how tiles are blended, see `bir_core.tiling.tile_weights`.
         tile_batch: tiles in one call of the network; 0 chooses by the free memory.
+        place: the only part of the latent that is sampled, in latent pixels, and 0 is given around
+            it; None for all of it.
         progress: is told of every call.
     """
 
@@ -55,6 +57,7 @@ class TilingPatch:
     overlap: int
     weights: TileWeights
     tile_batch: int
+    place: Tile | None = None
     progress: TileProgress = field(default_factory=TileProgress)
     # By the id of a control net: its parts by tiles, and its hint at the size of the picture. The
     # originals are kept with them, so that an id stays theirs.
@@ -83,6 +86,8 @@ class TilingPatch:
     ) -> object:
         """Memory is reserved for a batch of tiles instead of the whole picture."""
         *lead, height, width = noise_shape
+        if self.place is not None:
+            height, width = self.place.height, self.place.width
         if max(height, width) > self.tile:
             lead[0] *= max(1, self.tile_batch)
         size = (min(height, self.tile), min(width, self.tile))
@@ -123,8 +128,9 @@ class TilingPatch:
                 f"samples {tuple(x.shape)}; use it with Stable Diffusion."
             )
         size = (x.shape[-2], x.shape[-1])
-        plan = tiles(*size, self.tile, self.overlap)
-        if len(plan) == 1:
+        place = self.place or Tile(0, 0, *size)
+        plan = tiles(place.height, place.width, self.tile, self.overlap)
+        if len(plan) == 1 and self.place is None:
             return executor(model, conds, x, timestep, model_options)
         require_tileable(conds, model_options)
         if WINDOW in model_options.get("transformer_options", {}):
@@ -136,12 +142,16 @@ class TilingPatch:
         def run_tiles(pieces: Tensor, chosen: Sequence[Tile]) -> Tensor:
             comfy.model_management.throw_exception_if_processing_interrupted()
             options = dict(model_options)
-            windows = [(piece.y, piece.x, *size) for piece in chosen]
+            cuts = [
+                Tile(place.y + piece.y, place.x + piece.x, piece.height, piece.width)
+                for piece in chosen
+            ]
+            windows = [(cut.y, cut.x, *size) for cut in cuts]
             options["transformer_options"] = {
                 **model_options.get("transformer_options", {}),
                 WINDOW: windows,
             }
-            cropped = [self.crop_conds(cond, size, chosen, len(x)) for cond in conds]
+            cropped = [self.crop_conds(cond, size, cuts, len(x)) for cond in conds]
             times = timestep.repeat(len(chosen))
             outputs = executor(model, cropped, pieces, times, options)
             self.release()
@@ -150,7 +160,9 @@ class TilingPatch:
             return torch.cat(outputs, dim=1)
 
         batch = 1 if has_areas(conds) else self.tile_batch or free_batch(model, conds, x, plan)
-        fused = self.blend(run_tiles, x, min(batch, self._most))
+        fused = self.blend(run_tiles, place.crop(x), min(batch, self._most))
+        if self.place is not None:
+            fused = on_canvas(fused, place, *size)
         return list(fused.chunk(len(conds), dim=1))
 
     def blend(self, run_tiles: Callable[..., Tensor], x: Tensor, batch: int) -> Tensor:

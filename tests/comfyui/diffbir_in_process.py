@@ -311,7 +311,7 @@ def hints() -> Results:
             ),
         }
         for case, arguments in calls.items():
-            results[f"hint.{name}.{case}"] = net.hint_of_call(*arguments)
+            results[f"hint.{name}.{case}"] = net.part_of_call(net.condition, *arguments)
     results["hint.full"] = applied.condition
     results["encodings"] = torch.tensor(vae.calls)
     memory = [net.inference_memory_requirements(torch.float32) for net in nets.values()]

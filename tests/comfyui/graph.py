@@ -4,7 +4,7 @@ from typing import Any
 
 from comfyui.harness import Prompt
 
-WIDGET_TYPES = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
+WIDGET_TYPES = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "BOUNDING_BOX")
 DYNAMIC = "COMFY_DYNAMICCOMBO_V3"  # a choice that has widgets of its own, which follow it
 NOTES = ("Note", "MarkdownNote")
 
@@ -19,10 +19,12 @@ def widgets(groups: dict[str, Any], values: list[Any], prefix: str = "") -> list
     names: list[str | None] = []
     for group in ("required", "optional"):
         for name, (kind, *options) in groups.get(group, {}).items():
+            settings = options[0] if options else {}
             if not isinstance(kind, list) and kind not in (*WIDGET_TYPES, DYNAMIC):
                 continue
+            if settings.get("forceInput"):
+                continue
             names.append(prefix + name)
-            settings = options[0] if options else {}
             if kind == DYNAMIC:
                 chosen = values[len(names) - 1]
                 (own,) = (each["inputs"] for each in settings["options"] if each["key"] == chosen)

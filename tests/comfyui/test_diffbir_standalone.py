@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from comfyui.diffbir_graph import Array, one_node, restored
-from comfyui.harness import Server, node
+from comfyui.harness import Server, node, unique_copy
 from comfyui.vae_models import write_vae
 
 from bir_core.diffbir.pipeline import DiffBIR
@@ -41,7 +41,11 @@ def draws_of_ddpm(seed: int = SEED) -> NoiseSource:
 
 
 def standalone(
-    pipeline: DiffBIR, image: Array, settings: DiffBIRSettings, noise: NoiseSource | None = None
+    pipeline: DiffBIR,
+    image: Array,
+    settings: DiffBIRSettings,
+    noise: NoiseSource | None = None,
+    mask: Array | None = None,
 ) -> Array:
     out = pipeline(
         from_channels_last(torch.from_numpy(image)),
@@ -51,6 +55,7 @@ def standalone(
         settings=settings,
         seed=SEED,
         noise=noise,
+        mask=None if mask is None else torch.from_numpy(mask),
     )
     picture: Array = to_channels_last(out).numpy()
     return picture
@@ -60,9 +65,10 @@ def standalone(
 def test_nodes_and_package_give_the_same_picture(
     diffbir_server: Server, networks: dict[str, torch.nn.Module], image: Array, rich: bool
 ) -> None:
-    """Plain; and with tiles, guidance, growing cfg and less control."""
+    """Plain; and with tiles, guidance, growing cfg, less control and a mask."""
     write_vae(diffbir_server.base / "models")
     of_both = {"strength": 0.8, "guidance": 0.01, "rescale_cfg": True, "overlap": 32}
+    mask = np.random.default_rng(2).random((1, 60, 100), np.float32) if rich else None
     more = of_both if rich else {}
     tile = 64 if rich else 0
     prompt = one_node(
@@ -77,6 +83,9 @@ def test_nodes_and_package_give_the_same_picture(
         **more,
     )
     prompt["vae"] = node("VAELoader", vae_name="sd.safetensors")
+    if mask is not None:
+        prompt["mask"] = node("TestLoadTensor", file=unique_copy(diffbir_server, mask))
+        prompt["sample"]["inputs"]["mask"] = ["mask", 1]
     theirs = restored(diffbir_server, prompt)
     settings = DiffBIRSettings(
         sampler="spaced",
@@ -88,7 +97,7 @@ def test_nodes_and_package_give_the_same_picture(
         vae_tile=tile,
         **more,
     )
-    ours = standalone(DiffBIR(**networks, version="v2"), image, settings, draws_of_ddpm())
+    ours = standalone(DiffBIR(**networks, version="v2"), image, settings, draws_of_ddpm(), mask)
     assert ours.shape == theirs.shape
     assert ours.std() > 0.01
     assert np.abs(ours - theirs).max() < 1e-3

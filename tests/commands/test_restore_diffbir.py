@@ -116,6 +116,75 @@ def test_fidelity_stands_for_what_is_not_given():
     assert (settings["guidance"], settings["guidance_per"]) == (0.2, "512x512")
 
 
+def test_a_mask_keeps_or_invents(files, tmp_path):
+    """White on the left."""
+    white = torch.zeros(1, 3, 24, 32)
+    white[..., :16] = 1
+    write_picture(tmp_path / "mask.png", Picture(image=white))
+    empty = ("--prompt", "", "--negative", "", "--color-fix", "none")
+
+    def run(name, *more):
+        ran = command(files, tmp_path / f"{name}.png", *empty, *more, stage1="none")
+        assert ran.returncode == 0, ran.stderr
+        return read_picture(tmp_path / f"{name}.png").image
+
+    mask = ("--mask", tmp_path / "mask.png")
+    usual, stage1 = run("usual"), run("stage1", "--blending", 1)
+    kept, named = run("kept", *mask), run("named", *mask, "--painted", "keep")
+    assert torch.equal(kept, named)
+    assert torch.equal(kept[..., :30], stage1[..., :30])
+    assert (usual - stage1)[..., :30].abs().max() > 0.01
+    invented = run("invented", *mask, "--painted", "invent")
+    assert (invented - usual)[..., :30].abs().max() > 1e-4
+    assert not torch.equal(run("grey", *mask, "--painted", "grey"), kept)
+
+
+def test_a_piece_to_try(files, tmp_path):
+    picture = read_picture(files / "lq.png").image
+    alpha = torch.linspace(0.1, 1, 32).expand(1, 1, 24, 32)
+    write_picture(tmp_path / "lq.png", Picture(image=picture, alpha=alpha))
+    empty = ("--prompt", "", "--negative", "", "--upscale", 4, "--tile", 64, "--overlap", 0)
+
+    def run(name, *more):
+        ran = run_here(
+            *("restore", tmp_path / "lq.png", tmp_path / name, "--method", "diffbir"),
+            *("--base", files / "base.ckpt", "--controlnet", files / "control.safetensors"),
+            *("--stage1", "none", "--version", "v2.1", *QUICK, *empty, *more),
+        )
+        assert ran.returncode == 0, ran.stderr
+        return read_picture(tmp_path / name).image
+
+    whole = run("whole.png")
+    piece = run("piece.png", "--try-crop", "70,10,64")
+    assert whole.shape == (1, 3, 96, 128) and piece.shape == (1, 3, 64, 64)
+    there = whole[..., :64, 64:]
+    other = run("other.png", "--try-crop", "70,10,64", "--seed", 9)
+    assert (piece - there).abs().mean() < 0.5 * (other - there).abs().mean()
+    assert read_picture(tmp_path / "piece.png").alpha is None
+
+
+@pytest.mark.parametrize(
+    ("more", "sentence"),
+    [
+        (("--try-crop", "64,0"), "within the result, 64 x 48 pixels, but 64,0 came"),
+        (("--painted", "keep"), "Expected --mask with --painted"),
+        (("--try-crop", "0,0", "--task", "unaligned_face"), "another task with --try-crop"),
+    ],
+)
+def test_pieces_and_masks_that_have_no_use(files, tmp_path, more, sentence):
+    ran = command(files, tmp_path / "out.png", "--prompt", "", "--negative", "", *more)
+    assert ran.returncode == 2 and sentence in ran.stderr
+
+
+@pytest.mark.parametrize("corner", ["70", "1,2,0", "1,2,3,4", "-1,0", "a,b"])
+def test_corners_that_are_none(corner, capsys):
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    with pytest.raises(SystemExit):
+        parser.parse_args([f"--try-crop={corner}"])
+    assert "expected X,Y or X,Y,SIDE" in capsys.readouterr().err
+
+
 def test_the_plan_of_the_memory_is_said(files, tmp_path, caplog):
     ran = command(files, tmp_path / "out.png", "--prompt", "", "--negative", "", "--tile", 128)
     assert ran.returncode == 0, ran.stderr

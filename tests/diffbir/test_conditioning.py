@@ -1,15 +1,9 @@
 """The condition of IRControlNet: its noise and its parts."""
 
-import pytest
 import torch
 
-from bir_core.diffbir.conditioning import (
-    augment_condition,
-    condition_parts,
-    latent_mask,
-)
+from bir_core.diffbir.conditioning import augment_condition, condition_parts
 from bir_core.diffusion.noise import Draws
-from bir_core.errors import BIRError
 
 
 def latents(count):
@@ -59,19 +53,3 @@ def test_condition_of_fewer_or_more_images_than_samples():
         condition_parts(condition, [(0, 0)], 6, 8, count=3), condition[torch.tensor([0, 1, 0])]
     )
     assert torch.equal(condition_parts(condition, [(0, 0)], 6, 8, count=1), condition[:1])
-
-
-def test_mask_comes_to_the_latents_of_the_padded_image():
-    mask = torch.zeros(1, 100, 200)
-    mask[:, :, 100:] = 1
-    latents = latent_mask(mask, 100, 200)
-    assert latents.shape == (1, 1, 16, 32)  # 128 x 256 pixels
-    assert torch.equal(latents[..., :12], torch.zeros(1, 1, 16, 12))
-    assert torch.equal(latents[..., 13:25], torch.ones(1, 1, 16, 12))
-    half = latent_mask(mask[:, ::2, ::2], 100, 200)
-    torch.testing.assert_close(half, latents, rtol=0, atol=0.1)
-
-
-def test_mask_of_other_proportions_is_said():
-    with pytest.raises(BIRError, match="200 x 100, but 100 x 100 came"):
-        latent_mask(torch.zeros(1, 100, 100), 100, 200)
