@@ -201,10 +201,11 @@ def tile_model(
 ) -> Model:
     """A MODEL that works on tiles of `tile_size` pixels, of no more than a place in latent pixels
     if there is one, and tells of them in words with this `beginning`."""
-    tile, shared = tile_size // LATENT_FACTOR, overlap // LATENT_FACTOR
+    factor = model.get_model_object("latent_format").spacial_downscale_ratio
+    tile, shared = tile_size // factor, overlap // factor
     tile_starts(tile, tile, shared)  # a wrong overlap is said before the sampling
     progress = TileProgress(beginning)
-    return TilingPatch(tile, shared, weights, tile_batch, place, progress).attach(model)
+    return TilingPatch(tile, shared, weights, tile_batch, place, progress, factor).attach(model)
 
 
 def require_control(control_net: ControlNet, vae: VAE) -> IRControlNet:
