@@ -25,7 +25,6 @@ from ..bir_core.images import (
     split_alpha,
     to_channels_last,
 )
-from ..bir_core.latents import LATENT_FACTOR
 from ..bir_core.memory import picture_bytes, require_room
 from ..bir_core.tiling import Tile, TileWeights, tile_starts
 from .host import hint, services
