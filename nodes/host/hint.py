@@ -81,6 +81,6 @@ def require_vae(vae: VAE | None) -> VAE:
         raise BIRError(
             f"This node should have a VAE with {HINT_CHANNELS} channels at 1/{LATENT_FACTOR} of "
             f"the size, as Stable Diffusion 1, 2 and XL have, but one with {channels} channels at "
-            f"1/{compression} came; connect the VAE of such a model."
+            f"1/{compression} came; connect the VAE of the base model."
         )
     return vae
