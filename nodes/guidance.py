@@ -32,7 +32,10 @@ class DiffBIRGuidance(Node):
             ),
             search_aliases=["diffbir", "faithful", "fidelity", "region adaptive", "restore cfg"],
             inputs=[
-                io.Model.Input("model", tooltip="The model to guide."),
+                io.Model.Input(
+                    "model",
+                    tooltip="The model to guide: Stable Diffusion 1, 2 or XL, no flow model.",
+                ),
                 io.Image.Input(
                     "image",
                     tooltip="The result of stage 1: the same image as for DiffBIR Conditioning.",

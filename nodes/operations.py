@@ -25,7 +25,6 @@ from ..bir_core.images import (
     split_alpha,
     to_channels_last,
 )
-from ..bir_core.latents import LATENT_FACTOR
 from ..bir_core.memory import picture_bytes, require_room
 from ..bir_core.tiling import Tile, TileWeights, tile_starts
 from .host import hint, services
@@ -201,10 +200,11 @@ def tile_model(
 ) -> Model:
     """A MODEL that works on tiles of `tile_size` pixels, of no more than a place in latent pixels
     if there is one, and tells of them in words with this `beginning`."""
-    tile, shared = tile_size // LATENT_FACTOR, overlap // LATENT_FACTOR
+    factor = model.get_model_object("latent_format").spacial_downscale_ratio
+    tile, shared = tile_size // factor, overlap // factor
     tile_starts(tile, tile, shared)  # a wrong overlap is said before the sampling
     progress = TileProgress(beginning)
-    return TilingPatch(tile, shared, weights, tile_batch, place, progress).attach(model)
+    return TilingPatch(tile, shared, weights, tile_batch, place, progress, factor).attach(model)
 
 
 def require_control(control_net: ControlNet, vae: VAE) -> IRControlNet:

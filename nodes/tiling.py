@@ -33,8 +33,9 @@ class DiffBIRTiledDiffusion(Node):
                     min=64,
                     max=4096,
                     step=64,
-                    tooltip="Side of a tile in pixels. 512 is what Stable Diffusion 2.1 base was "
-                    "trained on; smaller tiles need less memory and see less of the picture.",
+                    tooltip="Side of a tile in pixels. 512 is what Stable Diffusion 1.5 and 2.1 "
+                    "base were trained on, 1024 is for XL; smaller tiles need less memory and see "
+                    "less of the picture.",
                 ),
                 io.Int.Input(
                     "overlap",

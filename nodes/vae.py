@@ -85,8 +85,8 @@ class BIRVAEDecodeTiled(Node):
                 io.Latent.Input("samples", tooltip="The latent to decode."),
                 io.Vae.Input(
                     "vae",
-                    tooltip="The VAE of Stable Diffusion. Other image VAEs decode the latent "
-                    "whole, as VAE Decode does.",
+                    tooltip="The VAE of Stable Diffusion (1, 2, XL, 3) or Flux. Others decode the "
+                    "latent whole, as VAE Decode does.",
                 ),
                 *_settings(),
                 clamp_input("Fix Colors has mended the picture"),
@@ -133,8 +133,8 @@ class BIRVAEEncodeTiled(Node):
                 ),
                 io.Vae.Input(
                     "vae",
-                    tooltip="The VAE of Stable Diffusion. Other image VAEs encode the image "
-                    "whole, as VAE Encode does.",
+                    tooltip="The VAE of Stable Diffusion (1, 2, XL, 3) or Flux. Others encode the "
+                    "image whole, as VAE Encode does.",
                 ),
                 *_settings(),
             ],

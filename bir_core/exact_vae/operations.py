@@ -81,6 +81,23 @@ def _check_layout(network: Layer, levels: str) -> None:
         )
 
 
+def _complete(network: Layer, operations: list[Operation]) -> list[Operation]:
+    """The operations, if they are all that a network does. Some networks for video, or of more
+    channels, have the same names of modules, but weights beside them or maps of other widths."""
+    layers = [layer for each in operations for layer in vars(each).values()]
+    used = {w for layer in layers if isinstance(layer, torch.nn.Module) for w in layer.parameters()}
+    fitting = (
+        channels in (0, _layers(operation)[0].in_channels)
+        for operation, channels, *_ in walk(operations, 1, 1)
+    )
+    if set(network.parameters()) - used or not all(fitting):
+        raise BIRError(
+            "The exact tiled VAE should get the image autoencoder of Stable Diffusion, but "
+            f"{type(network).__name__} does more than that; use the stock tiled VAE for it."
+        )
+    return operations
+
+
 def _level(level: Layer) -> list[Operation]:
     attention = getattr(level, "attn", [])
     operations: list[Operation] = []
@@ -103,7 +120,8 @@ def encoder_operations(encoder: Layer) -> list[Operation]:
         operations += _level(level)
         if hasattr(level, "downsample"):
             operations.append(Convolution(level.downsample.conv, resample="down"))
-    return [*operations, *_middle(encoder), Convolution(encoder.conv_out, encoder.norm_out)]
+    operations += [*_middle(encoder), Convolution(encoder.conv_out, encoder.norm_out)]
+    return _complete(encoder, operations)
 
 
 def decoder_operations(decoder: Layer) -> list[Operation]:
@@ -118,7 +136,8 @@ def decoder_operations(decoder: Layer) -> list[Operation]:
         operations += _level(level)
         if hasattr(level, "upsample"):
             operations.append(Convolution(level.upsample.conv, resample="up"))
-    return [*operations, Convolution(decoder.conv_out, decoder.norm_out)]
+    operations.append(Convolution(decoder.conv_out, decoder.norm_out))
+    return _complete(decoder, operations)
 
 
 def _pieces(height: int, width: int, side: int) -> int:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import comfy.model_management
+import comfy.model_sampling
 import torch
 from comfy.patcher_extension import CallbacksMP, WrappersMP
 from torch import Tensor
@@ -80,7 +81,16 @@ class GuidancePatch:
     )
 
     def attach(self, model: Model) -> Model:
-        """A MODEL like `model`, guided."""
+        """A MODEL like `model`, guided.
+
+        Raises:
+            BIRError: a flow model, whose noise levels mean something else than those of diffusion.
+        """
+        if isinstance(model.get_model_object("model_sampling"), comfy.model_sampling.CONST):
+            raise BIRError(
+                "Restoration guidance should act on a diffusion model, such as Stable Diffusion 1, "
+                "2 or XL, but a flow model came; leave the guidance out, or take another model."
+            )
         patched = model.clone()
         patched.set_model_sampler_post_cfg_function(self)
         patched.add_callback_with_key(CallbacksMP.ON_CLEANUP, KEY, self.clean_up)
@@ -130,7 +140,7 @@ class GuidancePatch:
         place = (denoised.shape, denoised.device)
         if place not in self._fitted:
             self._fitted[place] = self.fit(denoised, model.latent_format)
-        timestep = float(model.model_sampling.timestep(sigma))
+        timestep = trained_timestep(model.model_sampling.sigmas, sigma)
 
         def run() -> Tensor:
             # One by one: each comes out as if alone, in the memory of one decoding.
@@ -180,8 +190,8 @@ class GuidancePatch:
         if denoised.ndim != 4 or denoised.shape[1] != self.latent.shape[1]:
             raise BIRError(
                 f"Restoration guidance should act on latents of {self.latent.shape[1]} channels, "
-                f"(B, C, h, w), but the model samples {tuple(denoised.shape)}; use it with Stable "
-                "Diffusion 2.1 and its VAE."
+                f"(B, C, h, w), but the model samples {tuple(denoised.shape)}; use it with a model "
+                "for pictures, such as Stable Diffusion 1, 2 or XL, and connect the VAE of it."
             )
         height, width = denoised.shape[-2:]
         missing = (self.latent.shape[-2] - height, self.latent.shape[-1] - width)
@@ -255,6 +265,17 @@ class GuidancePatch:
         """Of the decoder."""
         assert self.vae is not None
         return torch.float32 if self.wide else self.vae.vae_dtype
+
+
+def trained_timestep(sigmas: Tensor, sigma: Tensor) -> float:
+    """The timestep 0 to 999 of a noise level (1,), nearest in the logarithm. Asking the model would
+    not do: one with a continuous time, as Playground's, tells another number.
+
+    Args:
+        sigmas: (T,) ascending, of the model's sampling.
+    """
+    nearest = (sigmas.log() - sigma.to(sigmas).log()).abs().argmin()
+    return float(nearest) * LAST_TIMESTEP / (len(sigmas) - 1)
 
 
 def _pixels(width: int, height: int) -> str:

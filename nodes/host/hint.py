@@ -70,7 +70,7 @@ def require_same_aspect(image: tuple[int, ...], picture: tuple[int, int]) -> Non
 
 
 def require_vae(vae: VAE | None) -> VAE:
-    """The VAE itself. Raise BIRError unless it is one of Stable Diffusion's latent space."""
+    """The VAE itself. Raise BIRError unless its latents are like those of Stable Diffusion."""
     if vae is None:
         raise BIRError(
             "IRControlNet should have a VAE to encode its condition image, but none came; connect "
@@ -79,8 +79,8 @@ def require_vae(vae: VAE | None) -> VAE:
     channels, compression = vae.latent_channels, vae.spacial_compression_encode()
     if (channels, compression) != (HINT_CHANNELS, LATENT_FACTOR):
         raise BIRError(
-            f"IRControlNet should have a VAE with {HINT_CHANNELS} channels at 1/{LATENT_FACTOR} of "
-            f"the size, but one with {channels} channels at 1/{compression} came; connect the VAE "
-            "of Stable Diffusion 2.1."
+            f"This node should have a VAE with {HINT_CHANNELS} channels at 1/{LATENT_FACTOR} of "
+            f"the size, as Stable Diffusion 1, 2 and XL have, but one with {channels} channels at "
+            f"1/{compression} came; connect the VAE of the base model."
         )
     return vae

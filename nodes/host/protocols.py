@@ -20,6 +20,8 @@ Control = dict[str, list[Tensor | None]]
 class LatentFormat(Protocol):
     """Between the latents of a VAE and those of a model, (B, C, h, w)."""
 
+    spacial_downscale_ratio: int  # pixels to a side of one pixel of the latent
+
     def process_in(self, latent: Tensor) -> Tensor: ...
 
     def process_out(self, latent: Tensor) -> Tensor: ...

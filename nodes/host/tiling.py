@@ -26,6 +26,7 @@ from .control import AREA, WINDOW, AreaOffset, IRControlNet
 from .messages import TileProgress
 from .node import spoken
 from .protocols import ControlNet, DiffusionModel, Model, ModelCond
+from .supir import crop_supir
 
 KEY = "bir_tiled_diffusion"
 # The part of the free memory that ComfyUI itself leaves unused when it batches conditionings.
@@ -33,6 +34,9 @@ RESERVE = 1.5
 MOST = 1024
 # The stock node that keeps what it saw in one call of the network for all of the picture.
 WHOLE_ATTENTION = "SelfAttentionGuidance."
+# The stock patches of models for pictures that bring theirs to the size of whatever is sampled, so
+# that every tile would get all of it.
+WHOLE_PICTURE = ("DiffSynthCnetPatch", "ZImageControlPatch")
 
 Cond = dict[str, Any]
 Conds = Sequence[list[Cond] | None]
@@ -51,6 +55,7 @@ class TilingPatch:
         place: the only part of the latent that is sampled, in latent pixels, and 0 is given around
             it; None for all of it.
         progress: is told of every call.
+        factor: pixels of the picture to a side of one of the latent.
     """
 
     tile: int
@@ -59,6 +64,7 @@ class TilingPatch:
     tile_batch: int
     place: Tile | None = None
     progress: TileProgress = field(default_factory=TileProgress)
+    factor: int = LATENT_FACTOR
     # By the id of a control net: its parts by tiles, and its hint at the size of the picture. The
     # originals are kept with them, so that an id stays theirs.
     _controls: dict[tuple[int, tuple[Tile, ...]], tuple[ControlNet, ControlNet]] = field(
@@ -125,7 +131,8 @@ class TilingPatch:
         if x.ndim != 4:
             raise BIRError(
                 "Tiled sampling should get latents of pictures, (B, C, h, w), but the model "
-                f"samples {tuple(x.shape)}; use it with Stable Diffusion."
+                f"samples {tuple(x.shape)}; use it with a model for pictures, such as Stable "
+                "Diffusion 1, 2 or XL."
             )
         size = (x.shape[-2], x.shape[-1])
         place = self.place or Tile(0, 0, *size)
@@ -147,8 +154,12 @@ class TilingPatch:
                 for piece in chosen
             ]
             windows = [(cut.y, cut.x, *size) for cut in cuts]
+            asked = model_options.get("transformer_options", {})
             options["transformer_options"] = {
-                **model_options.get("transformer_options", {}),
+                **asked,
+                "patches": crop_supir(
+                    asked.get("patches", {}), size, lambda hint: of_tiles(hint, cuts, len(x))
+                ),
                 WINDOW: windows,
             }
             cropped = [self.crop_conds(cond, size, cuts, len(x)) for cond in conds]
@@ -187,7 +198,7 @@ class TilingPatch:
 
         return first_that_fits(
             attempts(),
-            f"Tiled sampling should find memory for one tile of {self.tile * LATENT_FACTOR} "
+            f"Tiled sampling should find memory for one tile of {self.tile * self.factor} "
             "pixels, but it ran out; take smaller tiles.",
         )
 
@@ -345,13 +356,21 @@ def tile_area(area: Sequence[int], tile: Tile) -> list[int] | None:
 
 def require_tileable(conds: Conds, model_options: Mapping[str, Any]) -> None:
     """Raise BIRError for what cannot be cut into tiles."""
-    patches = model_options.get("transformer_options", {}).get("patches_replace", {})
-    names = [getattr(patch, "__qualname__", "") for patch in patches.get("attn1", {}).values()]
+    options = model_options.get("transformer_options", {})
+    attention = options.get("patches_replace", {}).get("attn1", {})
+    names = [getattr(patch, "__qualname__", "") for patch in attention.values()]
     if any(name.startswith(WHOLE_ATTENTION) for name in names):
         raise BIRError(
             "Tiled sampling should go without Self-Attention Guidance, which keeps the attention "
             "of the last tile for the whole picture; remove that node, or take Perturbed-Attention "
             "Guidance."
+        )
+    patches = [patch for entries in options.get("patches", {}).values() for patch in entries]
+    if any(type(patch).__name__ in WHOLE_PICTURE for patch in patches):
+        raise BIRError(
+            "Tiled sampling should get control nets and SUPIR, whose pictures are cut with the "
+            "tiles, but a model patch with a control picture came, which cannot be cut; leave it "
+            "out, or the tiles."
         )
     if any("gligen" in cond for group in conds for cond in group or ()):
         raise BIRError(

@@ -154,8 +154,13 @@ def decode(vae: VAE, latents: Tensor, tiling: Tiling) -> Tensor:
     VAE is `unclamped`, equal to the VAE on the whole latents. A VAE of another layout decodes them
     whole."""
     operations = exact_operations(vae, "decoder")
-    if operations is None:
+    if operations is None or latents.ndim != 4:
         return decode_whole(vae, latents)
+    if latents.shape[1] != vae.latent_channels:
+        raise BIRError(
+            f"This VAE should get latents of {vae.latent_channels} channels, but "
+            f"{latents.shape[1]} came; connect the VAE of the model that sampled them."
+        )
 
     def of_one(latent: Tensor, dtype: torch.dtype, callback: Callback) -> Tensor:
         parkings = load(vae, operations, latent.shape[-2:], tiling, dtype)
@@ -220,12 +225,17 @@ def _each(
 
 
 def decode_whole(vae: VAE, latents: Tensor) -> Tensor:
-    """As `decode`, by ComfyUI's own code."""
+    """As `decode`, by ComfyUI's own code. Frames of a video become images."""
+
+    def decoded() -> Tensor:
+        pictures = vae.decode(latents).float()
+        return pictures.flatten(0, 1) if pictures.ndim == 5 else pictures
+
     return _whole(
         vae,
         "decoder",
         DECODED,
-        lambda: vae.decode(latents).float(),
+        decoded,
         lambda tiling: decode(vae, latents, tiling),
     )
 

@@ -105,21 +105,24 @@ class TestDrawNoise(io.ComfyNode):
 
 
 class TestZeroConditioning(io.ComfyNode):
-    """An empty prompt without a text encoder."""
+    """An empty prompt without a text encoder, with what Stable Diffusion XL is told besides."""
 
     @classmethod
     def define_schema(cls):
         return io.Schema(
             node_id="TestZeroConditioning",
             category="test",
-            inputs=[io.Float.Input("value", default=0.0, min=-10, max=10)],
+            inputs=[
+                io.Float.Input("value", default=0.0, min=-10, max=10),
+                io.Int.Input("channels", default=1024, optional=True),
+            ],
             outputs=[io.Conditioning.Output()],
         )
 
     @classmethod
-    def execute(cls, value):
-        embedding = torch.linspace(-1, 1, 77 * 1024).reshape(1, 77, 1024) * value
-        return io.NodeOutput([[embedding, {}]])
+    def execute(cls, value, channels=1024):
+        embedding = torch.linspace(-1, 1, 77 * channels).reshape(1, 77, channels) * value
+        return io.NodeOutput([[embedding, {"pooled_output": embedding.flatten()[None, :1280]}]])
 
 
 class TestText(io.ComfyNode):

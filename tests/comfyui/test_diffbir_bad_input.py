@@ -83,7 +83,11 @@ def schedule_of_a_flow_model(prompt: Prompt) -> None:
         (damaged_weights, "DiffBIRControlNetLoader", ["time_embed.0.bias", "NaN"]),
         (another_base, "KSampler", ["SD15 model", "load Stable Diffusion 2.1 base"]),
         (no_vae, "ControlNetApplyAdvanced", ["none came", "Load DiffBIR ControlNet"]),
-        (vae_of_another_model, "DiffBIRConditioning", ["VAE", "Stable Diffusion 2.1"]),
+        (
+            vae_of_another_model,
+            "DiffBIRConditioning",
+            ["3 channels at 1/1", "VAE of the base model"],
+        ),
         (image_of_another_aspect, "KSampler", ["64 x 128", "128 x 128", "DiffBIR Conditioning"]),
         (area_behind_the_stock_apply, "KSampler", ["area of 8 x 8", "DiffBIR Conditioning"]),
         (flow_sampling, "KSampler", ["1000 trained timesteps", "ModelSamplingDiscrete"]),

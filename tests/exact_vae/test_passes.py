@@ -1,5 +1,6 @@
 """The tiled autoencoder equals the whole one, in bounded memory."""
 
+import copy
 from contextlib import contextmanager
 
 import pytest
@@ -254,3 +255,18 @@ def test_progress_counts_every_piece_and_may_cancel():
 def test_another_network_is_refused(find):
     with pytest.raises(BIRError, match="but Sequential came; use the stock tiled VAE"):
         find(torch.nn.Sequential(torch.nn.Conv2d(3, 3, 1)))
+
+
+def test_a_network_that_does_more_is_refused():
+    """As the decoder of Stable Video Diffusion, which mixes its frames, and the one of Hunyuan
+    Image, whose convolutions make four pixels of one: both have the names of Stable Diffusion."""
+    video = copy.deepcopy(SMALL.decoder)
+    video.mid.block_1.mix_factor = torch.nn.Parameter(torch.zeros(1))
+    shuffled = copy.deepcopy(SMALL.decoder)
+    conv = shuffled.up[1].upsample.conv
+    shuffled.up[1].upsample.conv = torch.nn.Conv2d(
+        conv.in_channels, 4 * conv.out_channels, 3, padding=1
+    )
+    for decoder in (video, shuffled):
+        with pytest.raises(BIRError, match="does more than that; use the stock tiled VAE"):
+            decoder_operations(decoder)
