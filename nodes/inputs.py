@@ -16,6 +16,7 @@ PieceToTry = io.Custom("BIR_PIECE")  # a `bir_core.diffbir.piece.Piece`
 FaceLandmarks = io.Custom("FACE_LANDMARKS")  # of core's MediaPipe
 # Key of a LATENT: height and width in pixels of the picture without its padding.
 PICTURE_SIZE = "bir_size"
+SHARED = "shared"  # noise that is the same for all images of a batch
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,19 @@ def piece_input(*, raw_link: bool = False) -> io.Input:
         "place in the whole.",
     )
     return found
+
+
+def noise_input() -> io.Combo.Input:
+    """`noise`: whose seed an image of a batch takes."""
+    return io.Combo.Input(
+        "noise",
+        options=["per image", SHARED],
+        default="per image",
+        optional=True,
+        advanced=True,
+        tooltip="In a batch. per image: image i takes seed + i. shared: all images take the seed "
+        "and have the same noise, which is steadier between the frames of a film.",
+    )
 
 
 def clamp_input(before: str) -> io.Boolean.Input:

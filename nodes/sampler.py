@@ -16,7 +16,7 @@ from ..bir_core.images import (
     to_channels_last,
 )
 from ..bir_core.latents import PADDED_MULTIPLE
-from ..bir_core.seeds import image_seed
+from ..bir_core.seeds import image_seeds
 from ..bir_core.tiling import on_canvas
 from .automatic import AS_CONNECTED, AUTOMATIC, SCHEDULES, Sampling, settled
 from .host import control as host_control
@@ -26,9 +26,11 @@ from .host.node import Node
 from .host.protocols import VAE, Conditioning, ControlNet, Model
 from .inputs import (
     PICTURE_SIZE,
+    SHARED,
     AskedFor,
     PictureSize,
     mask_input,
+    noise_input,
     painted_input,
     piece_input,
     seed_input,
@@ -238,6 +240,7 @@ class DiffBIRSampler(Node):
                 ),
                 painted_input(),
                 piece_input(),
+                noise_input(),
             ],
             outputs=[
                 io.Image.Output(tooltip="The restored image, without padding."),
@@ -283,6 +286,7 @@ class DiffBIRSampler(Node):
         blending: float = 0.0,
         painted: Painted = "grey",
         piece: Piece | None = None,
+        noise: str = "per image",
     ) -> io.NodeOutput:
         ir_control_net = require_control(control_net, vae)
         chosen = settled(
@@ -300,6 +304,7 @@ class DiffBIRSampler(Node):
         require_room_for(colours, 1, lambda _: (asked.height, asked.width))
         masks = mask_of_places(mask, painted, len(colours), height, width)
         sigmas = sigmas_of(chosen)
+        seeds = image_seeds(seed, len(colours), noise == SHARED)
         whole = whole_of(height, width)
         tile = whole if piece is None else piece.tile(height, width)
         shown = seen(tile, height, width)
@@ -310,7 +315,7 @@ class DiffBIRSampler(Node):
 
         def of_image(index: int) -> tuple[Tensor, Tensor]:
             picture = colours[index : index + 1]
-            own_seed = image_seed(seed, index)
+            own_seed = seeds[index]
             padded = pad_to_multiple(picture, PADDED_MULTIPLE)
             own_mask = None if masks is None else masks[index : index + 1]
             values = None if own_mask is None else latent_mask(own_mask, height, width)

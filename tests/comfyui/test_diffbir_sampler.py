@@ -91,6 +91,26 @@ def test_each_image_of_a_batch_is_as_if_alone(diffbir_server: Server, image: Arr
         assert np.array_equal(restored(diffbir_server, alone), together[index : index + 1])
 
 
+@pytest.mark.parametrize("sampler", ["euler", "ddpm", "dpmpp_3m_sde"])
+def test_shared_noise_is_the_same_at_any_place_of_a_batch(
+    diffbir_server: Server, image: Array, sampler: str
+) -> None:
+    settings = {"sampler_name": sampler, "noise_aug": 100, "noise": "shared"}
+    batch = np.concatenate([image, 1 - image, image])
+    shared = restored(diffbir_server, one_node(diffbir_server, batch, **settings))
+    assert np.array_equal(shared[2], shared[0])
+    for index in (0, 1):
+        alone = one_node(diffbir_server, batch[index : index + 1], **settings)
+        assert np.array_equal(restored(diffbir_server, alone), shared[index : index + 1])
+    # Otherwise equal frames differ, and so they did before there was a choice.
+    settings["noise"] = "per image"
+    each = restored(diffbir_server, one_node(diffbir_server, batch, **settings))
+    assert np.array_equal(each[0], shared[0]) and np.abs(each[2] - each[0]).max() > 1e-3
+    del settings["noise"]
+    saved = restored(diffbir_server, one_node(diffbir_server, batch, **settings))
+    assert np.array_equal(saved, each)
+
+
 @pytest.mark.parametrize("sampler", ["ddpm", "dpmpp_3m_sde"])
 def test_largest_seed_goes_on_at_zero(diffbir_server: Server, image: Array, sampler: str) -> None:
     """On a CPU the noise of ddpm is that of the seed after the one that was given."""
