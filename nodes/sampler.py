@@ -17,10 +17,10 @@ from ..bir_core.images import (
 )
 from ..bir_core.latents import PADDED_MULTIPLE
 from ..bir_core.seeds import image_seeds
-from ..bir_core.tiling import on_canvas
+from ..bir_core.tiling import latent_grid, on_canvas
 from .automatic import AS_CONNECTED, AUTOMATIC, SCHEDULES, Sampling, settled
 from .host import control as host_control
-from .host import messages, services
+from .host import messages, services, tile_prompts
 from .host import sampling as host_sampling
 from .host.node import Node
 from .host.protocols import VAE, Conditioning, ControlNet, Model
@@ -312,6 +312,14 @@ class DiffBIRSampler(Node):
         pull = guidance
         if guidance_per == "picture":
             pull = guidance_of_piece(guidance, tile, whole)
+        grid = latent_grid(height, width, tile_size, min(overlap, tile_size // 2))
+        of_images = [
+            [
+                tile_prompts.of_image(prompt, grid, index, len(colours))
+                for prompt in (positive, negative)
+            ]
+            for index in range(len(colours))
+        ]
 
         def of_image(index: int) -> tuple[Tensor, Tensor]:
             picture = colours[index : index + 1]
@@ -326,12 +334,12 @@ class DiffBIRSampler(Node):
             begin = condition if start == "condition" else torch.zeros_like(condition)
 
             def sampled(model: Model, control_net: host_control.IRControlNet, wide: bool) -> Tensor:
-                followed, avoided = positive, negative
+                followed, avoided = of_images[index]
                 if strength:
                     control = control_net.copy().set_encoded_hint(padded, condition, vae, strength)
                     control.noise_aug, control.seed = noise_aug, own_seed
                     control.share = None if values is None else control_share(values)
-                    followed, avoided = host_control.attach_control((positive, negative), control)
+                    followed, avoided = host_control.attach_control((followed, avoided), control)
                 guided, _ = guide(
                     model,
                     tile.crop(padded),

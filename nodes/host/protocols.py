@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 # CONDITIONING: entries of an embedding and a dictionary of options.
 Conditioning = list[list[Any]]
+# An entry of one in its sampling: a dictionary with the embedding among the options.
+Cond = dict[str, Any]
 # What a control net adds to the maps of a U-Net's input, middle and output blocks.
 Control = dict[str, list[Tensor | None]]
 
@@ -137,6 +139,14 @@ class VAE(Protocol):
     def vae_encode_crop_pixels(self, pixels: Tensor) -> Tensor: ...
 
     def spacial_compression_encode(self) -> int: ...
+
+
+class Clip(Protocol):
+    """A CLIP: a text encoder with its tokenizer."""
+
+    def tokenize(self, text: str) -> Any: ...
+
+    def encode_from_tokens_scheduled(self, tokens: Any) -> Conditioning: ...
 
 
 class ControlNet(Protocol):
