@@ -20,7 +20,7 @@ from ..bir_core.seeds import image_seeds
 from ..bir_core.tiling import latent_grid, on_canvas
 from .automatic import AS_CONNECTED, AUTOMATIC, SCHEDULES, Sampling, settled
 from .host import control as host_control
-from .host import messages, services, tile_prompts
+from .host import messages, one_image, services, tile_prompts
 from .host import sampling as host_sampling
 from .host.node import Node
 from .host.protocols import VAE, Conditioning, ControlNet, Model
@@ -316,7 +316,7 @@ class DiffBIRSampler(Node):
         of_images = [
             [
                 tile_prompts.of_image(prompt, grid, index, len(colours))
-                for prompt in (positive, negative)
+                for prompt in one_image.of_image((positive, negative), index, len(colours))
             ]
             for index in range(len(colours))
         ]

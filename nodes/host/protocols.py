@@ -161,6 +161,10 @@ class ControlNet(Protocol):
     cond_hint: Tensor | None
     extra_concat_orig: list[Tensor]
 
+    def copy(self) -> "ControlNet": ...
+
+    def set_previous_controlnet(self, controlnet: "ControlNet | None") -> object: ...
+
     def get_control(
         self,
         x_noisy: Tensor,
