@@ -29,8 +29,11 @@ def of_image(
             part = control.copy()
             part.cond_hint_original = own(control.cond_hint_original)
             part.extra_concat_orig = [own(each) for each in control.extra_concat_orig]
-            if isinstance(part, IRControlNet) and part.hint is not None:
-                part.hint = part.hint.of_images(slice(index, index + 1))
+            if isinstance(part, IRControlNet):
+                assert part.hint is not None  # it conditions
+                if len(part.hint.image) == images:
+                    part.hint = part.hint.of_images(slice(index, index + 1))
+                part.share = None if part.share is None else own(part.share)
             previous = control.previous_controlnet
             part.set_previous_controlnet(None if previous is None else own_control(previous))
             controls[control] = part

@@ -136,6 +136,7 @@ def test_masks_and_hints_of_a_batch_belong_to_its_images(
             vae=["vae", 0],
             image=["hint", 0],
             strength=0.5,
+            mask=["mask", 1],
         )
         prompt["sample"]["inputs"].update(positive=["second", 0], negative=["second", 1])
         return restored(diffbir_server, prompt)

@@ -159,6 +159,20 @@ def test_prompts_in_the_sampler_in_one_node(diffbir_server: Server, image: Array
     assert np.abs(alone[1] - alone[2]).max() > 1e-3
 
 
+def test_a_piece_follows_the_prompts_of_its_place(diffbir_server: Server, image: Array) -> None:
+    def run(texts: Sequence[str]) -> Array:
+        prompt = one_node(diffbir_server, image, tile_size=64, overlap=0)
+        place = {"x": 74, "y": 10, "width": 40, "height": 40}  # in the second tile
+        prompt["piece"] = node("BIRTryCrop", image=["image", 0], place=place, side=64)
+        prompt["sample"]["inputs"]["piece"] = ["piece", 0]
+        return restored(diffbir_server, with_texts(prompt, texts))
+
+    found = run(TEXTS)
+    assert found.shape == (1, 64, 64, 3)
+    assert np.array_equal(found, run([TEXTS[1]]))
+    assert np.abs(found - run([TEXTS[0]])).max() > 1e-3
+
+
 @pytest.mark.parametrize("tile_size", [0, 192])
 def test_pictures_of_a_single_tile(diffbir_server: Server, image: Array, tile_size: int) -> None:
     """One prompt, or one for each image of a batch; in both samplers."""
