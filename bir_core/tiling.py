@@ -6,12 +6,14 @@ The one place where pictures are cut into overlapping tiles. (The VAE has an exa
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from .errors import BIRError
+from .latents import LATENT_FACTOR, PADDED_MULTIPLE
 
 TileWeights = Literal["gaussian", "official", "uniform"]
 
@@ -68,6 +70,81 @@ def tiles(height: int, width: int, tile: int, overlap: int) -> list[Tile]:
         for y in tile_starts(height, tile, overlap)
         for x in tile_starts(width, tile, overlap)
     ]
+
+
+@dataclass(frozen=True)
+class TileGrid:
+    """The tiles of a tensor (..., height, width), in its units, as `tiles` gives them.
+
+    Raises:
+        BIRError: a wrong tile or overlap, as for `tile_starts`.
+    """
+
+    height: int
+    width: int
+    tile: int
+    overlap: int
+
+    def __post_init__(self) -> None:
+        tile_starts(self.tile, self.tile, self.overlap)
+
+    @property
+    def tiles(self) -> list[Tile]:
+        return tiles(self.height, self.width, self.tile, self.overlap)
+
+    @property
+    def columns(self) -> int:
+        return len(tile_starts(self.width, self.tile, self.overlap))
+
+    @property
+    def rows(self) -> int:
+        return len(tile_starts(self.height, self.tile, self.overlap))
+
+    @property
+    def count(self) -> int:
+        return self.columns * self.rows
+
+    def __str__(self) -> str:
+        if self.count == 1:
+            return "1 tile"
+        return f"{self.count} tiles ({self.columns} columns x {self.rows} rows, row by row)"
+
+    def nearest(self, tile: Tile) -> int:
+        """The number of the tile whose middle is nearest to that of another one."""
+
+        def distance(number: int) -> int:
+            own = plan[number]
+            down = 2 * (own.y - tile.y) + own.height - tile.height
+            right = 2 * (own.x - tile.x) + own.width - tile.width
+            return down**2 + right**2
+
+        plan = self.tiles
+        return min(range(len(plan)), key=distance)
+
+    def in_pixels(self) -> "TileGrid":
+        """The grid of the picture, of this one of its latent."""
+        return TileGrid(
+            self.height * LATENT_FACTOR,
+            self.width * LATENT_FACTOR,
+            self.tile * LATENT_FACTOR,
+            self.overlap * LATENT_FACTOR,
+        )
+
+
+def latent_grid(height: int, width: int, tile: int, overlap: int) -> TileGrid:
+    """The tiles in which the latent of a picture is sampled.
+
+    Args:
+        height, width: of the picture, which is continued to multiples of 64.
+        tile, overlap: in pixels, rounded down to multiples of 8; a tile of 0 is the whole picture.
+
+    Raises:
+        BIRError: a wrong tile or overlap.
+    """
+    rows, columns = ((side + -side % PADDED_MULTIPLE) // LATENT_FACTOR for side in (height, width))
+    if not tile:
+        return TileGrid(rows, columns, max(rows, columns), 0)
+    return TileGrid(rows, columns, tile // LATENT_FACTOR, overlap // LATENT_FACTOR)
 
 
 def _gaussian(length: int, centre: float) -> Tensor:
@@ -147,6 +224,56 @@ def tiled_apply(
             target.crop(total_weight).add_(weight)
     assert total is not None  # a plan has at least one tile
     return total.div_(total_weight).to(dtype)
+
+
+def split_tiles(pictures: Tensor, grid: TileGrid) -> Tensor:
+    """Pictures (B, C, height, width) to their tiles (B n, C, h, w): those of the first picture in
+    the order of the grid, then those of the next."""
+    pieces = [piece.crop(pictures) for piece in grid.tiles]
+    return torch.stack(pieces, dim=1).flatten(0, 1)
+
+
+def join_tiles(pieces: Tensor, grid: TileGrid, weights: TileWeights = "gaussian") -> Tensor:
+    """Tiles back into their pictures; where they overlap, the weighted mean of `tiled_apply`.
+    Where overlapping tiles are equal, it is what they are, to the bit.
+
+    Args:
+        pieces: (B n, C, h scale, w scale), in the order of `split_tiles`; the scale is any whole
+            number.
+
+    Returns:
+        (B, C, height scale, width scale).
+
+    Raises:
+        BIRError: a number of tiles that is not of whole pictures, or tiles of another size.
+    """
+    plan = grid.tiles
+    scale = pieces.shape[-1] // plan[0].width
+    if not scale or tuple(pieces.shape[-2:]) != (plan[0].height * scale, plan[0].width * scale):
+        raise BIRError(
+            f"Tiles should come back with {plan[0].width} x {plan[0].height} pixels, or all "
+            f"enlarged by the same whole number, but {pieces.shape[-1]} x {pieces.shape[-2]} came; "
+            "resize them before they are joined."
+        )
+    if len(pieces) % len(plan):
+        raise BIRError(
+            f"Every picture should come back in {grid}, but {len(pieces)} came; join all of them, "
+            "in their order."
+        )
+    of_picture = pieces.reshape(-1, len(plan), *pieces.shape[1:])
+    places = [Tile(*(scale * number for number in piece)) for piece in plan]
+    batch, _, channels = of_picture.shape[:3]
+    joined = pieces.new_empty(batch, channels, scale * grid.height, scale * grid.width)
+    for index, place in enumerate(places):
+        place.crop(joined).copy_(of_picture[:, index])
+
+    # Of what tiles differ by, so that equal ones leave no rounding.
+    def difference(_: Tensor, chosen: Sequence[Tile]) -> Tensor:
+        index = plan.index(chosen[0])
+        return of_picture[:, index] - places[index].crop(joined)
+
+    whole = joined[:, :1, ::scale, ::scale]
+    return joined + tiled_apply(difference, whole, grid.tile, grid.overlap, scale, weights)
 
 
 class Progress:

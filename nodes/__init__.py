@@ -17,6 +17,7 @@ from .plan import BIRPlan
 from .sampler import DiffBIRSampler
 from .sampling import DiffBIRCFGGuider, DiffBIRScheduler
 from .stage1 import BIRCrop, BIRRestorationModule
+from .tiles import BIRJoinTiles, BIRSplitTiles, BIRTilePrompts
 from .tiling import DiffBIRTiledDiffusion
 from .try_crop import BIRTryCrop
 from .vae import BIRVAEDecodeTiled, BIRVAEEncodeTiled
@@ -38,6 +39,9 @@ NODES: list[type[io.ComfyNode]] = [
     BIRColorFix,
     BIRCrop,
     BIRLoadFolder,
+    BIRTilePrompts,
+    BIRSplitTiles,
+    BIRJoinTiles,
     BIRDegrade,
     BIRMeasure,
     BIRPlan,

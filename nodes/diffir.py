@@ -17,11 +17,11 @@ from ..bir_core.images import (
     to_channels_last,
 )
 from ..bir_core.networks.diffir import DiffIRStage2
-from ..bir_core.seeds import image_seed
+from ..bir_core.seeds import image_seeds
 from ..bir_core.weights import BUILT_IN
 from .host import services
 from .host.node import Node
-from .inputs import DiffIRModel, seed_input
+from .inputs import SHARED, DiffIRModel, noise_input, seed_input
 from .operations import fault_of_file, fingerprint_of_file, masks_for, require_room_for
 
 DTYPES = {"default": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -154,6 +154,7 @@ class DiffIRRestore(Node):
                     tooltip="Rows that are computed at a time: fewer need less memory and more "
                     "time. The result does not depend on it. 0 chooses by the free memory.",
                 ),
+                noise_input(),
             ],
             outputs=[io.Image.Output(tooltip="The restored image, scale times as large.")],
         )
@@ -166,6 +167,7 @@ class DiffIRRestore(Node):
         seed: int,
         mask: Tensor | None = None,
         strip: int = 0,
+        noise: str = "per image",
     ) -> io.NodeOutput:
         colours, alpha = split_alpha(from_channels_last(image.float()))
         network, device = model.network, model.device
@@ -185,7 +187,7 @@ class DiffIRRestore(Node):
         size = padded(network.config, height, width)
         needs = diffir_strips(network.config, *size, device_type=device.type)
         model.load(needs.free_for(strip or None, dtype))
-        restored = []
+        restored, seeds = [], image_seeds(seed, len(colours), noise == SHARED)
         for index in range(len(colours)):
             # One at a time: a result then depends neither on the batch nor on its memory.
             one = slice(index, index + 1)
@@ -193,7 +195,7 @@ class DiffIRRestore(Node):
                 colours[one].to(device),
                 network,
                 mask=None if masks is None else masks[one].to(device),
-                seed=image_seed(seed, index),
+                seed=seeds[index],
                 strip=strip or None,
                 callback=progress(index),
             )

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ..bir_core.diffbir.masks import PAINTED, Painted
 from ..bir_core.seeds import SEEDS
+from ..bir_core.tiling import TileGrid
 
 DiffIRModel = io.Custom("DIFFIR_MODEL")
 PictureSize = io.Custom("BIR_SIZE")  # an `AskedFor`
@@ -14,8 +15,10 @@ CutPlaces = io.Custom("BIR_FACES")  # a `FacePlaces`
 FiveLandmarks = io.Custom("BIR_LANDMARKS")  # a tuple of (N, 5, 2) for each picture
 PieceToTry = io.Custom("BIR_PIECE")  # a `bir_core.diffbir.piece.Piece`
 FaceLandmarks = io.Custom("FACE_LANDMARKS")  # of core's MediaPipe
+CutTiles = io.Custom("BIR_TILES")  # a `TilesOf`
 # Key of a LATENT: height and width in pixels of the picture without its padding.
 PICTURE_SIZE = "bir_size"
+SHARED = "shared"  # noise that is the same for all images of a batch
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,24 @@ class AskedFor:
 
     height: int
     width: int
+    alpha: Tensor | None
+
+
+@dataclass(frozen=True)
+class TilesOf:
+    """The pictures that tiles were cut from.
+
+    Attributes:
+        count: of the pictures.
+        height, width: of each in pixels, without the padding.
+        grid: of the padded pictures, in pixels.
+        alpha: (B, 1, H, W) of the pictures, None where they have none.
+    """
+
+    count: int
+    height: int
+    width: int
+    grid: TileGrid
     alpha: Tensor | None
 
 
@@ -80,6 +101,19 @@ def piece_input(*, raw_link: bool = False) -> io.Input:
         "place in the whole.",
     )
     return found
+
+
+def noise_input() -> io.Combo.Input:
+    """`noise`: whose seed an image of a batch takes."""
+    return io.Combo.Input(
+        "noise",
+        options=["per image", SHARED],
+        default="per image",
+        optional=True,
+        advanced=True,
+        tooltip="In a batch. per image: image i takes seed + i. shared: all images take the seed "
+        "and have the same noise, which is steadier between the frames of a film.",
+    )
 
 
 def clamp_input(before: str) -> io.Boolean.Input:

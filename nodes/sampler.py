@@ -16,19 +16,21 @@ from ..bir_core.images import (
     to_channels_last,
 )
 from ..bir_core.latents import PADDED_MULTIPLE
-from ..bir_core.seeds import image_seed
-from ..bir_core.tiling import on_canvas
+from ..bir_core.seeds import image_seeds
+from ..bir_core.tiling import latent_grid, on_canvas
 from .automatic import AS_CONNECTED, AUTOMATIC, SCHEDULES, Sampling, settled
 from .host import control as host_control
-from .host import messages, services
+from .host import messages, one_image, services, tile_prompts
 from .host import sampling as host_sampling
 from .host.node import Node
 from .host.protocols import VAE, Conditioning, ControlNet, Model
 from .inputs import (
     PICTURE_SIZE,
+    SHARED,
     AskedFor,
     PictureSize,
     mask_input,
+    noise_input,
     painted_input,
     piece_input,
     seed_input,
@@ -238,6 +240,7 @@ class DiffBIRSampler(Node):
                 ),
                 painted_input(),
                 piece_input(),
+                noise_input(),
             ],
             outputs=[
                 io.Image.Output(tooltip="The restored image, without padding."),
@@ -283,6 +286,7 @@ class DiffBIRSampler(Node):
         blending: float = 0.0,
         painted: Painted = "grey",
         piece: Piece | None = None,
+        noise: str = "per image",
     ) -> io.NodeOutput:
         ir_control_net = require_control(control_net, vae)
         chosen = settled(
@@ -300,6 +304,7 @@ class DiffBIRSampler(Node):
         require_room_for(colours, 1, lambda _: (asked.height, asked.width))
         masks = mask_of_places(mask, painted, len(colours), height, width)
         sigmas = sigmas_of(chosen)
+        seeds = image_seeds(seed, len(colours), noise == SHARED)
         whole = whole_of(height, width)
         tile = whole if piece is None else piece.tile(height, width)
         shown = seen(tile, height, width)
@@ -307,10 +312,18 @@ class DiffBIRSampler(Node):
         pull = guidance
         if guidance_per == "picture":
             pull = guidance_of_piece(guidance, tile, whole)
+        grid = latent_grid(height, width, tile_size, min(overlap, tile_size // 2))
+        of_images = [
+            [
+                tile_prompts.of_image(prompt, grid, index, len(colours))
+                for prompt in one_image.of_image((positive, negative), index, len(colours))
+            ]
+            for index in range(len(colours))
+        ]
 
         def of_image(index: int) -> tuple[Tensor, Tensor]:
             picture = colours[index : index + 1]
-            own_seed = image_seed(seed, index)
+            own_seed = seeds[index]
             padded = pad_to_multiple(picture, PADDED_MULTIPLE)
             own_mask = None if masks is None else masks[index : index + 1]
             values = None if own_mask is None else latent_mask(own_mask, height, width)
@@ -321,12 +334,12 @@ class DiffBIRSampler(Node):
             begin = condition if start == "condition" else torch.zeros_like(condition)
 
             def sampled(model: Model, control_net: host_control.IRControlNet, wide: bool) -> Tensor:
-                followed, avoided = positive, negative
+                followed, avoided = of_images[index]
                 if strength:
                     control = control_net.copy().set_encoded_hint(padded, condition, vae, strength)
                     control.noise_aug, control.seed = noise_aug, own_seed
                     control.share = None if values is None else control_share(values)
-                    followed, avoided = host_control.attach_control((positive, negative), control)
+                    followed, avoided = host_control.attach_control((followed, avoided), control)
                 guided, _ = guide(
                     model,
                     tile.crop(padded),

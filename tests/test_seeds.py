@@ -8,7 +8,7 @@ from bir_core.command_line.options import seed
 from bir_core.diffusion.noise import image_generators
 from bir_core.networks.diffir_prior import draw_noise
 from bir_core.pictures.files import Picture, write_picture
-from bir_core.seeds import SEEDS, image_generator, image_seed
+from bir_core.seeds import SEEDS, image_generator, image_seed, image_seeds
 
 LAST = SEEDS - 1
 
@@ -19,6 +19,11 @@ def test_after_the_last_seed_comes_the_first():
     assert torch.equal(draws[0], torch.randn(4, generator=image_generator(LAST)))
     assert torch.equal(draws[1], torch.randn(4, generator=image_generator(0)))
     assert torch.equal(draw_noise(2, LAST)[1:], draw_noise(1, 0))
+
+
+def test_shared_by_all_images():
+    assert image_seeds(LAST, 3) == [LAST, 0, 1]
+    assert image_seeds(LAST, 3, shared=True) == [LAST] * 3
 
 
 def test_on_the_command_line(tmp_path):

@@ -12,7 +12,17 @@ from torch.nn import functional as F
 
 from bir_core import tiling
 from bir_core.errors import BIRError
-from bir_core.tiling import tile_starts, tile_weights, tiled_apply, tiles
+from bir_core.tiling import (
+    Tile,
+    TileGrid,
+    join_tiles,
+    latent_grid,
+    split_tiles,
+    tile_starts,
+    tile_weights,
+    tiled_apply,
+    tiles,
+)
 
 VECTORS, METADATA = load_vectors("diffbir_tiles")
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
@@ -164,3 +174,64 @@ def test_impossible_tiles_are_refused(tile, overlap):
 def test_an_empty_batch_of_tiles_is_refused():
     with pytest.raises(BIRError, match="At least one tile"):
         tiled_apply(position_dependent, picture(20, 20), 8, 2, tile_batch=0)
+
+
+@given(lengths, lengths, tile_sides)
+def test_split_tiles_join_to_the_same_bits(height, width, tile_side):
+    grid = TileGrid(height, width, *tile_side)
+    pictures = picture(height, width)
+    pieces = split_tiles(pictures, grid)
+    assert len(pieces) == 2 * grid.count
+    for index, piece in enumerate(grid.tiles):
+        assert torch.equal(pieces[index], piece.crop(pictures)[0])
+        assert torch.equal(pieces[grid.count + index], piece.crop(pictures)[1])
+    assert torch.equal(join_tiles(pieces, grid), pictures)
+
+
+@pytest.mark.parametrize("weights", ["gaussian", "official", "uniform"])
+@pytest.mark.parametrize("scale", [1, 2, 3])
+def test_changed_tiles_are_blended_as_by_tiled_apply(weights, scale):
+    """Each in its own way, and enlarged."""
+    grid = TileGrid(13, 22, 8, 3)
+    pictures = picture(grid.height, grid.width)
+
+    def changed(pieces, chosen):
+        own = [
+            position_dependent(each, chosen) * (1 + piece.x + piece.y)
+            for piece, each in zip(chosen, pieces.split(2), strict=True)
+        ]
+        return torch.cat(own).repeat_interleave(scale, 2).repeat_interleave(scale, 3)
+
+    expected = tiled_apply(changed, pictures, grid.tile, grid.overlap, scale, weights)
+    by_tile = [changed(piece.crop(pictures), [piece]) for piece in grid.tiles]
+    joined = join_tiles(torch.stack(by_tile, 1).flatten(0, 1), grid, weights)
+    torch.testing.assert_close(joined, expected, **CLOSE)
+
+
+def test_pictures_of_a_batch_never_mix():
+    grid = TileGrid(13, 22, 8, 3)
+    pieces = picture(8, 8, batch=2 * grid.count)
+    both = join_tiles(pieces, grid)
+    assert torch.equal(both[:1], join_tiles(pieces[: grid.count], grid))
+    assert torch.equal(both[1:], join_tiles(pieces[grid.count :], grid))
+
+
+def test_tiles_that_do_not_fit_are_refused():
+    grid = TileGrid(16, 24, 8, 0)
+    with pytest.raises(BIRError, match=r"in 6 tiles \(3 columns x 2 rows, row by row\), but 5 "):
+        join_tiles(torch.zeros(5, 3, 8, 8), grid)
+    for size in ((8, 12), (12, 12), (4, 4)):
+        with pytest.raises(BIRError, match="8 x 8 pixels, or all enlarged by the same whole"):
+            join_tiles(torch.zeros(6, 3, *size), grid)
+    with pytest.raises(BIRError, match="choose a smaller overlap"):
+        TileGrid(16, 24, 8, 8)
+
+
+def test_grid_of_a_picture_is_that_of_its_padded_latent():
+    grid = latent_grid(100, 200, 64, 32)
+    assert (grid.height, grid.width, grid.tile, grid.overlap) == (16, 32, 8, 4)
+    assert (grid.rows, grid.columns) == (3, 7)
+    assert grid.in_pixels().tiles[8] == Tile(32, 32, 64, 64)
+    assert str(latent_grid(100, 200, 0, 256)) == "1 tile"
+    assert [grid.nearest(tile) for tile in grid.tiles] == list(range(grid.count))
+    assert grid.nearest(Tile(5, 9, 8, 8)) == 9

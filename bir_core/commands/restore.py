@@ -51,7 +51,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="local",
         help="one process, or many on one machine or several (default: local)",
     )
-    parser.add_argument("--seed", type=seed, default=0, help="of the noise (default: 0)")
+    parser.add_argument(
+        "--seed", type=seed, default=0, help="of the noise, one for all pictures (default: 0)"
+    )
     add_device_arguments(parser)
     add_models_argument(parser)
     existing = parser.add_mutually_exclusive_group()

@@ -24,7 +24,7 @@ from ..fallbacks import enough_memory, finite, in_fitting_tiles, whole_or_in_til
 from ..images import crop, masks_of_batch, pad_to_multiple, require_image, resize
 from ..latents import LATENT_SCALE, PADDED_MULTIPLE
 from ..memory import CPU, MemoryPlan, dtype_of, free_memory, visiting, weight_bytes
-from ..seeds import image_seed
+from ..seeds import image_seeds
 from ..tiling import Tile
 from .color_fix import COLOR_FIXES, fix_colors
 from .masks import latent_mask, picture_mask
@@ -208,6 +208,7 @@ class DiffBIR:
         upscale_by: float = 4.0,
         settings: DiffBIRSettings | None = None,
         seed: int = 0,
+        shared_noise: bool = False,
         noise: NoiseSource | None = None,
         callback: Callback | None = None,
         mask: Tensor | None = None,
@@ -224,6 +225,8 @@ class DiffBIR:
             settings: None for the official ones of the version.
             seed: image i draws its noise on the CPU from seed + i, whatever else is in the batch;
                 the SDE samplers draw that of their steps from a Brownian path of this seed.
+            shared_noise: every image draws from `seed` itself, so that equal frames of a film come
+                out equal.
             noise: instead of the seed: called with a latent for each draw, first for the start,
                 then for noise_aug where it is set, then by the sampler.
             callback: told the stage and its progress.
@@ -263,14 +266,13 @@ class DiffBIR:
         tile = whole if piece is None else piece.tile(*condition)
         # A source of noise knows nothing of parts of the batch.
         together = run.plan.images if noise is None else len(image)
-        parts = []
+        parts, seeds = [], image_seeds(seed, len(image), shared_noise)
         for start in range(0, len(image), together):
             part, own = image[start : start + together], rows_of(prompt, start, together)
             against = None if negative is None else rows_of(negative, start, together)
             places = None if mask is None else mask[start : start + together].to(self.device)
             draws = Draws(
-                image_seed(seed, start),
-                len(part),
+                seeds[start : start + together],
                 noise,
                 place=None if piece is None else (in_latents(tile), in_latents(whole)[2:]),
             )

@@ -98,7 +98,7 @@ class Draws:
     draws the same again after `rewind`, wherever it ended the first time.
 
     Args:
-        seed, count: image i of `count` has the seed `seed` + i.
+        seeds: one for each image.
         source: of the noise, instead of the seeds.
         place: of a run on a piece of a picture: its place in the picture's latent, and height and
             width of that. The noise is then that of the whole picture there; a source is asked for
@@ -107,13 +107,12 @@ class Draws:
 
     def __init__(
         self,
-        seed: int,
-        count: int,
+        seeds: Sequence[int],
         source: NoiseSource | None = None,
         place: tuple[Tile, tuple[int, int]] | None = None,
     ) -> None:
         self.place = place
-        self.seeds = [image_seed(seed, index) for index in range(count)]
+        self.seeds = seeds
         self.source = source
         self.drawn: list[Tensor] = []  # from the source, which cannot be asked again
         self.rewind()

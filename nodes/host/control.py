@@ -24,6 +24,7 @@ from ...bir_core.errors import BIRError
 from ...bir_core.images import ResizeMode, resize, split_alpha
 from ...bir_core.latents import LATENT_FACTOR
 from ...bir_core.networks.unet import UNetConfig
+from ...bir_core.seeds import image_seeds
 from .base import other_base, require_base
 from .hint import Hint, require_vae
 from .node import spoken
@@ -201,7 +202,7 @@ class IRControlNet(comfy.controlnet.ControlNet):
         condition = self.latent_format.process_in(latent)
         if self.noise_aug:
             sigma = model.model_sampling.sigmas[self.noise_aug].cpu().double()
-            draws = Draws(self.seed, len(condition))
+            draws = Draws(image_seeds(self.seed, len(condition)))
             draws(condition)  # what a sampler with the same seed starts from
             condition = augment_condition(condition, alphas_cumprod_from_sigmas(sigma), draws)
         self.condition = condition

@@ -33,6 +33,11 @@ class Hint:
     latents: dict[tuple[int, int], Tensor] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
+    def of_images(self, images: slice) -> "Hint":
+        """Of a part of the batch."""
+        latents = {size: latent[images] for size, latent in self.latents.items()}
+        return Hint(self.image[images], self.vae, latents)
+
     def latent(self, height: int, width: int, mode: ResizeMode) -> Tensor:
         """The mode of the VAE's encoding of the image, resized to fit a latent (height, width)."""
         with self.lock:

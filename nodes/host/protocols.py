@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 # CONDITIONING: entries of an embedding and a dictionary of options.
 Conditioning = list[list[Any]]
+# An entry of one in its sampling: a dictionary with the embedding among the options.
+Cond = dict[str, Any]
 # What a control net adds to the maps of a U-Net's input, middle and output blocks.
 Control = dict[str, list[Tensor | None]]
 
@@ -139,6 +141,14 @@ class VAE(Protocol):
     def spacial_compression_encode(self) -> int: ...
 
 
+class Clip(Protocol):
+    """A CLIP: a text encoder with its tokenizer."""
+
+    def tokenize(self, text: str) -> Any: ...
+
+    def encode_from_tokens_scheduled(self, tokens: Any) -> Conditioning: ...
+
+
 class ControlNet(Protocol):
     """A CONTROL_NET, with the hint (B, C, H, W) that it was applied with, and the one before it."""
 
@@ -150,6 +160,10 @@ class ControlNet(Protocol):
     cond_hint_original: Tensor
     cond_hint: Tensor | None
     extra_concat_orig: list[Tensor]
+
+    def copy(self) -> "ControlNet": ...
+
+    def set_previous_controlnet(self, controlnet: "ControlNet | None") -> object: ...
 
     def get_control(
         self,

@@ -21,11 +21,12 @@ from ...bir_core.diffbir.memory_plan import tiles_at_a_time
 from ...bir_core.errors import BIRError
 from ...bir_core.fallbacks import Attempt, first_that_fits
 from ...bir_core.latents import LATENT_FACTOR
-from ...bir_core.tiling import Tile, TileWeights, on_canvas, tiled_apply, tiles
+from ...bir_core.tiling import Tile, TileGrid, TileWeights, on_canvas, tiled_apply, tiles
+from . import tile_prompts
 from .control import AREA, WINDOW, AreaOffset, IRControlNet
 from .messages import TileProgress
 from .node import spoken
-from .protocols import ControlNet, DiffusionModel, Model, ModelCond
+from .protocols import Cond, ControlNet, DiffusionModel, Model, ModelCond
 from .supir import crop_supir
 
 KEY = "bir_tiled_diffusion"
@@ -38,7 +39,6 @@ WHOLE_ATTENTION = "SelfAttentionGuidance."
 # that every tile would get all of it.
 WHOLE_PICTURE = ("DiffSynthCnetPatch", "ZImageControlPatch")
 
-Cond = dict[str, Any]
 Conds = Sequence[list[Cond] | None]
 
 
@@ -81,6 +81,7 @@ class TilingPatch:
         patched.add_callback_with_key(CallbacksMP.ON_CLEANUP, KEY, self.clean_up)
         return patched
 
+    @spoken
     def reserve(
         self,
         executor: Callable[..., object],
@@ -90,8 +91,12 @@ class TilingPatch:
         *args: object,
         **kwargs: object,
     ) -> object:
-        """Memory is reserved for a batch of tiles instead of the whole picture."""
+        """Before the sampling: the prompts of tiles are counted, and memory is reserved for a batch
+        of tiles instead of the whole picture."""
         *lead, height, width = noise_shape
+        places = [tile_prompts.place_of(cond) for group in conds.values() for cond in group]
+        grid = TileGrid(height, width, self.tile, self.overlap)
+        tile_prompts.require_number(places, grid, lead[0])
         if self.place is not None:
             height, width = self.place.height, self.place.width
         if max(height, width) > self.tile:
@@ -135,10 +140,12 @@ class TilingPatch:
                 "Diffusion 1, 2 or XL."
             )
         size = (x.shape[-2], x.shape[-1])
+        grid = TileGrid(*size, self.tile, self.overlap)
         place = self.place or Tile(0, 0, *size)
         plan = tiles(place.height, place.width, self.tile, self.overlap)
+        prompted = partial(tile_prompts.prompted, conds, grid, len(x))
         if len(plan) == 1 and self.place is None:
-            return executor(model, conds, x, timestep, model_options)
+            return executor(model, prompted(plan), x, timestep, model_options)
         require_tileable(conds, model_options)
         if WINDOW in model_options.get("transformer_options", {}):
             raise BIRError(
@@ -162,7 +169,7 @@ class TilingPatch:
                 ),
                 WINDOW: windows,
             }
-            cropped = [self.crop_conds(cond, size, cuts, len(x)) for cond in conds]
+            cropped = [self.crop_conds(cond, size, cuts, len(x)) for cond in prompted(cuts)]
             times = timestep.repeat(len(chosen))
             outputs = executor(model, cropped, pieces, times, options)
             self.release()

@@ -125,6 +125,88 @@ class TestZeroConditioning(io.ComfyNode):
         return io.NodeOutput([[embedding, {"pooled_output": embedding.flatten()[None, :1280]}]])
 
 
+class TextEncoder:
+    """Of the text "0.5" it makes what TestZeroConditioning makes of 0.5, of "0.5 0.5" that twice as
+    long; of other texts by their length."""
+
+    def tokenize(self, text):
+        return text
+
+    def encode_from_tokens_scheduled(self, text):
+        try:
+            values = [float(word) for word in text.split()]
+        except ValueError:
+            values = [len(text) / 100]
+        embedding = torch.linspace(-1, 1, 77 * 1024).reshape(1, 77, 1024)
+        return [[torch.cat([embedding * value for value in values or [0.0]], dim=1), {}]]
+
+
+class TestTextEncoder(io.ComfyNode):
+    """A CLIP without weights."""
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="TestTextEncoder", category="test", inputs=[], outputs=[io.Clip.Output()]
+        )
+
+    @classmethod
+    def execute(cls):
+        return io.NodeOutput(TextEncoder())
+
+
+class TestTexts(io.ComfyNode):
+    """Texts as a list, as a captioner makes them, from JSON."""
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="TestTexts",
+            category="test",
+            inputs=[io.String.Input("texts")],
+            outputs=[io.String.Output(is_output_list=True)],
+        )
+
+    @classmethod
+    def execute(cls, texts):
+        return io.NodeOutput(json.loads(texts))
+
+
+class TestPair(io.ComfyNode):
+    """Two of anything as a list."""
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="TestPair",
+            category="test",
+            inputs=[io.AnyType.Input("first"), io.AnyType.Input("second")],
+            outputs=[io.AnyType.Output(is_output_list=True)],
+        )
+
+    @classmethod
+    def execute(cls, first, second):
+        return io.NodeOutput([first, second])
+
+
+class TestMean(io.ComfyNode):
+    """The mean of an image as a text: a captioner that takes one image at a time."""
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="TestMean",
+            category="test",
+            inputs=[io.Image.Input("image")],
+            outputs=[io.String.Output()],
+        )
+
+    @classmethod
+    def execute(cls, image):
+        assert len(image) == 1
+        return io.NodeOutput(f"{image.mean().item():.3f}")
+
+
 class TestText(io.ComfyNode):
     """A text that fits every socket, as those of switches do."""
 
@@ -372,6 +454,10 @@ class TestExtension(ComfyExtension):
             TestSaveLatent,
             TestHold,
             TestText,
+            TestTextEncoder,
+            TestTexts,
+            TestPair,
+            TestMean,
             TestExpand,
             TestMemoryLimit,
             TestReverseTiles,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from comfyui.cancelling import cancel_at, progress_of
 from comfyui.diffbir_graph import Array, one_node, restoration, restored
-from comfyui.harness import Failed, Prompt, Server, node
+from comfyui.harness import Failed, Prompt, Server, node, unique_copy
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +89,82 @@ def test_each_image_of_a_batch_is_as_if_alone(diffbir_server: Server, image: Arr
     for index in range(3):
         alone = one_node(diffbir_server, batch[index : index + 1], seed=3 + index, **settings)
         assert np.array_equal(restored(diffbir_server, alone), together[index : index + 1])
+
+
+@pytest.mark.parametrize("tile_size", [0, 64])
+def test_masks_and_hints_of_a_batch_belong_to_its_images(
+    diffbir_server: Server, image: Array, tile_size: int
+) -> None:
+    """A region for each image, and two control nets in the prompts: a stock one and DiffBIR's own,
+    with another picture than the sampler's."""
+    batch = np.concatenate([image, image[:, ::-1]])
+    masks = np.zeros((2, 60, 100), np.float32)
+    masks[0, :, :40], masks[1, :, 60:] = 1, 1
+
+    def run(images: slice, seed: int) -> Array:
+        prompt = one_node(diffbir_server, batch[images], tile_size=tile_size, seed=seed)
+        prompt["mask"] = node("TestLoadTensor", file=unique_copy(diffbir_server, masks[images]))
+        prompt["other"] = node("TestZeroConditioning", value=-3.0)
+        prompt["masked"] = node(
+            "ConditioningSetMask",
+            conditioning=["other", 0],
+            mask=["mask", 1],
+            strength=1.0,
+            set_cond_area="default",
+        )
+        prompt["both"] = node(
+            "ConditioningCombine", conditioning_1=["positive", 0], conditioning_2=["masked", 0]
+        )
+        hints = 1 - batch[images]
+        prompt["hint"] = node("TestLoadTensor", file=unique_copy(diffbir_server, hints))
+        prompt["stock"] = node("ControlNetLoader", control_net_name="stock.safetensors")
+        prompt["first"] = node(
+            "ControlNetApplyAdvanced",
+            positive=["both", 0],
+            negative=["negative", 0],
+            control_net=["stock", 0],
+            image=["hint", 0],
+            strength=1.0,
+            start_percent=0.0,
+            end_percent=1.0,
+        )
+        prompt["second"] = node(
+            "DiffBIRConditioning",
+            positive=["first", 0],
+            negative=["first", 1],
+            control_net=["control", 0],
+            vae=["vae", 0],
+            image=["hint", 0],
+            strength=0.5,
+            mask=["mask", 1],
+        )
+        prompt["sample"]["inputs"].update(positive=["second", 0], negative=["second", 1])
+        return restored(diffbir_server, prompt)
+
+    both = run(slice(None), 3)
+    for index in range(2):
+        alone = run(slice(index, index + 1), 3 + index)
+        assert np.abs(alone - both[index]).max() < 1e-5
+
+
+@pytest.mark.parametrize("sampler", ["euler", "ddpm", "dpmpp_3m_sde"])
+def test_shared_noise_is_the_same_at_any_place_of_a_batch(
+    diffbir_server: Server, image: Array, sampler: str
+) -> None:
+    settings = {"sampler_name": sampler, "noise_aug": 100, "noise": "shared"}
+    batch = np.concatenate([image, 1 - image, image])
+    shared = restored(diffbir_server, one_node(diffbir_server, batch, **settings))
+    assert np.array_equal(shared[2], shared[0])
+    for index in (0, 1):
+        alone = one_node(diffbir_server, batch[index : index + 1], **settings)
+        assert np.array_equal(restored(diffbir_server, alone), shared[index : index + 1])
+    # Otherwise equal frames differ, and so they did before there was a choice.
+    settings["noise"] = "per image"
+    each = restored(diffbir_server, one_node(diffbir_server, batch, **settings))
+    assert np.array_equal(each[0], shared[0]) and np.abs(each[2] - each[0]).max() > 1e-3
+    del settings["noise"]
+    saved = restored(diffbir_server, one_node(diffbir_server, batch, **settings))
+    assert np.array_equal(saved, each)
 
 
 @pytest.mark.parametrize("sampler", ["ddpm", "dpmpp_3m_sde"])

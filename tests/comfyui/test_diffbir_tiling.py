@@ -48,7 +48,7 @@ def with_areas(prompt: Prompt, x: int, width: int) -> Prompt:
     return prompt
 
 
-def with_mask(server: Server, prompt: Prompt, mask: Array) -> Prompt:
+def with_mask(server: Server, prompt: Prompt, mask: Array, area: str = "default") -> Prompt:
     """Another prompt where a mask is 1."""
     prompt["mask"] = node("TestLoadTensor", file=unique_copy(server, mask))
     prompt["other"] = node("TestZeroConditioning", value=-3.0)
@@ -57,7 +57,7 @@ def with_mask(server: Server, prompt: Prompt, mask: Array) -> Prompt:
         conditioning=["other", 0],
         mask=["mask", 1],
         strength=1.0,
-        set_cond_area="default",
+        set_cond_area=area,
     )
     prompt["both"] = node(
         "ConditioningCombine", conditioning_1=["positive", 0], conditioning_2=["masked", 0]
@@ -182,7 +182,7 @@ def test_second_control_net_sees_its_part_of_the_hint(diffbir_server: Server, im
     assert np.abs(run(image, 4, 32) - overlapped).max() < 1e-5 * np.abs(overlapped).max()
 
 
-@pytest.mark.parametrize("kind", ["area", "mask"])
+@pytest.mark.parametrize("kind", ["area", "mask", "mask bounds"])
 def test_regional_prompt_stays_in_its_region(
     diffbir_server: Server, image: Array, kind: str
 ) -> None:
@@ -196,13 +196,32 @@ def test_regional_prompt_stays_in_its_region(
     else:
         mask = np.zeros((1, 128, 192), np.float32)
         mask[..., start:] = 1
-        prompt = with_mask(diffbir_server, prompt, mask)
+        area = "default" if kind == "mask" else kind
+        prompt = with_mask(diffbir_server, prompt, mask, area)
     without, regional = (
         latent_of(diffbir_server, p) for p in (plain, tiled(prompt, 64, 32, tile_batch=2))
     )
     changed = np.abs(regional - without) > 1e-4
     assert not changed[..., : start // 8].any()
     assert changed[..., start // 8 + 1 :].mean() > 0.9
+
+
+def test_every_image_of_a_batch_has_its_own_mask(diffbir_server: Server, image: Array) -> None:
+    batch = np.concatenate([image, image[:, ::-1]])
+    masks = np.zeros((2, 128, 192), np.float32)
+    masks[0, ..., :64], masks[1, ..., 112:] = 1, 1
+
+    def run(tile_batch: int, masked: bool = True) -> Array:
+        prompt = restoration(diffbir_server, batch, sampling={"steps": 1, "cfg": 1.0})
+        if masked:
+            prompt = with_mask(diffbir_server, prompt, masks)
+        return latent_of(diffbir_server, tiled(prompt, 64, 32, tile_batch=tile_batch))
+
+    found, without = run(4), run(4, False)
+    changed = (np.abs(found - without) > 1e-4).mean(axis=1)
+    assert not changed[0, :, 8:].any() and changed[0, :, :7].mean() > 0.9
+    assert not changed[1, :, :14].any() and changed[1, :, 15:].mean() > 0.9
+    assert np.abs(run(1) - found).max() < 1e-5 * np.abs(found).max()
 
 
 def test_samplers_and_guidance_work_on_tiles(diffbir_server: Server, image: Array) -> None:

@@ -117,6 +117,14 @@ def test_each_image_of_a_batch_is_as_if_alone(restore_in_comfyui: Run, picture: 
     assert np.abs(together[0] - together[2]).max() > 1e-4  # equal images, other seeds
 
 
+def test_shared_noise_makes_equal_frames_equal(restore_in_comfyui: Run, picture: Array) -> None:
+    batch = np.concatenate([picture, picture[:, ::-1], picture])
+    shared = restore_in_comfyui(batch, seed=7, noise="shared")
+    np.testing.assert_array_equal(shared[2], shared[0])
+    np.testing.assert_array_equal(restore_in_comfyui(batch[1:2], seed=7), shared[1:2])
+    assert np.abs(restore_in_comfyui(batch, seed=7, noise="per image")[2] - shared[2]).max() > 1e-4
+
+
 def test_largest_seed_goes_on_at_zero(restore_in_comfyui: Run, picture: Array) -> None:
     together = restore_in_comfyui(np.concatenate([picture, picture]), seed=2**64 - 1)
     np.testing.assert_array_equal(together[1:], restore_in_comfyui(picture, seed=0))

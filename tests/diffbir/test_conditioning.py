@@ -4,6 +4,7 @@ import torch
 
 from bir_core.diffbir.conditioning import augment_condition, condition_parts
 from bir_core.diffusion.noise import Draws
+from bir_core.seeds import image_seeds
 
 
 def latents(count):
@@ -12,7 +13,7 @@ def latents(count):
 
 def augmented(latent, seed):
     """As a run with this seed has it, whose sampling starts from another noise."""
-    draws = Draws(seed, len(latent))
+    draws = Draws(image_seeds(seed, len(latent)))
     draws(latent)
     return augment_condition(latent, torch.tensor(0.64, dtype=torch.float64), draws)
 

@@ -66,7 +66,7 @@ def test_the_noise_of_a_piece_is_that_of_its_place(source):
 
     def drawn(place, like):
         generator.manual_seed(7)
-        draws = Draws(3, 2, of_user if source else None, place)
+        draws = Draws((3, 4), of_user if source else None, place)
         sigmas = torch.tensor([5.0, 2.0, 0.5, 0.0])
         start = draws(like)
         steps = draws.of_sampler(like, sigmas, True)

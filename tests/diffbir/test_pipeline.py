@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+from functools import partial
 
 import pytest
 import rrdbnet
@@ -161,6 +162,18 @@ def test_an_image_of_a_batch_is_as_alone(pipeline):
     for index in range(2):
         alone = restored(pipeline, batch[index, None], seed=5 + index, noise_aug=50)
         torch.testing.assert_close(together[index, None], alone, rtol=0, atol=1e-4)
+
+
+def test_shared_noise_makes_equal_frames_equal(pipeline):
+    frames = torch.cat([picture(seed=0), picture(seed=1), picture(seed=0)])
+    settings = DiffBIRSettings(**QUICK, noise_aug=50)
+    prompts = embedding(1), embedding(2)
+    call = partial(pipeline, frames, *prompts, upscale_by=1.0, settings=settings, seed=5)
+    shared, each = call(shared_noise=True), call()
+    torch.testing.assert_close(shared[2], shared[0], rtol=0, atol=1e-4)
+    assert not torch.allclose(each[2], each[0], atol=1e-3)
+    alone = restored(pipeline, frames[1, None], seed=5, noise_aug=50)
+    torch.testing.assert_close(shared[1, None], alone, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize(
