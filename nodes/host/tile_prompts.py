@@ -10,7 +10,7 @@ import comfy.conds
 from torch import Tensor
 
 from ...bir_core.errors import BIRError
-from ...bir_core.tiling import TileGrid
+from ...bir_core.tiling import Tile, TileGrid
 from .node import spoken
 from .protocols import Clip, Cond, Conditioning
 
@@ -120,6 +120,19 @@ def of_image(conditioning: Conditioning, grid: TileGrid, index: int, images: int
                 own[TILE] = TilePrompt((place[0] % grid.count, grid.count))
             chosen.append([embedding, {**options, "model_conds": own}])
     return chosen
+
+
+def prompted(
+    conds: Sequence[list[Cond] | None], grid: TileGrid, batch: int, cuts: Sequence[Tile]
+) -> list[list[Cond] | None]:
+    """The conditionings of one call of the network on parts of the latent; each part is told what
+    the tile of the grid is told that is nearest to it.
+
+    Args:
+        batch: images; the samples of the call lie part by part.
+    """
+    numbers = [grid.nearest(cut) for cut in cuts]
+    return [None if each is None else of_call(each, grid, numbers, batch) for each in conds]
 
 
 def of_call(conds: Sequence[Cond], grid: TileGrid, chosen: Sequence[int], batch: int) -> list[Cond]:
