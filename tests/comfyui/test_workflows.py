@@ -257,7 +257,8 @@ def test_note_says_which_file_goes_where(template: Path) -> None:
     values = [
         v for e in nodes_of(workflow) for v in e.get("widgets_values", []) if isinstance(v, str)
     ]
-    files = {v for v in values if v.endswith((".pth", ".pt", ".ckpt"))}
+    endings = (".pth", ".pt", ".ckpt")
+    files = {v for v in values if isinstance(v, str) and v.endswith(endings)}
     named = {model["name"] for model in models}
     # Stable Diffusion 2.1 base has no official page any more; the note says so.
     assert files - named <= {"v2-1_512-ema-pruned.ckpt"}
