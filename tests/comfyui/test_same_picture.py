@@ -174,12 +174,17 @@ def with_diffbir(
     )
 
 
-# The package has no single call for these: several restorations, or faces in a whole photo.
+# The package has no single call for these: several restorations, faces in a whole photo, words for
+# each tile, other networks. Pieces and masks have tests of their own.
 MORE_THAN_ONE = (
     "Compare_two_methods_with_numbers",
     "First_run_degrade_restore_compare",
     "Folder_of_photos_names_kept",
     "Group_photo_restore_faces",
+    "Keep_restore_invent_by_mask_DiffBIR",
+    "Prompt_for_every_tile_DiffBIR",
+    "SDXL_tile_upscale_exact_decode",
+    "Try_settings_on_a_crop_DiffBIR",
 )
 ONE = [path for path in TEMPLATES if path.stem not in MORE_THAN_ONE]
 STEPS_OF_DIFFBIR = "Restore_old_photo_DiffBIR_in_single_steps"

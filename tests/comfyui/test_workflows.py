@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from comfyui.graph import NOTES, to_prompt
 from comfyui.harness import PACK, Prompt, Server, node
+from comfyui.sdxl_models import write_sdxl_models
 from PIL import Image
 
 from bir_core.diffbir.versions import VERSIONS
@@ -23,13 +24,17 @@ FIXTURES = {
     "realesrgan_s4_swinir_100k.pth": "swinir.safetensors",
     "face_swinir_v1.ckpt": "swinir.safetensors",
     "BSRNet.pth": "sr_x4.safetensors",
+    "controlnet-tile-sdxl-1.0.safetensors": "sdxl_tile.safetensors",
 }
+PIECE = 64  # pixels of the result, of the template that restores a piece
 # What keeps the runs short: a small picture, few steps, several small tiles.
 SHORTER = {
     "BIRRestorationModule": {"short_side": 0},
     "DiffBIRSampler": {"steps": 2, "tile_size": 128, "overlap": 64},
     "DiffBIRTiledDiffusion": {"tile_size": 128, "overlap": 64},
     "KSampler": {"steps": 2},
+    "BIRTilePrompts": {"lines": "for all tiles"},
+    "BIRTryCrop": {"side": PIECE, "place": {"x": 8, "y": 8, "width": 16, "height": 16}},
 }
 SIZE = (48, 40)  # width and height
 FACE = [[18, 15], [30, 15], [24, 21], [19, 27], [29, 27]]  # eyes, nose, corners of the mouth
@@ -39,6 +44,7 @@ SAME_SIZE = (
     "Deblur_photo_motion_blur_DiffIR",
     "First_run_degrade_restore_compare",
     "Inpaint_photo_scratches_and_holes_DiffIR",
+    "Prompt_for_every_tile_DiffBIR",
     "Remove_noise_DiffBIR",
     "Restore_single_face_DiffBIR",
 )
@@ -81,10 +87,15 @@ def runnable(prompt: Prompt, picture: str) -> Prompt:
             if isinstance(value, str):
                 inputs[name] = FIXTURES.get(value, picture if value == "example.png" else value)
         if kind == "CheckpointLoaderSimple":
-            small[key] = node("UNETLoader", unet_name="sd21.safetensors", weight_dtype="default")
+            name = "sdxl" if inputs["ckpt_name"].startswith("sd_xl") else "sd21"
+            small[key] = node("UNETLoader", unet_name=f"{name}.safetensors", weight_dtype="default")
             small["vae"] = node("VAELoader", vae_name="tiny.safetensors")
+            small["clip"] = node("TestTextEncoder")
         elif kind == "CLIPTextEncode":
             small[key] = node("TestZeroConditioning", value=len(inputs["text"]) / 500)
+        elif kind == "CLIPTextEncodeSDXL":
+            value = len(inputs["text_g"]) / 500
+            small[key] = node("TestZeroConditioning", value=value, channels=2048)
         elif kind == "BIRDetectFaces":
             where = {"landmarks": json.dumps([[FACE]]), "boxes": "[[]]"}
             small[key] = node("TestFaces", image=inputs["image"], **where)
@@ -93,9 +104,13 @@ def runnable(prompt: Prompt, picture: str) -> Prompt:
     base = next((k for k, e in prompt.items() if e["class_type"] == "CheckpointLoaderSimple"), None)
     for entry in small.values():
         for name, value in entry["inputs"].items():
-            if value == [base, 2]:
-                entry["inputs"][name] = ["vae", 0]
+            if value in ([base, 1], [base, 2]):
+                entry["inputs"][name] = ["clip" if value[1] == 1 else "vae", 0]
     return small
+
+
+def of_piece(prompt: Prompt) -> bool:
+    return any(entry["class_type"] == "BIRTryCrop" for entry in prompt.values())
 
 
 def nodes_of(workflow: dict[str, Any]) -> list[dict[str, Any]]:
@@ -119,15 +134,18 @@ def test_api_workflow_runs(diffbir_server: Server, template: Path) -> None:
     picture.save(diffbir_server.base / "input" / f"{template.stem}.png")
     (diffbir_server.base / "input" / "photos").mkdir(exist_ok=True)
     picture.save(diffbir_server.base / "input" / "photos" / "mine.png")
+    if "SDXL" in template.stem:
+        write_sdxl_models(diffbir_server.base / "models")
     prompt = runnable(load_prompt(template), f"{template.stem}.png")
     outputs = diffbir_server.run(prompt)
     saves = [key for key, entry in prompt.items() if entry["class_type"] == "SaveImage"]
     assert len(saves) == RESULTS.get(template.stem, 1)
     scale = SCALES.get(template.stem, 4)
+    size = (PIECE, PIECE) if of_piece(prompt) else (SIZE[0] * scale, SIZE[1] * scale)
     for key in saves:
         (saved,) = outputs[key]["images"]
         with Image.open(diffbir_server.base / "output" / saved["filename"]) as result:
-            assert result.size == (SIZE[0] * scale, SIZE[1] * scale)
+            assert result.size == size
             assert np.asarray(result).std() > 1
 
 
