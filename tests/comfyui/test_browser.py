@@ -184,7 +184,9 @@ def test_nodes_do_not_overlap(page: "sync_api.Page", template: Path, renderer: s
 
 
 def test_template_address_opens_it(page: "sync_api.Page", server: Server) -> None:
-    page.goto(f"{server.url}/?template=DiffIR_deblur&source={server.pack_name}")
+    page.goto(
+        f"{server.url}/?template=Inpaint_photo_scratches_and_holes_DiffIR&source={server.pack_name}"
+    )
     page.wait_for_function(READY)
     page.wait_for_function("app.rootGraph.nodes.some(node => node.type === 'DiffIRRestore')")
 
