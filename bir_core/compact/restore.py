@@ -88,7 +88,8 @@ def restore_compact(
         )
 
     restored = finite("The restored image", run, [model]).float()
-    return keep_grey(restored, image).clamp_(0, 1)
+    # In this order, as with the stock upscaler, which clamps before a node can take colours off.
+    return keep_grey(restored.clamp_(0, 1), image)
 
 
 @torch.no_grad()
