@@ -177,7 +177,7 @@ def _decode_pillow(source: Source) -> Samples:
     except BIRError:
         raise
     except UnidentifiedImageError as error:
-        raise undecodable(path, "it is of no known format") from error
+        raise undecodable(path, _other_format(source)) from error
     except Image.DecompressionBombError as error:
         raise BIRError(
             f"Expected a picture of at most {2 * (Image.MAX_IMAGE_PIXELS or 0)} pixels in {path}, "
@@ -187,6 +187,18 @@ def _decode_pillow(source: Source) -> Samples:
         raise too_large_for_memory(path) from error
     except Exception as error:  # whatever a decoder raises on damaged files
         raise undecodable(path, error) from error
+
+
+def _other_format(source: Source) -> str:
+    """In words, what a file is that is not read; from its head, nothing of it is decoded."""
+    try:
+        with warnings.catch_warnings(), source.open() as file, Image.open(file) as image:
+            warnings.simplefilter("ignore")
+            frames = getattr(image, "n_frames", 1)
+            several = f" of {frames} frames or pages" if frames > 1 else ""
+            return f"it is a {image.format} file{several}, a format that is not read"
+    except Exception:  # whatever a reader raises on files that are none of its kind
+        return "it is of no known format"
 
 
 def _samples_from_pillow(

@@ -409,3 +409,14 @@ def test_written_png_is_a_real_png(tmp_path):
     start = content.index(b"IDAT")
     length = int.from_bytes(content[start - 4 : start], "big")
     assert zlib.decompress(content[start + 4 : start + 4 + length])[1:] == b"\1\2" * 3
+
+
+@pytest.mark.parametrize(("frames", "said"), [(1, "a GIF file, "), (3, "a GIF file of 3 frames ")])
+def test_a_format_that_is_not_read_is_named(tmp_path: Path, frames: int, said: str) -> None:
+    first, *others = (Image.new("L", (5, 4), 60 * index) for index in range(frames))
+    first.save(tmp_path / "x.gif", save_all=True, append_images=others)
+    for name in ("x.gif", "x.png"):  # the content decides
+        (tmp_path / "x.gif").replace(tmp_path / name)
+        with pytest.raises(BIRError, match=said):
+            read_picture(tmp_path / name)
+        (tmp_path / name).replace(tmp_path / "x.gif")
