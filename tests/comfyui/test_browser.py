@@ -199,6 +199,9 @@ def test_help_page_fits_its_panel(page: "sync_api.Page", help_page: Path) -> Non
             app.rootGraph.clear()
             const node = LiteGraph.createNode(type)
             app.rootGraph.add(node)
+            // In the middle, where nothing covers its toolbox, whatever was shown before.
+            node.pos = [500, 300]
+            app.canvas.ds.reset()
             app.canvas.deselectAll()
             app.canvas.selectNode(node)
         }""",
