@@ -146,7 +146,13 @@ def test_interrupting_the_program_cancels_the_run(
     line = command(comfyui, server, "restore_picture.py", picture, result)
     line += ["--workflow", str(write_held_workflow(tmp_path))]
     with subprocess.Popen(
-        line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()
+        line,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+        # A shell may have started the tests in the background, where it ignores the signal.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     ) as process:
         with bounded("progress of the program", process.pid, server.process.pid):
             assert any(" of " in said for said in process.stdout)
