@@ -12,7 +12,7 @@ from ..bir_core.images import (
 )
 from .host import services
 from .host.node import Node
-from .inputs import clamp_input, mask_input, painted_input
+from .inputs import blending_input, clamp_input, mask_input, painted_input
 from .operations import fix_colors, mask_of_places
 
 
@@ -54,16 +54,7 @@ class BIRColorFix(Node):
                     "error.",
                 ),
                 clamp_input("Crop to Picture resizes it"),
-                io.Float.Input(
-                    "blending",
-                    default=0.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.05,
-                    optional=True,
-                    advanced=True,
-                    tooltip="Share of the reference in the result: more is faithful and softer.",
-                ),
+                blending_input("reference"),
                 mask_input(),
                 painted_input(),
             ],

@@ -128,6 +128,28 @@ def clamp_input(before: str) -> io.Boolean.Input:
     )
 
 
+def blending_input(source: str) -> io.Float.Input:
+    """`blending`; `source` says what is blended into the result."""
+    return io.Float.Input(
+        "blending",
+        default=0.0,
+        min=0.0,
+        max=1.0,
+        step=0.05,
+        optional=True,
+        advanced=True,
+        tooltip=f"Share of the {source} in the result: more is faithful and softer.",
+    )
+
+
+def tile_inputs(tile: str, overlap: str) -> tuple[io.Int.Input, io.Int.Input]:
+    """`tile_size` and `overlap` of tiles that are never the whole picture, with their tooltips."""
+    return (
+        io.Int.Input("tile_size", default=512, min=64, max=4096, step=64, tooltip=tile),
+        io.Int.Input("overlap", default=256, min=0, max=4032, step=8, tooltip=overlap),
+    )
+
+
 def part_of_the_sampling(action: str) -> tuple[io.Float.Input, io.Float.Input]:
     """`start_percent` and `end_percent`, between which something happens; `action` names it."""
 

@@ -29,6 +29,7 @@ from .inputs import (
     SHARED,
     AskedFor,
     PictureSize,
+    blending_input,
     mask_input,
     noise_input,
     painted_input,
@@ -227,17 +228,7 @@ class DiffBIRSampler(Node):
                     tooltip="What the guidance is for. picture: for the size of this one, as in "
                     "the official code. 512x512: it means the same at any size.",
                 ),
-                io.Float.Input(
-                    "blending",
-                    default=0.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.05,
-                    optional=True,
-                    advanced=True,
-                    tooltip="Share of the stage-1 image in the result: more is faithful and "
-                    "softer.",
-                ),
+                blending_input("stage-1 image"),
                 painted_input(),
                 piece_input(),
                 noise_input(),

@@ -20,7 +20,7 @@ from ..bir_core.tiling import TileWeights, join_tiles, latent_grid, split_tiles
 from .host import services, tile_prompts
 from .host.node import Node
 from .host.protocols import Clip, Conditioning
-from .inputs import CutTiles, TilesOf
+from .inputs import CutTiles, TilesOf, tile_inputs
 
 
 class BIRTilePrompts(Node):
@@ -111,21 +111,9 @@ class BIRSplitTiles(Node):
                     tooltip="One or a batch. For prompts the image that the sampler gets, from the "
                     "Restoration Module.",
                 ),
-                io.Int.Input(
-                    "tile_size",
-                    default=512,
-                    min=64,
-                    max=4096,
-                    step=64,
-                    tooltip="Side of a tile in pixels, the same as in the sampler's tiles.",
-                ),
-                io.Int.Input(
-                    "overlap",
-                    default=256,
-                    min=0,
-                    max=4032,
-                    step=8,
-                    tooltip="Pixels that neighbouring tiles share, the same as in the sampler's "
+                *tile_inputs(
+                    "Side of a tile in pixels, the same as in the sampler's tiles.",
+                    "Pixels that neighbouring tiles share, the same as in the sampler's "
                     "tiles; more than half a tile is for Tiled Diffusion (DiffBIR) only.",
                 ),
             ],

@@ -7,6 +7,7 @@ from comfy_api.latest import io
 from ..bir_core.tiling import TileWeights
 from .host.node import Node
 from .host.protocols import Model
+from .inputs import tile_inputs
 from .operations import tile_model
 
 
@@ -27,23 +28,11 @@ class DiffBIRTiledDiffusion(Node):
             search_aliases=["tiled diffusion", "multidiffusion", "tile", "large picture"],
             inputs=[
                 io.Model.Input("model", tooltip="The model to sample with."),
-                io.Int.Input(
-                    "tile_size",
-                    default=512,
-                    min=64,
-                    max=4096,
-                    step=64,
-                    tooltip="Side of a tile in pixels. 512 is what Stable Diffusion 1.5 and 2.1 "
+                *tile_inputs(
+                    "Side of a tile in pixels. 512 is what Stable Diffusion 1.5 and 2.1 "
                     "base were trained on, 1024 is for XL; smaller tiles need less memory and see "
                     "less of the picture.",
-                ),
-                io.Int.Input(
-                    "overlap",
-                    default=256,
-                    min=0,
-                    max=4032,
-                    step=8,
-                    tooltip="Pixels that neighbouring tiles share, less than a tile. More makes "
+                    "Pixels that neighbouring tiles share, less than a tile. More makes "
                     "seams less visible and takes more time.",
                 ),
                 io.Combo.Input(
