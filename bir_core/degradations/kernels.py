@@ -26,6 +26,7 @@ from .draws import (
     require_weights,
     uniform,
 )
+from .motion import motion_kernel
 
 KernelShape = Literal["gaussian", "generalized", "plateau"]
 KernelDraw = dict[str, float | str]
@@ -160,6 +161,9 @@ class MixedKernels:
         theta: rotation of anisotropic kernels in radians.
         beta_generalized, beta_plateau: ranges of the exponents. With probability 1/2 the exponent
             comes from [low, 1], else from [1, high].
+        motion_probability: share of the paths of a moving camera instead of all these.
+        motion_length: of a path in pixels, at least 1.
+        motion_bend: by how much a path turns, in radians.
     """
 
     sizes: tuple[int, ...] = tuple(range(7, 22, 2))
@@ -171,6 +175,9 @@ class MixedKernels:
     theta: Range = (-math.pi, math.pi)
     beta_generalized: Range = (0.5, 4.0)
     beta_plateau: Range = (1.0, 2.0)
+    motion_probability: float = 0.0
+    motion_length: Range = (5.0, 15.0)
+    motion_bend: Range = (-math.pi / 2, math.pi / 2)
 
     def __post_init__(self) -> None:
         require_sizes("sizes", self.sizes)
@@ -184,6 +191,9 @@ class MixedKernels:
             low, high = getattr(self, name)
             require_range(name, (low, 1.0), 0.01, 1.0)
             require_range(name, (1.0, high), 1.0, math.inf)
+        require_probability("motion_probability", self.motion_probability)
+        require_range("motion_length", self.motion_length, 1.0, math.inf)
+        require_range("motion_bend", self.motion_bend, -math.pi, math.pi)
 
 
 def _draw_beta(bounds: Range, generator: torch.Generator) -> float:
@@ -191,13 +201,25 @@ def _draw_beta(bounds: Range, generator: torch.Generator) -> float:
     return uniform((low, 1.0) if chance(0.5, generator) else (1.0, high), generator)
 
 
+def _draw_motion(parameters: MixedKernels, generator: torch.Generator) -> tuple[Tensor, KernelDraw]:
+    length = uniform(parameters.motion_length, generator)
+    theta = uniform((0.0, math.pi), generator)
+    bend = uniform(parameters.motion_bend, generator)
+    kernel = motion_kernel(length, theta, bend)
+    values = {"length": length, "theta": theta, "bend": bend}
+    return kernel, {"kind": "motion", "size": kernel.shape[-1], **values}
+
+
 def draw_kernel(parameters: MixedKernels, generator: torch.Generator) -> tuple[Tensor, KernelDraw]:
     """Draw one kernel.
 
     Returns:
-        The kernel, float32 on the CPU, and what was drawn: "kind", "size" and, by kind, "cutoff"
-        or "sigma_x", "sigma_y", "theta", "beta".
+        The kernel, float32 on the CPU, and what was drawn: "kind", "size" and, by kind, "cutoff",
+        "length", "theta" and "bend", or "sigma_x", "sigma_y", "theta", "beta".
     """
+    # Where there is no motion nothing is drawn for it: other presets keep their numbers.
+    if parameters.motion_probability and chance(parameters.motion_probability, generator):
+        return _draw_motion(parameters, generator)
     size = choose_evenly(parameters.sizes, generator)
     if chance(parameters.sinc_probability, generator):
         small = size < 13

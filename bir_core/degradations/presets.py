@@ -147,6 +147,13 @@ _PRESETS: dict[str, Degradation] = {
         noise_sigma=(5.0, 30.0),
         jpeg_quality=(40.0, 96.0),
     ),
+    # A camera that moved.
+    "motion": FixedDegradation(
+        scale=1,
+        blur=MixedKernels(motion_probability=1.0),
+        noise_sigma=(0.0, 4.0),
+        jpeg_quality=(80.0, 101.0),
+    ),
     # What measures the built-in models besides the presets of their training.
     "clean_x4": _reduced(4),
     "clean_x2": _reduced(2),

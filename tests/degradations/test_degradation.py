@@ -124,7 +124,7 @@ CHANGES = {
         },
     ),
     MixedKernels: (
-        MixedKernels(),
+        MixedKernels(motion_probability=0.5),
         {
             "sizes": (7, 9),
             "sinc_probability": 1.0,
@@ -135,6 +135,9 @@ CHANGES = {
             "theta": (0.0, 0.0),
             "beta_generalized": (0.9, 1.5),
             "beta_plateau": (0.9, 1.5),
+            "motion_probability": 0.0,
+            "motion_length": (20.0, 30.0),
+            "motion_bend": (0.0, 0.0),
         },
     ),
 }

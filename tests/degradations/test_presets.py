@@ -24,6 +24,7 @@ def test_the_presets_have_these_names():
         "masks_thin_256",
         "masks_thin_512",
         "masks_train",
+        "motion",
         "realesrgan_x1",
         "realesrgan_x1_usm",
         "realesrgan_x2",
