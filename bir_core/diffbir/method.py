@@ -36,6 +36,7 @@ from .stage1 import Stage1Sizes, stage1_sizes
 from .versions import DEFAULT_VERSION, Task, find_version, official_order
 
 NO_STAGE1 = "none"
+OF_FACE = "face: "  # before the names of the stages of a face in a whole photo
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -295,7 +296,7 @@ def plan(
         uncounted = ""
         if has_faces:
             _, of_face = plan_of(face_networks, "face", FACE_SIZE, FACE_SIZE, 1.0)
-            stages = [replace(stage, name=f"face: {stage.name}") for stage in of_face.stages]
+            stages = [replace(stage, name=OF_FACE + stage.name) for stage in of_face.stages]
             found = replace(found, stages=(*found.stages, *stages))
             uncounted = ", without detector and parser"
         title = (
