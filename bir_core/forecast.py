@@ -1,17 +1,19 @@
-"""What a restoration will take, in words: for the node that plans."""
+"""What a restoration will take before it is begun: its plan with the result, and all in words."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
 from .diffbir.effort import Effort, sampling_effort
-from .diffbir.method import DiffBIROptions
-from .diffbir.stage1 import stage1_sizes
-from .diffbir.versions import VERSIONS, Task, official_order
-from .memory import GIGABYTE, MemoryPlan, StagePlan
-from .methods import METHODS, method_of_model
+from .diffbir.face_options import UNALIGNED_FACE
+from .diffbir.method import OF_FACE, DiffBIROptions
+from .diffbir.versions import VERSIONS
+from .faces.alignment import FACE_SIZE
+from .memory import CPU, GIGABYTE, MemoryPlan, StagePlan, free_memory, picture_bytes
+from .methods import METHODS, Method, method_of_model
+from .pictures.files import WRITING_PICTURES
 
-TASK: Task = "sr"
 DIFFBIR = {f"DiffBIR {version}": version for version in VERSIONS}
 
 
@@ -22,16 +24,18 @@ class Forecast:
     Attributes:
         title: what is planned.
         plan: its memory.
-        effort: of the sampling; None for a single network.
+        effort: of the sampling, without faces in whole photos; None for a single network.
+        of_face: of the sampling of each of these; None for other tasks.
     """
 
     title: str
     plan: MemoryPlan
-    effort: Effort | None
+    effort: Effort | None = None
+    of_face: Effort | None = None
 
     def seconds(self, tile_step: float) -> float | None:
-        """How long the sampling takes by the seconds of one step of one tile; None where there is
-        no sampling, or nothing was measured (0)."""
+        """How long the sampling of `effort` takes by the seconds of one step of one tile; None
+        where there is no sampling, or nothing was measured (0)."""
         if self.effort is None or not tile_step:
             return None
         return self.effort.tile_steps * tile_step
@@ -44,11 +48,54 @@ class Forecast:
             plan.verdict("memory of the device"),
             *(_line(stage) for stage in plan.stages),
         ]
-        if self.effort is not None:
-            lines += [_sampling(self.effort), _time(self.seconds(tile_step))]
-        else:
+        if self.effort is None:
             lines.append("time: not known beforehand; the node's progress bar tells it")
-        return "\n".join(lines)
+            return "\n".join(lines)
+        lines.append(f"work: {_sampling(self.effort)}")
+        if self.of_face is not None:
+            lines.append(f"each face: {_sampling(self.of_face)}")
+        return "\n".join([*lines, self._time(tile_step)])
+
+    def _time(self, tile_step: float) -> str:
+        seconds = self.seconds(tile_step)
+        if seconds is None:
+            return (
+                "time: not known until a step is measured; sample a picture of one tile, and put "
+                "the seconds of a step, which the log shows, into seconds_per_step"
+            )
+        each = ""
+        if self.of_face is not None:
+            each = f", {_minutes(self.of_face.tile_steps * tile_step)} for each face"
+        return f"time: {_minutes(seconds)} for the sampling{each}, without stage 1 and VAE"
+
+
+def plan_run(
+    method: Method[Any],
+    device: torch.device,
+    memory: int,
+    height: int,
+    width: int,
+    options: Any,
+) -> tuple[str, MemoryPlan]:
+    """The plan of a picture's restoration with the copies of the result while it is written, and a
+    title.
+
+    Args:
+        device: where the networks compute.
+        memory: its bytes that may be used.
+        height, width: of the picture that comes in, in pixels.
+        options: of the method.
+
+    Raises:
+        BIRError: as for `Method.plan`.
+    """
+    plan_image, scale = method.plan(options, device, memory)
+    title, plan = plan_image(height, width)
+    taken = int(picture_bytes(int(height * scale), int(width * scale), WRITING_PICTURES))
+    if device.type == "cpu":
+        return title, replace(plan, stages=(*plan.stages, StagePlan("writing", 0, 0, taken)))
+    stages = (*plan.stages, StagePlan("writing", 0, 0, 0, parked=taken))
+    return title, replace(plan, stages=stages, host_memory=free_memory(CPU))
 
 
 def _line(stage: StagePlan) -> str:
@@ -59,17 +106,12 @@ def _line(stage: StagePlan) -> str:
 def _sampling(effort: Effort) -> str:
     tiles = "1 tile" if effort.tiles == 1 else f"{effort.tiles} tiles"
     prompts = " with and without the negative prompt" if effort.prompts == 2 else ""
-    return f"work: {tiles} x {effort.steps} steps{prompts} = {effort.tile_steps} steps of a tile"
+    return f"{tiles} x {effort.steps} steps{prompts} = {effort.tile_steps} steps of a tile"
 
 
-def _time(seconds: float | None) -> str:
-    if seconds is None:
-        return (
-            "time: not known until a step is measured; sample a picture of one tile, and put the "
-            "seconds of a step, which the log shows, into seconds_per_step"
-        )
+def _minutes(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
-    return f"time: {minutes} min {rest} s for the sampling, without stage 1 and VAE"
+    return f"{minutes} min {rest} s"
 
 
 def forecast(
@@ -83,6 +125,7 @@ def forecast(
     upscale: float = 4.0,
     tile: int = 512,
     steps: int = 0,
+    task: str = "sr",
 ) -> Forecast:
     """What the restoration of a picture needs.
 
@@ -96,27 +139,31 @@ def forecast(
         upscale: sides of the result by those of the picture; a single network has its own.
         tile: side in pixels of the tiles of the sampling, 0 for the whole picture.
         steps: of the sampler; 0 takes the authors' number.
+        task: of DiffBIR, one of `arguments.TASKS`.
 
     Raises:
-        BIRError: a file that cannot be planned for, or impossible settings.
+        BIRError: a file that cannot be planned for, impossible settings, or a version without the
+            task.
     """
     if what not in DIFFBIR:
         method = METHODS[method_of_model(what)]
-        plan_image, _ = method.plan(method.options(model=what, dtype=dtype), device, memory)
-        return Forecast(*plan_image(height, width), None)
+        of_model = method.options(model=what, dtype=dtype)
+        return Forecast(*plan_run(method, device, memory, height, width, of_model))
     changed = {"tile": tile, **({"steps": steps} if steps else {})}
     options = DiffBIROptions(
         version=DIFFBIR[what],
-        task=TASK,
+        task=task,
         upscale=upscale,
         settings=changed,
         # The networks of the other stages wait on the host, which on a CPU is the same memory.
         offload=device.type != "cpu",
         dtype=dtype,
     )
-    plan_image, _ = METHODS["diffbir"].plan(options, device, memory)
-    title, plan = plan_image(height, width)
+    title, plan = plan_run(METHODS["diffbir"], device, memory, height, width, options)
     settings = options.settings_of(DIFFBIR[what])
-    order = official_order(TASK, DIFFBIR[what])
-    sizes = stage1_sizes(height, width, order, upscale, settings.short_side)
-    return Forecast(title, plan, sampling_effort(settings, plan, sizes.condition))
+    output = (int(height * upscale), int(width * upscale))
+    effort, of_face = sampling_effort(settings, plan.stage("sampling").tile, output), None
+    if task == UNALIGNED_FACE:
+        face_tile = plan.stage(f"{OF_FACE}sampling").tile
+        of_face = sampling_effort(settings, face_tile, (FACE_SIZE, FACE_SIZE))
+    return Forecast(title, plan, effort, of_face)

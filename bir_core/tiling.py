@@ -233,37 +233,45 @@ def split_tiles(pictures: Tensor, grid: TileGrid) -> Tensor:
     return torch.stack(pieces, dim=1).flatten(0, 1)
 
 
-def join_tiles(pieces: Tensor, grid: TileGrid, weights: TileWeights = "gaussian") -> Tensor:
+def join_tiles(
+    batches: Sequence[Tensor], grid: TileGrid, pictures: int, weights: TileWeights = "gaussian"
+) -> Tensor:
     """Tiles back into their pictures; where they overlap, the weighted mean of `tiled_apply`.
     Where overlapping tiles are equal, it is what they are, to the bit.
 
     Args:
-        pieces: (B n, C, h scale, w scale), in the order of `split_tiles`; the scale is any whole
-            number.
+        batches: all tiles in the order of `split_tiles`, each batch (n, C, h scale, w scale); the
+            scale is any whole number.
+        pictures: how many they were cut from.
 
     Returns:
-        (B, C, height scale, width scale).
+        (pictures, C, height scale, width scale).
 
     Raises:
-        BIRError: a number of tiles that is not of whole pictures, or tiles of another size.
+        BIRError: another number of tiles, or tiles of another size.
     """
     plan = grid.tiles
-    scale = pieces.shape[-1] // plan[0].width
-    if not scale or tuple(pieces.shape[-2:]) != (plan[0].height * scale, plan[0].width * scale):
+    count = sum(len(each) for each in batches)
+    if count != pictures * len(plan):
+        each_of = "The picture" if pictures == 1 else f"Each of {pictures} pictures"
+        raise BIRError(
+            f"{each_of} should come back in {grid}, but {count} came in all; join all of them, in "
+            "their order."
+        )
+    sizes = sorted({tuple(each.shape[-2:]) for each in batches})
+    scale = sizes[0][1] // plan[0].width
+    if not scale or sizes != [(plan[0].height * scale, plan[0].width * scale)]:
+        found = " and ".join(f"{width} x {height}" for height, width in sizes)
         raise BIRError(
             f"Tiles should come back with {plan[0].width} x {plan[0].height} pixels, or all "
-            f"enlarged by the same whole number, but {pieces.shape[-1]} x {pieces.shape[-2]} came; "
-            "resize them before they are joined."
+            f"enlarged by the same whole number, but {found} came; resize them before they are "
+            "joined."
         )
-    if len(pieces) % len(plan):
-        raise BIRError(
-            f"Every picture should come back in {grid}, but {len(pieces)} came; join all of them, "
-            "in their order."
-        )
-    of_picture = pieces.reshape(-1, len(plan), *pieces.shape[1:])
+    pieces = torch.cat(list(batches))
+    channels = pieces.shape[1]
+    of_picture = pieces.reshape(pictures, len(plan), *pieces.shape[1:])
     places = [Tile(*(scale * number for number in piece)) for piece in plan]
-    batch, _, channels = of_picture.shape[:3]
-    joined = pieces.new_empty(batch, channels, scale * grid.height, scale * grid.width)
+    joined = pieces.new_empty(pictures, channels, scale * grid.height, scale * grid.width)
     for index, place in enumerate(places):
         place.crop(joined).copy_(of_picture[:, index])
 

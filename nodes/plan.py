@@ -4,6 +4,7 @@ from comfy_api.latest import io, ui
 from torch import Tensor
 
 from ..bir_core.command_line.options import DTYPES
+from ..bir_core.diffbir.arguments import TASKS
 from ..bir_core.forecast import DIFFBIR, forecast
 from ..bir_core.images import from_channels_last
 from ..bir_core.memory import GIGABYTE
@@ -118,20 +119,32 @@ class BIRPlan(Node):
                     tooltip="Measured: a step of one tile, as the log shows it for a picture that "
                     "is one tile. 0: no time is told.",
                 ),
+                io.Combo.Input(
+                    "task",
+                    options=list(TASKS),
+                    default="sr",
+                    optional=True,
+                    advanced=True,
+                    tooltip="Of DiffBIR. sr: enlarge; denoise: clean; face: an aligned face; "
+                    "unaligned_face: a whole photo as in sr, and each face on its own, with v2 and "
+                    "v2.1.",
+                ),
             ],
             outputs=[
                 io.String.Output(display_name="report", tooltip="All of it, as text."),
                 io.Boolean.Output(display_name="fits", tooltip="Whether the memory does."),
                 io.Float.Output(display_name="needed", tooltip="Memory of the device in GB."),
                 io.Int.Output(
-                    display_name="tiles", tooltip="Of the sampling; 0 for a built-in model."
+                    display_name="tiles",
+                    tooltip="Of the sampling, without the faces of unaligned_face; 0 for a "
+                    "built-in model.",
                 ),
                 io.Int.Output(
                     display_name="steps", tooltip="Of each tile; 0 for a built-in model."
                 ),
                 io.Float.Output(
                     display_name="seconds",
-                    tooltip="Of the sampling, if seconds_per_step is set.",
+                    tooltip="Of the sampling of these tiles, if seconds_per_step is set.",
                 ),
             ],
             is_output_node=True,
@@ -150,6 +163,7 @@ class BIRPlan(Node):
         precision: str = "float16",
         memory: float = 0.0,
         seconds_per_step: float = 0.0,
+        task: str = "sr",
     ) -> io.NodeOutput:
         if image is not None:
             height, width = from_channels_last(image).shape[-2:]
@@ -164,6 +178,7 @@ class BIRPlan(Node):
             upscale=upscale_by,
             tile=tile_size,
             steps=steps,
+            task=task,
         )
         report, seconds = found.text(seconds_per_step), found.seconds(seconds_per_step)
         return io.NodeOutput(

@@ -198,18 +198,15 @@ class BIRJoinTiles(Node):
         places: list[TilesOf],
         weights: list[TileWeights] | None = None,
     ) -> io.NodeOutput:
-        cut = places[0]
-        pieces = [split_alpha(from_channels_last(each.float()))[0] for each in tiles]
-        sizes = {tuple(each.shape[-2:]) for each in pieces}
-        count = sum(len(each) for each in pieces)
-        if len(places) > 1 or len(sizes) > 1 or count != cut.count * cut.grid.count:
-            found = " and ".join(f"{width} x {height}" for height, width in sorted(sizes))
+        if len(places) > 1:
             raise BIRError(
-                f"Join Tiles should get the {cut.count * cut.grid.count} tiles of one Split Into "
-                f"Tiles, all of one size, but {count} came, of {found} pixels; connect all of "
-                "them, in their order."
+                "Join Tiles should get the tiles of one batch of pictures, but places of "
+                f"{len(places)} came; give Split Into Tiles a batch and not a list."
             )
-        joined = join_tiles(torch.cat(pieces), cut.grid, weights[0] if weights else "gaussian")
+        cut = places[0]
+        batches = [split_alpha(from_channels_last(each.float()))[0] for each in tiles]
+        chosen = weights[0] if weights else "gaussian"
+        joined = join_tiles(batches, cut.grid, cut.count, chosen)
         scale = joined.shape[-1] // cut.grid.width
         picture = crop(joined, cut.height * scale, cut.width * scale).clamp(0, 1)
         return io.NodeOutput(services.to_output(to_channels_last(attach_alpha(picture, cut.alpha))))

@@ -3,7 +3,9 @@
 import pytest
 import torch
 
+from bir_core.diffbir.arguments import TASKS
 from bir_core.diffbir.versions import VERSIONS
+from bir_core.errors import BIRError
 from bir_core.forecast import DIFFBIR, forecast
 from bir_core.memory import CPU
 from bir_core.tiling import tiles
@@ -54,3 +56,47 @@ def test_memory_decides_whether_it_fits():
     assert not little.plan.fits and "\ndoes not fit: " in little.text()
     wide, narrow = (found(**small, dtype=dtype).plan for dtype in ("float32", "float16"))
     assert wide.stage("sampling").memory > 1.5 * narrow.stage("sampling").memory
+
+
+def test_each_argument_counts():
+    usual = {"what": "DiffBIR v2", "height": 200, "width": 300}
+    text = found(**usual).text()
+    for change in (
+        *({"what": "DiffBIR v2.1"}, {"what": "builtin-x2"}, {"height": 500}, {"width": 500}),
+        *({"memory": 3 * GB}, {"device": CPU}, {"dtype": "float32"}, {"upscale": 2.0}),
+        *({"tile": 256}, {"steps": 7}, *({"task": task} for task in TASKS if task != "sr")),
+    ):
+        assert found(**usual | change).text() != text, change
+
+
+def test_a_task_has_the_stage_1_of_its_version():
+    """BSRNet enlarges by itself; SCUNet and SwinIR see 16 times the pixels."""
+    stages = {task: found("DiffBIR v2", task=task).plan.stage("stage 1") for task in TASKS}
+    assert stages["unaligned_face"] == stages["sr"]
+    assert len({stages[task].memory for task in ("sr", "denoise", "face")}) == 3
+
+
+def test_faces_in_whole_photos_are_told_one_by_one():
+    photo, sr = found(task="unaligned_face", tile=256), found(tile=256)
+    assert photo.effort == sr.effort and photo.seconds(3) == sr.seconds(3)
+    assert photo.of_face.tiles == len(tiles(512, 512, 256, 128)) and sr.of_face is None
+    assert photo.plan.stage("face: sampling").tile == 256
+    lines = photo.text(3).splitlines()
+    assert any(line.startswith("each face: 9 tiles x 10 steps") for line in lines)
+    assert "4 min 30 s for each face" in lines[-1] and "each face" not in sr.text(3)
+
+
+def test_a_version_without_the_task_is_told():
+    with pytest.raises(BIRError, match="Expected DiffBIR v2 or v2.1 .* but v1 came"):
+        found("DiffBIR v1", task="unaligned_face")
+
+
+@pytest.mark.parametrize("what", ["DiffBIR v2.1", "builtin-x2"])
+def test_the_result_is_counted(what):
+    """Three pictures of it, where they lie."""
+    size = {"height": 300, "width": 400, "upscale": 2.0}
+    copies = 3 * 12 * 600 * 800
+    on_card = found(what, **size).plan
+    assert (on_card.stages[-1].name, on_card.stages[-1].parked) == ("writing", copies)
+    on_cpu = found(what, **size, device=CPU).plan.stage("writing")
+    assert (on_cpu.memory, on_cpu.parked) == (copies, 0)

@@ -185,7 +185,7 @@ def test_split_tiles_join_to_the_same_bits(height, width, tile_side):
     for index, piece in enumerate(grid.tiles):
         assert torch.equal(pieces[index], piece.crop(pictures)[0])
         assert torch.equal(pieces[grid.count + index], piece.crop(pictures)[1])
-    assert torch.equal(join_tiles(pieces, grid), pictures)
+    assert torch.equal(join_tiles([pieces], grid, 2), pictures)
 
 
 @pytest.mark.parametrize("weights", ["gaussian", "official", "uniform"])
@@ -204,25 +204,32 @@ def test_changed_tiles_are_blended_as_by_tiled_apply(weights, scale):
 
     expected = tiled_apply(changed, pictures, grid.tile, grid.overlap, scale, weights)
     by_tile = [changed(piece.crop(pictures), [piece]) for piece in grid.tiles]
-    joined = join_tiles(torch.stack(by_tile, 1).flatten(0, 1), grid, weights)
+    joined = join_tiles(list(torch.stack(by_tile, 1).flatten(0, 1).split(5)), grid, 2, weights)
     torch.testing.assert_close(joined, expected, **CLOSE)
 
 
 def test_pictures_of_a_batch_never_mix():
     grid = TileGrid(13, 22, 8, 3)
     pieces = picture(8, 8, batch=2 * grid.count)
-    both = join_tiles(pieces, grid)
-    assert torch.equal(both[:1], join_tiles(pieces[: grid.count], grid))
-    assert torch.equal(both[1:], join_tiles(pieces[grid.count :], grid))
+    both = join_tiles([pieces], grid, 2)
+    assert torch.equal(both[:1], join_tiles([pieces[: grid.count]], grid, 1))
+    assert torch.equal(both[1:], join_tiles([pieces[grid.count :]], grid, 1))
 
 
 def test_tiles_that_do_not_fit_are_refused():
     grid = TileGrid(16, 24, 8, 0)
-    with pytest.raises(BIRError, match=r"in 6 tiles \(3 columns x 2 rows, row by row\), but 5 "):
-        join_tiles(torch.zeros(5, 3, 8, 8), grid)
+    batches = [torch.zeros(4, 3, 8, 8), torch.zeros(2, 3, 16, 16)]
+    for pictures, count in ((1, 5), (1, 12), (2, 6)):
+        given = [torch.zeros(count, 3, 8, 8)]
+        with pytest.raises(BIRError, match=rf"in 6 tiles \(3 columns x 2 rows.* but {count} came"):
+            join_tiles(given, grid, pictures)
+    with pytest.raises(BIRError, match="The picture should come back .* but 0 came"):
+        join_tiles([], grid, 1)
     for size in ((8, 12), (12, 12), (4, 4)):
         with pytest.raises(BIRError, match="8 x 8 pixels, or all enlarged by the same whole"):
-            join_tiles(torch.zeros(6, 3, *size), grid)
+            join_tiles([torch.zeros(6, 3, *size)], grid, 1)
+    with pytest.raises(BIRError, match="the same whole number, but 8 x 8 and 16 x 16 came"):
+        join_tiles(batches, grid, 1)
     with pytest.raises(BIRError, match="choose a smaller overlap"):
         TileGrid(16, 24, 8, 8)
 

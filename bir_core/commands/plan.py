@@ -6,7 +6,7 @@ of each stage, the memory for weights and for the work, and whether it fits a de
 import argparse
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial, reduce
 from pathlib import Path
 from typing import Any
@@ -23,10 +23,11 @@ from ..command_line.options import (
     write_line,
 )
 from ..errors import BIRError
-from ..memory import CPU, GIGABYTE, MemoryPlan, StagePlan, free_memory, picture_bytes
-from ..methods import METHODS, Method, add_model_argument, choose_method, takers
+from ..forecast import plan_run
+from ..memory import CPU, GIGABYTE, MemoryPlan, free_memory
+from ..methods import METHODS, add_model_argument, choose_method, takers
 from ..models import find_model, models_folder
-from ..pictures.files import WRITING_PICTURES, read_picture
+from ..pictures.files import read_picture
 
 UNITS = {"MB": 10**6, "GB": 10**9, "MIB": 2**20, "GIB": 2**30}
 CUDA = torch.device("cuda")
@@ -101,21 +102,12 @@ def run(options: PlanOptions) -> int:
     hint_at_dtype(options.dtype, device)
     for name, of_method in options.of_methods.items():
         for width, height in sizes:
-            planned = partial(_planned, METHODS[name], device, memory, width, height)
+            planned = partial(plan_run, METHODS[name], device, memory, height, width)
             title, found = planned(of_method)
             write_line(title + "\n")
             savings = {} if found.fits else METHODS[name].savings(of_method, device)
             _write(found, device, _advice(of_method, savings, planned))
     return 0
-
-
-def _planned(
-    method: Method[Any], device: torch.device, memory: int, width: int, height: int, of_method: Any
-) -> tuple[str, MemoryPlan]:
-    """The plan for a picture with what `bir restore` takes besides, and its title."""
-    plan, scale = method.plan(of_method, device, memory)
-    title, found = plan(height, width)
-    return title, _with_writing(found, int(height * scale), int(width * scale), device)
 
 
 def _advice(
@@ -164,15 +156,6 @@ def _picture_size(text: str) -> tuple[int, int]:
         return width, height
     height, width = read_picture(Path(text)).image.shape[-2:]
     return width, height
-
-
-def _with_writing(plan: MemoryPlan, height: int, width: int, device: torch.device) -> MemoryPlan:
-    """The plan with what `bir restore` takes besides, while it writes a result of this size."""
-    taken = int(picture_bytes(height, width, WRITING_PICTURES))
-    if device.type == "cpu":
-        return replace(plan, stages=(*plan.stages, StagePlan("writing", 0, 0, taken)))
-    stages = (*plan.stages, StagePlan("writing", 0, 0, 0, parked=taken))
-    return replace(plan, stages=stages, host_memory=free_memory(CPU))
 
 
 def _write(plan: MemoryPlan, device: torch.device, advice: str) -> None:

@@ -3,10 +3,9 @@
 from dataclasses import dataclass
 
 from ..latents import PADDED_MULTIPLE
-from ..memory import MemoryPlan
 from ..tiling import tiles
 from .settings import DiffBIRSettings
-from .stage1 import Size
+from .stage1 import Size, with_short_side
 
 
 @dataclass(frozen=True)
@@ -29,15 +28,15 @@ class Effort:
         return self.tiles * self.steps
 
 
-def sampling_effort(settings: DiffBIRSettings, plan: MemoryPlan, condition: Size) -> Effort:
+def sampling_effort(settings: DiffBIRSettings, tile: int, output: Size) -> Effort:
     """The effort for a picture.
 
     Args:
         settings: of the run.
-        plan: of the memory, see `plan_diffbir`, which says the tiles.
-        condition: height and width in pixels of what stage 1 gives, see `Stage1Sizes`.
+        tile: side in pixels of the tiles of the sampling, as the plan has it; 0 for the whole.
+        output: height and width in pixels of the result.
     """
+    condition = with_short_side(output, settings.short_side)
     height, width = (side + -side % PADDED_MULTIPLE for side in condition)
-    tile = plan.stage("sampling").tile
     count = len(tiles(height, width, tile, min(settings.overlap, tile // 2))) if tile else 1
     return Effort(count, settings.steps, 2 if settings.uses_negative else 1)

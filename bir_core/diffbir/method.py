@@ -20,7 +20,7 @@ from ..faces.alignment import FACE_SIZE
 from ..faces.pipeline import require_photo_version
 from ..memory import CPU, MemoryPlan, free_memory, visiting
 from ..networks.text_encoder import TextEncoder
-from . import pipeline as stages
+from . import pipeline as pipeline_module
 from . import which_version
 from .face_options import UNALIGNED_FACE, FaceOptions, load_face_networks, photo_restorer
 from .masks import Painted, mask_values
@@ -28,14 +28,16 @@ from .memory_plan import plan_diffbir
 from .networks import DiffBIRNetworks, official_networks
 from .official_files import find_files
 from .piece import Piece, piece_at
-from .pipeline import Callback, DiffBIR
+from .pipeline import DiffBIR
 from .prompts import encode_prompts, load_embedding
 from .restoration_modules import load_restoration_module
 from .settings import DiffBIRSettings, official_settings
 from .stage1 import Stage1Sizes, stage1_sizes
+from .stages import Callback
 from .versions import DEFAULT_VERSION, Task, find_version, official_order
 
 NO_STAGE1 = "none"
+OF_FACE = "face: "  # before the names of the stages of a face in a whole photo
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +114,7 @@ def prepare(
             "leave the option out or choose another --device."
         )
     # The version that was found, and the tiles that were chosen, one line for each picture.
-    for module in (which_version, stages):
+    for module in (which_version, pipeline_module):
         logging.getLogger(module.__name__).setLevel(logging.INFO)
     dtype = DTYPES[options.dtype]
     # Of networks that wait on the host, none need be on the device at first.
@@ -295,7 +297,7 @@ def plan(
         uncounted = ""
         if has_faces:
             _, of_face = plan_of(face_networks, "face", FACE_SIZE, FACE_SIZE, 1.0)
-            stages = [replace(stage, name=f"face: {stage.name}") for stage in of_face.stages]
+            stages = [replace(stage, name=OF_FACE + stage.name) for stage in of_face.stages]
             found = replace(found, stages=(*found.stages, *stages))
             uncounted = ", without detector and parser"
         title = (

@@ -1,15 +1,12 @@
 """DiffBIR outside ComfyUI: stage 1 removes the degradation, stage 2 brings detail back.
 
 Lin et al., "DiffBIR: Toward Blind Image Restoration with Generative Diffusion Prior" (ECCV 2024).
-The networks come as modules and the prompts as embeddings; every step is a method, and a call makes
-them all.
+The networks come as modules and the prompts as embeddings. What memory and tiles are to be is
+decided here; every stage is a method of `Stages`, and a call makes them all.
 """
 
 import logging
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
-from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -17,35 +14,28 @@ from torch import Tensor, nn
 from ..checkpoints.origin import Origin
 from ..diffusion.noise import Draws, NoiseSource, require_brownian_noise
 from ..diffusion.sampling import SAMPLERS
-from ..diffusion.schedules import sd_alphas_cumprod
 from ..errors import BIRError
-from ..exact_vae.tiled import decode_tiled, encode_tiled
-from ..fallbacks import enough_memory, finite, in_fitting_tiles, whole_or_in_tiles
-from ..images import crop, masks_of_batch, pad_to_multiple, require_image, resize
-from ..latents import LATENT_SCALE, PADDED_MULTIPLE
-from ..memory import CPU, MemoryPlan, dtype_of, free_memory, visiting, weight_bytes
+from ..fallbacks import enough_memory
+from ..images import masks_of_batch, require_image
+from ..memory import CPU, MemoryPlan, free_memory, visiting, weight_bytes
 from ..seeds import image_seeds
-from ..tiling import Tile
-from .color_fix import COLOR_FIXES, fix_colors
-from .masks import latent_mask, picture_mask
-from .memory_plan import TILES, plan_diffbir
+from .masks import picture_mask
+from .memory_plan import plan_diffbir
 from .networks import DiffBIRNetworks
-from .piece import Piece, guidance_of_piece, in_latents, resized_tile, seen, whole_of
+from .piece import Piece, in_latents, whole_of
 from .prompts import require_prompts, rows_of
 from .restoration_modules import RestorationModule, as_restoration_module
-from .runs import Run, require_room_for
+from .runs import Request, Run, require_room_for
 from .settings import DiffBIRSettings, official_settings, settled
-from .stage1 import Stage1Sizes, restore_stage1, stage1_sizes
-from .stage2 import Stage2
-from .versions import Task, find_version, official_order
+from .stage1 import stage1_sizes
+from .stages import Callback, Stages
+from .versions import Task, official_order
 from .which_version import ask_unet, version_of
 
-# (name of the stage, steps done, steps in all); may raise to cancel
-Callback = Callable[[str, int, int], None]
 logger = logging.getLogger(__name__)
 
 
-class DiffBIR:
+class DiffBIR(Stages):
     """The two stages with their networks.
 
     The networks belong on one device, and are brought to it if it is named. UNet and IRControlNet
@@ -91,23 +81,21 @@ class DiffBIR:
                 f"IRControlNet should have the sizes of the base, {configs[0]}, but {configs[1]} "
                 "came; choose files that belong together."
             )
-        self.networks = DiffBIRNetworks(
+        networks = DiffBIRNetworks(
             sd_unet=sd_unet,
             ir_controlnet=ir_controlnet,
             sd_vae=sd_vae,
             stage1=None if stage1 is None else as_restoration_module(stage1, stage1_scale),
         )
-        self.device = torch.device(device or next(sd_unet.parameters()).device)
-        self.offload = offload
+        place = torch.device(device or next(sd_unet.parameters()).device)
         if offload or device is not None:
-            for each in self.networks.modules:
-                each.to(CPU if offload else self.device)
+            for each in networks.modules:
+                each.to(CPU if offload else place)
         if version is None:
-            with self._present(sd_unet):
-                predicts = ask_unet(sd_unet, self.device).predicts
+            with visiting(place, sd_unet if offload else None):
+                predicts = ask_unet(sd_unet, place).predicts
             version = version_of(getattr(ir_controlnet, "origin", Origin()), predicts)
-        self.version = version
-        self.alphas_cumprod = sd_alphas_cumprod(zero_snr=find_version(version).zero_snr)
+        super().__init__(networks, version, place, offload)
 
     def with_stage1(
         self, stage1: RestorationModule | Callable[[Tensor], Tensor] | None
@@ -124,10 +112,6 @@ class DiffBIR:
             offload=self.offload,
         )
 
-    def _present(self, *networks: nn.Module | None) -> AbstractContextManager[None]:
-        """Networks on the device for as long as a stage works."""
-        return visiting(self.device, *networks) if self.offload else nullcontext()
-
     def plan(
         self,
         height: int,
@@ -140,46 +124,33 @@ class DiffBIR:
         memory: int | None = None,
         host_memory: int | None = None,
     ) -> MemoryPlan:
-        """What a call with these arguments takes of the memory, and in which pieces; arguments and
-        errors as in `decide`."""
+        """What a call takes of the memory, and in which pieces; arguments as in `Request`, errors
+        as in `decide`."""
         return self.decide(
-            height,
-            width,
-            task=task,
-            upscale_by=upscale_by,
-            settings=settings,
-            images=images,
-            memory=memory,
-            host_memory=host_memory,
+            Request(
+                height=height,
+                width=width,
+                task=task,
+                upscale_by=upscale_by,
+                settings=settings,
+                images=images,
+                memory=memory,
+                host_memory=host_memory,
+            )
         ).plan
 
-    def decide(
-        self,
-        height: int,
-        width: int,
-        *,
-        task: Task = "sr",
-        upscale_by: float = 4.0,
-        settings: DiffBIRSettings | None = None,
-        images: int = 1,
-        memory: int | None = None,
-        host_memory: int | None = None,
-    ) -> Run:
-        """How a call with these arguments goes.
-
-        Args:
-            height, width: of the pictures that come in.
-            task, upscale_by, settings: as in a call.
-            images: in the batch.
-            memory, host_memory: bytes of device and host to plan for; None takes what is free now.
+    def decide(self, request: Request) -> Run:
+        """How a call goes.
 
         Raises:
             BIRError: as for impossible sizes in a call.
         """
-        settings = settings or official_settings(self.version)
-        order = official_order(task, self.version)
-        sizes = stage1_sizes(height, width, order, upscale_by, settings.short_side)
-        networks = self.networks
+        settings = request.settings or official_settings(self.version)
+        order = official_order(request.task, self.version)
+        sizes = stage1_sizes(
+            request.height, request.width, order, request.upscale_by, settings.short_side
+        )
+        networks, memory, host_memory = self.networks, request.memory, request.host_memory
         if memory is None:
             lying = weight_bytes(*networks.modules, on=self.device)
             memory = free_memory(self.device) + lying
@@ -191,7 +162,7 @@ class DiffBIR:
             device=self.device,
             memory=memory,
             host_memory=free_memory(CPU) if host_memory is None else host_memory,
-            images=images,
+            images=request.images,
             offload=self.offload,
         )
         return Run(order=order, sizes=sizes, settings=settled(settings, plan), plan=plan)
@@ -248,12 +219,16 @@ class DiffBIR:
         if noise is None and SAMPLERS[settings.sampler].brownian:
             require_brownian_noise()
         tell = callback or (lambda stage, done, total: None)
+        batch, _, height, width = image.shape
         run = self.decide(
-            *image.shape[-2:],
-            task=task,
-            upscale_by=upscale_by,
-            settings=settings,
-            images=len(image),
+            Request(
+                height=height,
+                width=width,
+                task=task,
+                upscale_by=upscale_by,
+                settings=settings,
+                images=batch,
+            )
         )
         if mask is not None:
             mask = picture_mask(masks_of_batch(mask, len(image)), *run.sizes.condition)
@@ -278,159 +253,3 @@ class DiffBIR:
             )
             parts.append(self._restore(run, part, own, against, draws, tell, places, tile))
         return torch.cat(parts)
-
-    def _restore(
-        self,
-        run: Run,
-        image: Tensor,
-        prompt: Tensor,
-        negative: Tensor | None,
-        draws: Draws,
-        tell: Callback,
-        mask: Tensor | None,
-        tile: Tile,
-    ) -> Tensor:
-        """A call on pictures that are restored at a time, or on a tile of them with its padding."""
-        settings, sizes = run.settings, run.sizes
-        condition = self.remove_degradation(
-            image.to(self.device, torch.float32), run, callback=tell
-        )
-        padded = tile.crop(pad_to_multiple(condition, PADDED_MULTIPLE, settings.padding))
-        latent = self.encode(padded, settings.vae_tile, callback=tell)
-        places = None
-        if mask is not None:
-            places = in_latents(tile).crop(latent_mask(mask, *sizes.condition))
-        if settings.guidance_per == "picture":
-            whole = whole_of(*sizes.condition)
-            settings = replace(settings, guidance=guidance_of_piece(settings.guidance, tile, whole))
-        sampled = self.sample(
-            latent, padded, prompt, negative, settings, draws=draws, callback=tell, mask=places
-        )
-        del padded, latent
-        decoded = self.decode(sampled, settings.vae_tile, callback=tell)
-        shown = seen(tile, *sizes.condition)
-        restored, condition = crop(decoded, *shown[2:]), shown.crop(condition)
-        mask = None if mask is None else shown.crop(mask)
-        fix = COLOR_FIXES.get(settings.color_fix)
-        restored = fix_colors(restored, condition, fix, settings.blending, mask)
-        output = resized_tile(shown, sizes.condition, sizes.output)[2:]
-        if tuple(restored.shape[-2:]) != output:
-            restored = resize(restored, *output)
-        return restored.clamp(0, 1).to(image.device).contiguous()
-
-    def remove_degradation(self, image: Tensor, run: Run, *, callback: Callback) -> Tensor:
-        """Stage 1: (B, 3, H, W) in [0, 1] to (B, 3, *run.sizes.condition), not clamped."""
-        order, sizes, settings = run.order, run.sizes, run.settings
-        module = self.networks.stage1
-        if module is None:
-            # There is nothing to run at another size than that of the result.
-            module, order = RestorationModule(lambda x: x, 1, "none"), "enlarge_first"
-            sizes = Stage1Sizes(sizes.condition, sizes.condition, sizes.output)
-        with self._present(module.network):
-            return restore_stage1(
-                image,
-                module.restore,
-                order,
-                sizes,
-                scale=module.scale,
-                tile=settings.stage1_tile or 0,
-                overlap=settings.stage1_overlap,
-                padding=settings.padding,
-                callback=partial(callback, "stage 1"),
-            ).float()
-
-    def encode(self, image: Tensor, tile: int | None = None, *, callback: Callback) -> Tensor:
-        """The condition latent: mode of the VAE for (B, 3, H, W) in [0, 1], sides dividing by 64;
-        (B, 4, H / 8, W / 8) float32 times the latent scale."""
-        vae, first = self.networks.sd_vae, TILES[0] if tile is None else tile
-
-        def run() -> Tensor:
-            x = (2 * image - 1).to(dtype_of(vae))
-            report = partial(callback, "encoding")
-            return whole_or_in_tiles(
-                first,
-                lambda: vae.encode(x),  # type: ignore[operator]
-                lambda side: encode_tiled(vae, x, tile=side, callback=report),
-                TILES[0],
-            ).float()
-
-        with self._present(vae):
-            return LATENT_SCALE * finite("The condition latent", run, [vae])
-
-    def decode(self, latent: Tensor, tile: int | None = None, *, callback: Callback) -> Tensor:
-        """A latent times the latent scale, (B, 4, h, w), to pictures (B, 3, 8 h, 8 w), float32,
-        not clamped to [0, 1]."""
-        vae, first = self.networks.sd_vae, TILES[0] if tile is None else tile
-
-        def run() -> Tensor:
-            x = (latent / LATENT_SCALE).to(dtype_of(vae))
-            report = partial(callback, "decoding")
-            return whole_or_in_tiles(
-                first,
-                lambda: vae.decode(x),  # type: ignore[operator]
-                lambda side: decode_tiled(vae, x, tile=side, callback=report),
-                TILES[0],
-            ).float()
-
-        with self._present(vae):
-            return (finite("The decoded picture", run, [vae]) + 1) / 2
-
-    def sample(
-        self,
-        condition: Tensor,
-        image: Tensor,
-        prompt: Tensor,
-        negative: Tensor | None,
-        settings: DiffBIRSettings,
-        *,
-        draws: Draws,
-        callback: Callback,
-        mask: Tensor | None = None,
-    ) -> Tensor:
-        """Stage 2 in latent space.
-
-        Args:
-            condition: (B, 4, h, w), of `encode`.
-            image: (B, 3, 8 h, 8 w), what it was encoded from; the guidance pulls towards it.
-            prompt, negative, settings, callback: as in a call.
-            draws: the noise.
-            mask: (B, 1, h, w), see `masks.latent_mask`.
-
-        Returns:
-            (B, 4, h, w) float32, times the latent scale.
-        """
-        batch = len(condition)
-        context = prompt.to(condition).expand(batch, -1, -1)
-        uncond = None if negative is None else negative.to(condition).expand(batch, -1, -1)
-        networks = self.networks
-        stage2 = Stage2(
-            sd_unet=networks.sd_unet,
-            ir_controlnet=networks.ir_controlnet,
-            sd_vae=networks.sd_vae,
-            alphas_cumprod=self.alphas_cumprod,
-            parameterization=find_version(self.version).parameterization,
-        )
-
-        def sample(tile: int, tile_batch: int) -> Tensor:
-            draws.rewind()
-            return stage2.sample(
-                condition,
-                image,
-                context,
-                uncond,
-                settings,
-                tile=tile,
-                tile_batch=tile_batch,
-                draws=draws,
-                callback=partial(callback, "sampling"),
-                mask=mask,
-            )
-
-        tile = TILES[0] if settings.tile is None else settings.tile
-        longer = max(image.shape[-2:])
-        run = partial(in_fitting_tiles, sample, longer, tile, settings.tile_batch or 1)
-        used = [networks.sd_unet, networks.ir_controlnet]
-        if settings.guidance_in_pixels:
-            used.append(networks.sd_vae)
-        with self._present(*used):
-            return finite("The sampled latent", run, used[:2])

@@ -9,7 +9,28 @@ from ..memory import CPU, MemoryPlan, picture_bytes, require_room
 from .memory_plan import least_decoding_bytes
 from .settings import DiffBIRSettings
 from .stage1 import Stage1Sizes, stage1_sizes
-from .versions import Order
+from .versions import Order, Task
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What is asked of both stages.
+
+    Attributes:
+        height, width: of the pictures that come in, in pixels.
+        task, upscale_by, settings: as in a call of `DiffBIR`.
+        images: in the batch.
+        memory, host_memory: bytes of device and host to plan for; None takes what is free now.
+    """
+
+    height: int
+    width: int
+    task: Task = "sr"
+    upscale_by: float = 4.0
+    settings: DiffBIRSettings | None = None
+    images: int = 1
+    memory: int | None = None
+    host_memory: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,10 +5,11 @@ import logging
 import torch
 from torch import Tensor
 
-from ..diffbir.pipeline import Callback, DiffBIR
+from ..diffbir.pipeline import DiffBIR
 from ..diffbir.prompts import rows_of
 from ..diffbir.settings import DiffBIRSettings, official_settings
 from ..diffbir.stage1 import stage1_sizes
+from ..diffbir.stages import Callback
 from ..diffbir.versions import VERSIONS, find_version
 from ..errors import BIRError
 from ..fallbacks import enough_memory

@@ -14,6 +14,7 @@ from ..checkpoints.loading import origin_of
 from ..diffbir.pipeline import DiffBIR
 from ..diffbir.prompts import encode_prompts
 from ..diffbir.restoration_modules import IMAGE_TO_IMAGE, load_restoration_module
+from ..diffbir.runs import Request
 from ..diffbir.settings import DiffBIRSettings, official_settings
 from ..diffbir.versions import (
     DEFAULT_VERSION,
@@ -219,7 +220,9 @@ def _run(
     settings = quick_settings(pipeline.version)
     side = conditions.side // UPSCALE
     image = sample_picture(side, side).to(conditions.device)
-    run = pipeline.decide(side, side, task=task, upscale_by=UPSCALE, settings=settings)
+    run = pipeline.decide(
+        Request(height=side, width=side, task=task, upscale_by=UPSCALE, settings=settings)
+    )
     stage1 = pipeline.remove_degradation(
         image, run, callback=lambda stage, done, total: None
     ).clamp(0, 1)

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from comfyui.harness import Server, node, unique_copy
+from comfyui.harness import Failed, Server, node, unique_copy
 
 from bir_core.forecast import forecast
 from bir_core.memory import CPU
@@ -43,11 +43,17 @@ def test_equals_the_forecast(server: Server) -> None:
         {"precision": "float16"},
         {"memory": 3.0},
         {"seconds_per_step": 2.0},
+        {"task": "denoise"},
     ],
     ids=lambda change: "-".join(change),
 )
 def test_each_input_counts(server: Server, change: dict[str, Any]) -> None:
     assert report(server, **change) != report(server)
+
+
+def test_a_version_without_the_task_is_told(server: Server) -> None:
+    with pytest.raises(Failed, match="Expected DiffBIR v2 or v2.1"):
+        report(server, method="DiffBIR v1", task="unaligned_face")
 
 
 def test_an_image_gives_its_size(server: Server) -> None:

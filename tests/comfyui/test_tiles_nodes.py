@@ -101,7 +101,7 @@ def test_a_small_picture_is_one_tile(server: Server, pictures: Array) -> None:
 @pytest.mark.parametrize(
     ("shape", "sentence"),
     [
-        ((15, 64, 64, 3), "the 30 tiles of one Split Into Tiles, all of one size, but 15 came"),
+        ((15, 64, 64, 3), "Each of 2 pictures should come back in 15 tiles .* but 15 came in all"),
         ((30, 96, 96, 3), "64 x 64 pixels, or all enlarged by the same whole number, but 96 x 96"),
         ((30, 32, 32, 3), "resize them before they are joined"),
     ],
@@ -113,6 +113,14 @@ def test_wrong_tiles_are_sentences(
     tiles = np.zeros(shape, np.float32)
     prompt["wrong"] = node("TestLoadTensor", file=unique_copy(server, tiles))
     with pytest.raises(Failed, match=sentence):
+        server.run(prompt)
+
+
+def test_places_of_several_batches_are_refused(server: Server, pictures: Array) -> None:
+    prompt = graph(server, pictures)
+    prompt["list"] = node("RebatchImages", images=["image", 0], batch_size=1)
+    prompt["split"]["inputs"]["image"] = ["list", 0]
+    with pytest.raises(Failed, match="one batch of pictures, but places of 2 came"):
         server.run(prompt)
 
 

@@ -52,7 +52,8 @@ def test_the_result_counts_while_it_is_written(capsys, monkeypatch):
     assert float(on_card[3]) == pytest.approx(copies, abs=0.01)
     on_cpu = stages(plan(capsys, *arguments, "--device", "cpu"))["writing"]
     assert float(on_cpu[2]) == pytest.approx(copies, abs=0.01)
-    monkeypatch.setattr("bir_core.commands.plan.free_memory", lambda device: 3 * 10**9)
+    for module in ("commands.plan", "forecast"):
+        monkeypatch.setattr(f"bir_core.{module}.free_memory", lambda device: 3 * 10**9)
     text = plan(capsys, *arguments, "--memory", "80GB")
     assert "does not fit: writing needs 4.3 GB of the 3.0 GB memory of the computer" in text
     assert "does not fit: writing" in plan(capsys, *arguments, "--device", "cpu")
@@ -122,7 +123,7 @@ def test_bad_memory(capsys, memory):
 @pytest.fixture
 def large_host(monkeypatch):
     """Whatever machine runs the tests."""
-    for module in ("commands.plan", "diffbir.method"):
+    for module in ("commands.plan", "forecast", "diffbir.method"):
         monkeypatch.setattr(f"bir_core.{module}.free_memory", lambda device: 64 * 10**9)
 
 

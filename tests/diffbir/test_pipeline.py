@@ -16,6 +16,7 @@ from bir_core.compact.restore import restore_compact
 from bir_core.diffbir.pipeline import DiffBIR
 from bir_core.diffbir.prompts import encode_prompts
 from bir_core.diffbir.restoration_modules import load_restoration_module
+from bir_core.diffbir.runs import Request
 from bir_core.diffbir.settings import DiffBIRSettings, official_settings
 from bir_core.diffusion.noise import brownian_noise, draw_normal, image_generators
 from bir_core.diffusion.sampling import SAMPLERS
@@ -229,7 +230,9 @@ def test_guidance_per_512_pixels_is_that_of_a_scale_for_this_size(pipeline):
 def test_blending_goes_to_the_picture_of_stage1(pipeline):
     image = picture()
     usual, half, whole = (restored(pipeline, image, blending=share) for share in (0.0, 0.5, 1.0))
-    run = pipeline.decide(64, 64, upscale_by=1.0, settings=DiffBIRSettings(**QUICK))
+    run = pipeline.decide(
+        Request(height=64, width=64, upscale_by=1.0, settings=DiffBIRSettings(**QUICK))
+    )
     stage1 = pipeline.remove_degradation(image, run, callback=lambda *_: None)
     torch.testing.assert_close(whole, stage1.clamp(0, 1))
     assert (half - usual).abs().max() > 1e-4
