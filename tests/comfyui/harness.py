@@ -210,6 +210,8 @@ class Server:
             answer = self.post("/prompt", {"prompt": prompt, "client_id": client_id})
         except urllib.error.HTTPError as error:
             raise Refused(json.loads(error.read())) from error
+        if answer["node_errors"]:  # ComfyUI runs the rest without the nodes that it refuses
+            raise Refused(answer)
         prompt_id: str = answer["prompt_id"]
         return prompt_id
 
