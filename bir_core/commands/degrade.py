@@ -95,10 +95,14 @@ def run(options: DegradeOptions) -> int:
     """
     preset = get_preset(options.preset)
     mask_output = _mask_output(options, preset)
-    jobs = _jobs(options.input, options.output)
+    jobs = result_files(options.input, options.output)
     if options.input.is_dir():
         say_left_out(find_pictures(options.input)[1], options.input)
-    masks = [] if mask_output is None else [mask for _, mask in _jobs(options.input, mask_output)]
+    masks = (
+        []
+        if mask_output is None
+        else [mask for _, mask in result_files(options.input, mask_output)]
+    )
     _require_free_outputs(jobs, masks, options.draws, overwrite=options.overwrite)
     if options.input.is_dir():
         for folder in filter(None, (options.output, mask_output)):
@@ -179,7 +183,7 @@ def _mask_output(options: DegradeOptions, preset: Degradation) -> Path | None:
     return options.mask
 
 
-def _jobs(source: Path, target: Path) -> list[tuple[Path, Path]]:
+def result_files(source: Path, target: Path) -> list[tuple[Path, Path]]:
     """Pairs of a picture and the file of its result."""
     if not source.is_dir():
         return [(source, target / f"{source.stem}.png" if target.is_dir() else target)]
