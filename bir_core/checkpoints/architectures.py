@@ -189,7 +189,7 @@ ARCHITECTURES = (
     Architecture(
         name="damage_finder",
         description="finder of scratches",
-        belongs="which belongs in Find Scratches",
+        belongs="which belongs in Find Scratches (BIR)",
         required=damage.DAMAGE_REQUIRED,
         canonical=dict,
         config=damage.damage_config,
