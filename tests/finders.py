@@ -3,7 +3,7 @@
 import torch
 
 from bir_core.checkpoints import save_checkpoint
-from bir_core.networks.damage import DamageConfig, DamageFinder
+from bir_core.networks.damage import CONTRAST, GREY, DamageConfig, DamageFinder
 
 
 def small_finder(seed=0):
@@ -20,9 +20,9 @@ def bright_finder():
         parameter.zero_()
     # Channel 4 c + p of the unshuffled picture is colour c of the pixel p in 2 x 2.
     for pixel in range(4):
-        network.first.weight[pixel, pixel::4, 1, 1] = 1 / 3
+        network.first.weight[pixel, pixel::4, 1, 1] = 1 / (3 * CONTRAST)
         network.last.weight[pixel, pixel, 1, 1] = 100
-    network.last.bias.fill_(-100 * 0.4)  # the picture enters less 0.5
+    network.last.bias.fill_(-100 * (0.9 - GREY))
     return network
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from types import ModuleType
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -19,6 +20,9 @@ from .diffir import LayerNormBody
 
 FACTOR = 2  # side of the picture divided by that of the first level
 BOTTOM_DILATIONS = (1, 2, 4)
+# Colours of pictures deviate from grey by about a quarter; layers learn faster from about 1.
+GREY, CONTRAST = 0.5, 4.0
+FIRST_LOGIT = -3.0  # before training: a probability of 5 %
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +91,7 @@ class DamageFinder(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """image: (B, 3, H, W) in [0, 1], sides divide by `size_multiple`. Returns (B, 1, H, W)."""
-        x = self.first(F.pixel_unshuffle(image - 0.5, FACTOR))
+        x = self.first(F.pixel_unshuffle(CONTRAST * (image - GREY), FACTOR))
         levels = []
         for block, down in zip(self.encoder, self.down, strict=True):
             x = block(x)
@@ -99,3 +103,20 @@ class DamageFinder(nn.Module):
             x = F.interpolate(up(x), scale_factor=2, mode="nearest") + levels.pop()
             x = block(x)
         return F.pixel_shuffle(self.last(x), FACTOR)
+
+
+@torch.no_grad()
+def draw_weights(model: DamageFinder, generator: torch.Generator) -> None:
+    """Start with convolutions that keep the deviation of what they get (He et al., "Delving Deep
+    into Rectifiers", ICCV 2015, without the factor of a rectifier), and with 5 % of probability.
+
+    Args:
+        generator: on the CPU.
+    """
+    for layer in model.modules():
+        if isinstance(layer, nn.Conv2d):
+            deviation = layer.weight[0].numel() ** -0.5
+            layer.weight.copy_(deviation * torch.randn(layer.weight.shape, generator=generator))
+            if layer.bias is not None:
+                layer.bias.zero_()
+    model.last.bias.fill_(FIRST_LOGIT)

@@ -6,7 +6,7 @@ import torch
 from bir_core import inspect, load_model
 from bir_core.checkpoints import save_checkpoint
 from bir_core.errors import BIRError
-from bir_core.networks.damage import DamageConfig, DamageFinder
+from bir_core.networks.damage import DamageConfig, DamageFinder, draw_weights
 
 SMALL = DamageConfig(features=(4, 6, 8))
 
@@ -62,3 +62,14 @@ def test_the_file_says_what_it_is(features, tmp_path):
 def test_too_few_levels_or_channels_are_refused(features):
     with pytest.raises(BIRError, match="two levels or more"):
         DamageConfig(features=features)
+
+
+def test_the_start_finds_next_to_nothing_and_is_drawn_from_the_generator():
+    first, second = finder(seed=1), finder(seed=2)
+    for network in (first, second):
+        draw_weights(network, torch.Generator().manual_seed(5))
+    image = picture(1, 3, 64, 64)
+    assert torch.equal(first(image), second(image))
+    assert 0.001 < float(first(image).sigmoid().median()) < 0.3
+    draw_weights(second, torch.Generator().manual_seed(6))
+    assert not torch.equal(first(image), second(image))

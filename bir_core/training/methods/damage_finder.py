@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from ...checkpoints import load_model
 from ...errors import BIRError
-from ...networks.damage import DamageConfig, DamageFinder
+from ...networks.damage import DamageConfig, DamageFinder, draw_weights
 from ..data import Batch
 from ..degrading import presets_of, refuse_holes
 from ..losses import dice_loss
@@ -16,9 +16,6 @@ from ..phases import Phase, Training, Update, parts_by_prefix
 from ..recipe import NetworkRecipe
 from ..start_files import StartFiles
 from ..toml_tables import require
-
-# Of the last layer before training: as if 5 % of the pixels were damaged.
-FIRST_BIAS = -3.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,10 +70,9 @@ def damage_finder_training(recipe: DamageFinderRecipe, files: StartFiles) -> Tra
     Raises:
         BIRError: a start that is no finder of scratches, or one of other sizes.
     """
-    with torch.random.fork_rng():
-        torch.manual_seed(recipe.seed)
+    with torch.random.fork_rng():  # torch draws weights too, before they are drawn here
         model = DamageFinder(recipe.network)
-    nn.init.constant_(model.last.bias, FIRST_BIAS)
+    draw_weights(model, torch.Generator().manual_seed(recipe.seed))
     if files.start_from is not None:
         start = load_model(files.start_from, architecture="damage_finder")
         if start.config != recipe.network:
