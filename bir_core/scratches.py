@@ -28,8 +28,9 @@ THRESHOLD = 0.5
 GROW = 2
 # In which damage is shown, RGB, and how much of it.
 SHOWN, OPACITY = (1.0, 0.1, 0.1), 0.65
-# Bytes of activations for a pixel of a tile in float32, at the first level and below.
-ACTIVATIONS = 600
+# Bytes for a pixel of a tile in float32, of all levels; and for one of the picture: sums and weights
+# of the tiles, the result and its mask.
+TILE_BYTES, PICTURE_BYTES = 320, 16
 
 Callback = Callable[[int, int], None]
 
@@ -154,5 +155,5 @@ def shown_damage(image: Tensor, mask: Tensor) -> Tensor:
 
 def working_bytes(height: int, width: int, tile: int = TILE) -> float:
     """Memory that `find_damage` takes besides the weights for a picture, in bytes, about."""
-    pixels = min(height, tile) * min(width, tile)
-    return float(pixels * ACTIVATIONS + 4 * 8 * height * width)
+    in_tile = min(height, tile) * min(width, tile)
+    return float(TILE_BYTES * in_tile + PICTURE_BYTES * height * width)

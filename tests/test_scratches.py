@@ -15,6 +15,7 @@ from bir_core.scratches import (
     grown,
     load_finder,
     shown_damage,
+    working_bytes,
 )
 
 
@@ -148,3 +149,9 @@ def test_other_networks_and_images_are_refused():
         find_damage(torch.full((1, 3, 8, 8), math.nan), small_finder())
     with pytest.raises(BIRError, match="finder of scratches"):
         load_finder("builtin-x1")
+
+
+def test_a_large_scan_takes_little_more_than_a_tile():
+    tile, scan = working_bytes(512, 512), working_bytes(5120, 5120)
+    assert scan < 100 * tile / 15
+    assert working_bytes(4, 4) < tile / 1000
