@@ -28,8 +28,8 @@ THRESHOLD = 0.5
 GROW = 2
 # In which damage is shown, RGB, and how much of it.
 SHOWN, OPACITY = (1.0, 0.1, 0.1), 0.65
-# Bytes for a pixel of a tile in float32, of all levels; and for one of the picture: sums and weights
-# of the tiles, the result and its mask.
+# Bytes for a pixel of a tile in float32, of all levels; and for one of the picture: sums, weights
+# of tiles, the result and its mask.
 TILE_BYTES, PICTURE_BYTES = 320, 16
 
 Callback = Callable[[int, int], None]
