@@ -21,6 +21,7 @@ COMMANDS = {
     "models": "list the known model files: where to get them, licences, which are at hand",
     "inspect": "say what a checkpoint file is",
     "verify": "check weight files and write a report on them",
+    "scratches": "find scratches, creases, dust, hairs and stains in scans, as masks",
     "degrade": "make low-quality pictures from good ones",
     "train": "train a model by a recipe",
     "evaluate": "measure models, or pictures that are restored already",

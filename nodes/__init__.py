@@ -16,6 +16,7 @@ from .photo import BIRRestorePhoto
 from .plan import BIRPlan
 from .sampler import DiffBIRSampler
 from .sampling import DiffBIRCFGGuider, DiffBIRScheduler
+from .scratches import BIRFindScratches
 from .stage1 import BIRCrop, BIRRestorationModule
 from .tiles import BIRJoinTiles, BIRSplitTiles, BIRTilePrompts
 from .tiling import DiffBIRTiledDiffusion
@@ -42,6 +43,7 @@ NODES: list[type[io.ComfyNode]] = [
     BIRTilePrompts,
     BIRSplitTiles,
     BIRJoinTiles,
+    BIRFindScratches,
     BIRDegrade,
     BIRMeasure,
     BIRPlan,

@@ -28,7 +28,7 @@ class BIRDegrade(Node):
             ),
             search_aliases=[
                 *("degrade", "degradation", "damage", "add noise", "make blurry", "low quality"),
-                *("jpeg artifacts", "test image", "downscale", "realesrgan"),
+                *("jpeg artifacts", "test image", "downscale", "realesrgan", "old photo"),
             ],
             inputs=[
                 io.Image.Input(
@@ -42,7 +42,8 @@ class BIRDegrade(Node):
                     default="simple_x4",
                     tooltip="What is done. simple: some blur, noise and JPEG; realesrgan: twice "
                     "over, in strong ranges; clean: reduction alone; x4, x2, x1: how many times "
-                    "smaller. diffbir, codeformer: strong, at the same size. masks: holes.",
+                    "smaller. diffbir, codeformer: strong, at the same size. masks: holes. "
+                    "old_photo: scratches, dust, creases and stains.",
                 ),
                 seed_input(
                     "Of all that is drawn: image i of a batch takes seed + i. The same "
@@ -73,7 +74,8 @@ class BIRDegrade(Node):
                 ),
                 io.Mask.Output(
                     display_name="hole",
-                    tooltip="1 in the hole that a masks preset cuts; empty for the others.",
+                    tooltip="1 in the hole that a masks preset cuts, or where an old photograph is "
+                    "damaged; empty for the others.",
                 ),
                 io.String.Output(
                     display_name="drawn", tooltip="Every value that was drawn, as JSON."
@@ -86,7 +88,7 @@ class BIRDegrade(Node):
         colours, alpha = split_alpha(from_channels_last(image.float()))
         degradation = get_preset(preset)
         progress = services.batch_progress(len(colours))
-        images, originals, holes, records = [], [], [], []
+        images, originals, masks, records = [], [], [], []
         for index in range(len(colours)):
             one = slice(index, index + 1)
             seed_of_image = image_seed(seed, index)
@@ -100,14 +102,14 @@ class BIRDegrade(Node):
             picture = degraded.image
             images.append(attach_alpha(picture, degraded.alpha))
             originals.append(degraded.original)
-            holes.append(picture[:, :1] * 0 if degraded.hole is None else degraded.hole)
+            masks.append(picture[:, :1] * 0 if degraded.mask is None else degraded.mask)
             records.append({"seed": seed_of_image, "draws": degraded.draws})
             progress(index)(1, 1)
         drawn = draws_as_json({"preset": preset, "scale": scale or None, "images": records})
         return io.NodeOutput(
             services.to_output(to_channels_last(torch.cat(images))),
             services.to_output(to_channels_last(torch.cat(originals))),
-            services.to_output(torch.cat(holes)[:, 0]),
+            services.to_output(torch.cat(masks)[:, 0]),
             drawn,
             ui=ui.PreviewText(drawn),
         )

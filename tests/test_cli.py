@@ -18,7 +18,8 @@ def run_python(*arguments):
 def test_help_names_every_command_without_importing_torch():
     done = run_python("-X", "importtime", "-m", "bir_core", "--help")
     assert done.returncode == 0
-    assert all(f"    {name} " in done.stdout for name in COMMANDS)
+    words = [line.split()[0] for line in done.stdout.splitlines() if line.startswith("    ")]
+    assert set(COMMANDS) <= set(words)
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert "argparse" in imported
     assert not {name for name in imported if name.partition(".")[0] in ("torch", "numpy")}

@@ -12,13 +12,14 @@ from torch import nn
 
 from ..networks.autoencoder import SDVAE, VAEConfig
 from ..networks.compact import CompactRestorer
+from ..networks.damage import DamageFinder
 from ..networks.diffir import DiffIRStage1, DiffIRStage2
 from ..networks.diffir_config import OFFICIAL_CONFIGS
 from ..networks.ir_controlnet import IRControlNet
 from ..networks.swinir import SwinIR, SwinIRConfig
 from ..networks.text_encoder import TextEncoder, TextEncoderConfig
 from ..networks.unet import SDUNet, UNetConfig
-from . import compact, diffbir, diffir, diffusers
+from . import compact, damage, diffbir, diffir, diffusers
 from .keys import StateDict
 
 
@@ -35,13 +36,13 @@ class ModelInfo:
     """What a checkpoint is.
 
     Attributes:
-        architecture: `diffir_s1`, `diffir_s2`, `compact`, `swinir`, `ir_controlnet`, `sd_unet`,
-            `sd_vae` or `text_encoder`.
+        architecture: `diffir_s1`, `diffir_s2`, `compact`, `swinir`, `damage_finder`,
+            `ir_controlnet`, `sd_unet`, `sd_vae` or `text_encoder`.
         variant: a published variant (`realsr_x4`, also of the SRGAN files, which hold the same
             network; `deblur`, `inpainting`, ...; `diffbir` for SwinIR and IRControlNet of every
             version; `sd2.1`) or `custom`.
         task: `sr`, `deblur` or `inpainting` of a DiffIR; `restoration` (stage 1 of DiffBIR),
-            `condition`, `generation`, `autoencoding` or `embedding` of the others.
+            `detection`, `condition`, `generation`, `autoencoding` or `embedding` of the others.
         scale: output size divided by input size; 1 for networks on latents.
         config: all sizes of the network.
         parameters: their number, each counted once.
@@ -184,6 +185,16 @@ ARCHITECTURES = (
         config=compact.compact_config,
         build=CompactRestorer,
         task="restoration",
+    ),
+    Architecture(
+        name="damage_finder",
+        description="finder of scratches",
+        belongs="which belongs in Find Scratches (BIR)",
+        required=damage.DAMAGE_REQUIRED,
+        canonical=dict,
+        config=damage.damage_config,
+        build=DamageFinder,
+        task="detection",
     ),
     Architecture(
         name="sd_vae",

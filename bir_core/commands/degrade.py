@@ -3,7 +3,8 @@
 A folder gives a folder of PNG files, which keep the results exactly as they were made. The same
 seed gives the same result; each further picture of a folder has the next seed. Presets that cut
 holes for inpainting write the whole picture, in a test's size and square, and the hole as a mask:
-`bir restore --mask` takes both, and `bir evaluate` compares with the picture."""
+`bir restore --mask` takes both, and `bir evaluate` compares with the picture. Those of old
+photographs write where damage can be seen, if there is a place for it."""
 
 import argparse
 from dataclasses import dataclass, replace
@@ -74,8 +75,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--mask",
         metavar="PATH",
         type=Path,
-        help="for presets that cut holes: where the masks go, white in the hole; file or existing "
-        "folder for a picture; folder, made if needed, for a folder",
+        help="for presets that cut holes or make old photographs: where the masks go, white in the "
+        "hole or the damage; file or existing folder for a picture; folder, made if needed, for a "
+        "folder",
     )
     parser.add_argument("--seed", type=seed, default=0, help="of the first picture (default: 0)")
     parser.add_argument(
@@ -92,12 +94,15 @@ def run(options: DegradeOptions) -> int:
             place without masks, or an output that exists.
     """
     preset = get_preset(options.preset)
-    cuts_holes = preset.cuts_holes
-    mask_output = _mask_output(options, cuts_holes)
-    jobs = _jobs(options.input, options.output)
+    mask_output = _mask_output(options, preset)
+    jobs = result_files(options.input, options.output)
     if options.input.is_dir():
         say_left_out(find_pictures(options.input)[1], options.input)
-    masks = [] if mask_output is None else [mask for _, mask in _jobs(options.input, mask_output)]
+    masks = (
+        []
+        if mask_output is None
+        else [mask for _, mask in result_files(options.input, mask_output)]
+    )
     _require_free_outputs(jobs, masks, options.draws, overwrite=options.overwrite)
     if options.input.is_dir():
         for folder in filter(None, (options.output, mask_output)):
@@ -107,7 +112,7 @@ def run(options: DegradeOptions) -> int:
     # `disable=None` shows the bar on a terminal only.
     bar = tqdm(jobs, unit="picture", disable=None if len(jobs) > 1 else True)
     for index, (source, target) in enumerate(bar):
-        mask = masks[index] if cuts_holes else None
+        mask = masks[index] if masks else None
         seed_of_picture = image_seed(options.seed, index)
         try:
             with enough_memory(no_memory_for(source)):
@@ -140,7 +145,7 @@ def _degrade_file(
     picture_seed: int,
     options: DegradeOptions,
 ) -> tuple[str, Draws]:
-    """Degrade a picture into its file, and its hole into `mask` for presets that cut one.
+    """Degrade a picture into its file, and its hole or damage into `mask`, if there is a place.
 
     Returns:
         A line for the user, and what was drawn.
@@ -154,30 +159,31 @@ def _degrade_file(
     )
     result = replace(picture, image=degraded.image, alpha=degraded.alpha, bits=8)
     left_out = write_picture(target, result, overwrite=options.overwrite)
-    if mask is not None and degraded.hole is not None:
-        hole = Picture(image=degraded.hole.expand(-1, 3, -1, -1), is_grey=True)
-        write_picture(mask, hole, overwrite=options.overwrite)
+    if mask is not None and degraded.mask is not None:
+        shown = Picture(image=degraded.mask.expand(-1, 3, -1, -1), is_grey=True)
+        write_picture(mask, shown, overwrite=options.overwrite)
     size = f"{picture.image.shape[-1]}x{picture.image.shape[-2]}"
     height, width = degraded.image.shape[-2:]
     return f"{target}  {size} -> {width}x{height}{losses(left_out)}", degraded.draws
 
 
-def _mask_output(options: DegradeOptions, cuts_holes: bool) -> Path | None:
-    """Where masks go; None for presets that make none."""
-    if cuts_holes and options.mask is None:
+def _mask_output(options: DegradeOptions, preset: Degradation) -> Path | None:
+    """Where masks go; None for nowhere."""
+    if preset.cuts_holes and options.mask is None:
         raise BIRError(
             f"Expected a place for the masks of {options.preset}, but none came; give --mask with "
             "a file, or with a folder for a folder of pictures."
         )
-    if not cuts_holes and options.mask is not None:
+    if options.mask is not None and not (preset.cuts_holes or preset.damages_surface):
         raise BIRError(
-            f"Expected a preset that cuts holes for --mask, but {options.preset} makes none; "
-            "choose one of the masks presets or leave the option out."
+            "Expected a preset that cuts holes or damages the surface for --mask, but "
+            f"{options.preset} does neither; choose one of the masks presets or old_photo, or "
+            "leave the option out."
         )
     return options.mask
 
 
-def _jobs(source: Path, target: Path) -> list[tuple[Path, Path]]:
+def result_files(source: Path, target: Path) -> list[tuple[Path, Path]]:
     """Pairs of a picture and the file of its result."""
     if not source.is_dir():
         return [(source, target / f"{source.stem}.png" if target.is_dir() else target)]

@@ -4,6 +4,7 @@
   bir evaluate HQ --lq LQ --model FILE   restore the pictures of LQ and measure
   bir evaluate HQ --results FOLDER       measure pictures that are restored already
   bir evaluate --results FOLDER --protocol diffbir-real    without originals
+  bir evaluate HQ --scratches FILE       damage originals and measure how much of it is found
   bir evaluate --list                    the measures, their files, and the protocols
 
 FOLDER may be what `bir restore` wrote, with DiffBIR for example. A network that measures reads its
@@ -30,6 +31,7 @@ from ..command_line.options import (
 )
 from ..degradations import preset_names
 from ..errors import BIRError
+from ..evaluation.damage import DamageScore, damage_table, score_finder
 from ..evaluation.listing import metrics_as_markdown, protocols_as_markdown
 from ..evaluation.measuring import Evaluation, Sample
 from ..evaluation.metrics import DEFAULT_METRICS, METRICS, Settings
@@ -39,6 +41,7 @@ from ..evaluation.tables import as_markdown, require_table_name, write_table
 from ..evaluation.weight_files import usual_folder
 from ..fallbacks import enough_memory
 from ..pictures.files import find_pictures, list_pictures, read_picture, require_free
+from ..scratches import THRESHOLD, load_finder
 from ..weights import BUILTIN_NAMES, DEFAULT_MODEL
 from .failures import Failures, no_memory_for, say_left_out
 
@@ -51,6 +54,7 @@ class EvaluateOptions:
     model: tuple[str, ...] = ()
     results: tuple[Path, ...] = ()
     lq: Path | None = None
+    scratches: str | None = None
     degradation: str | None = None
     seed: int = 0
     protocol: str | None = None
@@ -95,7 +99,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     given.add_argument(
         "--degradation",
         metavar="NAME",
-        help=f"{', '.join(preset_names())} (default: simple_x4 or simple_x1, after the model)",
+        help=f"{', '.join(preset_names())} (default: simple_x4 or simple_x1, after the model; "
+        "with --scratches foreign_old_photo)",
+    )
+    parser.add_argument(
+        "--scratches",
+        metavar="FILE",
+        help="measure a network that finds scratches, as `bir train builtin_scratches` makes it: "
+        "the share of the damage that it finds, and of other pixels that it takes for damage",
     )
     parser.add_argument(
         "--seed",
@@ -166,6 +177,8 @@ def run(options: EvaluateOptions) -> int:
     if options.list:
         write_line(metrics_as_markdown(weights) + "\n\n" + protocols_as_markdown())
         return 0
+    if options.scratches is not None:
+        return _measure_finder(options, options.scratches)
     _require_pictures(options)
     for path in options.output:
         require_table_name(path)
@@ -203,6 +216,38 @@ def run(options: EvaluateOptions) -> int:
     write_line(as_markdown(rows, metrics))
     for path in options.output:
         write_table(path, rows, metrics)
+    failures.require_none("measured")
+    return 0
+
+
+def _measure_finder(options: EvaluateOptions, source: str) -> int:
+    """The table of a network that finds scratches."""
+    others = ("model", "results", "lq", "protocol", "metric", "reference", "output")
+    given = [name for name in others if getattr(options, name)]
+    if options.hq is None or given:
+        came = f"--{given[0]} came as well" if given else "none came"
+        raise BIRError(
+            "Expected a folder HQ of undamaged originals for --scratches, and no options that "
+            f"measure restored pictures, but {came}; correct the command."
+        )
+    device = choose_device(options.device)
+    model = load_finder(source, device=device)
+    originals = list_pictures(options.hq)
+    say_left_out(find_pictures(options.hq)[1], options.hq)
+    failures = Failures(len(originals))
+    scored = score_finder(
+        model,
+        originals,
+        options.degradation or "foreign_old_photo",
+        seed=options.seed,
+        device=device,
+        on_failure=lambda path, error: failures.add(path, str(error)),
+    )
+    scores: list[DamageScore] = []
+    for of_picture in tqdm(scored, total=len(originals), unit="picture", disable=None):
+        scores += of_picture
+    if scores:
+        write_line(damage_table(scores, THRESHOLD))
     failures.require_none("measured")
     return 0
 

@@ -1,25 +1,31 @@
 """Synthetic degradations: pairs of high- and low-quality images from high-quality ones."""
 
 from .codeformer import CodeFormerDegradation
+from .damage import DamageDegradation
 from .degradation import Degradation, Degraded, Draws, degrade
 from .fixed import FixedDegradation
 from .kernels import MixedKernels
 from .masks import BoxMasks, MaskDegradation, StrokeMasks
+from .painted_damage import PaintedDamage
 from .presets import get_preset, preset_names
 from .real_esrgan import RealESRGANDegradation, RealESRGANOrder
+from .textured_damage import TexturedDamage
 
 __all__ = [
     "BoxMasks",
     "CodeFormerDegradation",
+    "DamageDegradation",
     "Degradation",
     "Degraded",
     "Draws",
     "FixedDegradation",
     "MaskDegradation",
     "MixedKernels",
+    "PaintedDamage",
     "RealESRGANDegradation",
     "RealESRGANOrder",
     "StrokeMasks",
+    "TexturedDamage",
     "degrade",
     "get_preset",
     "preset_names",

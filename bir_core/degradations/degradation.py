@@ -32,12 +32,15 @@ class Degraded:
         draws: every value that was drawn, by the name of its step: a number, text or bool for the
             whole batch, a (B,) tensor, or a list with one entry for each image.
         sharpened_from: hq before the preset sharpened it; None where it did not.
+        damage: (B, 1, H, W), 1 where damage of the surface can be seen in lq, else 0; None for
+            presets that make none.
     """
 
     lq: Tensor
     hq: Tensor
     draws: Draws
     sharpened_from: Tensor | None = None
+    damage: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,11 @@ class Degradation(ABC):
     @property
     def cuts_holes(self) -> bool:
         """Whether lq has a mask as its fourth channel."""
+        return False
+
+    @property
+    def damages_surface(self) -> bool:
+        """Whether it says where the surface is damaged."""
         return False
 
     @property

@@ -1,4 +1,4 @@
-"""A whole picture degraded, with its alpha channel and its hole: for the command and the node."""
+"""A whole picture degraded, with its alpha channel and its mask: for the command and the node."""
 
 import json
 from dataclasses import dataclass
@@ -19,14 +19,15 @@ class DegradedPicture:
             picture, in the size and the square of the preset.
         alpha: (1, 1, H', W') in [0, 1], of the part that the image shows; None where the picture
             has none, and with a hole.
-        hole: (1, 1, H', W'), 1 in the hole; None for presets that cut none.
+        mask: (1, 1, H', W'), 1 in the hole, or in the visible damage of an old photograph; None for
+            presets without either.
         original: (1, 3, H, W) float32 in [0, 1], what a restoration is compared with.
         draws: every value that was drawn, see `Degraded`.
     """
 
     image: Tensor
     alpha: Tensor | None
-    hole: Tensor | None
+    mask: Tensor | None
     original: Tensor
     draws: Draws
 
@@ -61,7 +62,7 @@ def degrade_picture(
     if alpha is not None:
         shown = crop(alpha, degraded.hq.shape[-2], degraded.hq.shape[-1])
         alpha = resize(shown, degraded.lq.shape[-2], degraded.lq.shape[-1], "area")
-    return DegradedPicture(degraded.lq, alpha, None, degraded.hq, degraded.draws)
+    return DegradedPicture(degraded.lq, alpha, degraded.damage, degraded.hq, degraded.draws)
 
 
 def draws_as_json(record: dict[str, object]) -> str:

@@ -9,7 +9,9 @@ from .draws import Range
 from .fixed import FixedDegradation
 from .kernels import MixedKernels
 from .masks import BoxMasks, Counts, MaskDegradation, StrokeMasks
+from .painted_damage import PaintedDamage
 from .real_esrgan import RealESRGANDegradation, RealESRGANOrder
+from .textured_damage import TexturedDamage
 
 
 def _gaussian_kernels(size: int, sigma: Range) -> MixedKernels:
@@ -38,6 +40,19 @@ def _reduced(scale: int) -> FixedDegradation:
         noise_probability=0.0,
         jpeg_probability=0.0,
     )
+
+
+# A scanner, and a file that was saved with some care.
+_SCAN = FixedDegradation(
+    scale=1,
+    blur=_gaussian_kernels(9, (0.2, 1.0)),
+    noise_sigma=(0.0, 10.0),
+    jpeg_quality=(60.0, 101.0),
+    blur_probability=0.7,
+    noise_probability=0.8,
+    jpeg_probability=0.7,
+    grey_probability=0.4,
+)
 
 
 # Wang et al., "Real-ESRGAN" (ICCVW 2021), and the training options of DiffIR's RealSR models.
@@ -168,6 +183,8 @@ _PRESETS: dict[str, Degradation] = {
         jpeg_probability=1.0,
     ),
     "jpeg_90": dataclasses.replace(_reduced(1), jpeg_quality=(90.0, 90.0), jpeg_probability=1.0),
+    "old_photo": PaintedDamage(scan=_SCAN),
+    "foreign_old_photo": TexturedDamage(scan=_SCAN),
     **_MASKS,
 }
 
@@ -190,6 +207,8 @@ def get_preset(name: str) -> Degradation:
             single kinds of damage, or none, that they are measured on as well. "masks_train": the
             training of inpainting. "masks_thick_256" and alike, also medium and thin, and 512: the
             tests of inpainting; wide holes are the thick ones, narrow holes the thin ones.
+            "old_photo": a scan of a damaged print, from which damage is learned;
+            "foreign_old_photo": the same made in another way, on which it is tested.
 
     Raises:
         BIRError: an unknown name.

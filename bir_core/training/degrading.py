@@ -62,11 +62,14 @@ class PairMaker:
         scale: side of hq divided by side of lq.
         keeps_unsharpened: whether hq gets three more channels, the picture before a preset
             sharpened it.
+        gives_damage: whether hq is where the surface is damaged, in three equal channels; nowhere
+            for kinds that damage none.
     """
 
     kinds: tuple[tuple[float, Degradation], ...]
     scale: int
     keeps_unsharpened: bool = False
+    gives_damage: bool = False
 
     def __call__(self, hq: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """hq (B, 3, H, W) in [0, 1] and a generator on the CPU -> lq and hq on the same device.
@@ -96,6 +99,10 @@ class PairMaker:
     ) -> tuple[Tensor, Tensor]:
         scale = None if preset.keeps_size else self.scale
         degraded = degrade(hq, preset, generator=generator, noise=noise, scale=scale)
+        if self.gives_damage:
+            damage = degraded.damage
+            mask = torch.zeros_like(degraded.lq[:, :1]) if damage is None else damage
+            return degraded.lq, mask.expand(-1, 3, -1, -1)
         hq = degraded.hq
         if self.keeps_unsharpened and degraded.sharpened_from is not None:
             hq = torch.cat([hq, degraded.sharpened_from], dim=1)
@@ -117,4 +124,6 @@ def recipe_degradation(recipe: Recipe) -> PairMaker | None:
         )
     if not kinds:
         return None
-    return PairMaker(tuple(kinds.values()), recipe.scale, recipe.keeps_unsharpened)
+    return PairMaker(
+        tuple(kinds.values()), recipe.scale, recipe.keeps_unsharpened, recipe.learns_damage
+    )

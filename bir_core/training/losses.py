@@ -114,6 +114,18 @@ def feature_sum(restored: Sequence[Tensor], hq: Sequence[Tensor]) -> Tensor:
     return torch.stack(_squared_errors(restored, hq)).sum()
 
 
+def dice_loss(logits: Tensor, target: Tensor) -> Tensor:
+    """1 - 2 sum(p t) / (sum(p) + sum(t)) over a whole batch, of one pixel more in every sum, p the
+    sigmoid of the logits (Milletari et al., "V-Net", 3DV 2016, without squares).
+
+    Args:
+        logits, target: of any one shape; target in [0, 1].
+    """
+    found, wanted = torch.sigmoid(logits.float()), target.float()
+    both, either = (found * wanted).sum(), found.sum() + wanted.sum()
+    return 1 - (2 * both + 1) / (either + 1)
+
+
 def _squared_errors(restored: Sequence[Tensor], hq: Sequence[Tensor]) -> list[Tensor]:
     pairs = zip(restored, hq, strict=True)
     return [F.mse_loss(ours.float(), target.detach().float()) for ours, target in pairs]

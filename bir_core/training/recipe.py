@@ -279,6 +279,11 @@ class Recipe(ABC):
         return False
 
     @property
+    def learns_damage(self) -> bool:
+        """Whether a batch's hq is where lq is damaged, in three equal channels, 1 in the damage."""
+        return False
+
+    @property
     @abstractmethod
     def scale(self) -> int:
         """Side of hq divided by side of lq."""

@@ -23,6 +23,7 @@ from ..latents import LATENT_SCALE
 from ..memory import dtype_of
 from ..metrics import psnr
 from ..networks.autoencoder import SDVAE
+from ..networks.damage import DamageFinder
 from ..networks.diffir import DiffIRStage1, DiffIRStage2
 from ..networks.ir_controlnet import IRControlNet
 from ..networks.text_encoder import CONTEXT_LENGTH, TextEncoder
@@ -37,6 +38,9 @@ WORD = 320
 # give some 5 to 10.
 LEAST_PSNR = 15.0
 BLUR, NOISE = 5, 0.04  # pixels of the original; standard deviation
+# Share of a picture without damage that may be taken for it, and where scratches are drawn.
+MOST_FALSE = 0.05
+SCRATCH_ROWS = slice(20, 44)
 LEAST_DEVIATION = 0.01  # of a picture that is not one flat colour
 
 
@@ -183,6 +187,30 @@ def _try_diffir_stage1(network: DiffIRStage1, device: torch.device) -> Findings:
     return compared(network(lq, hq), hq, "original")
 
 
+def _try_damage_finder(network: DamageFinder, device: torch.device) -> Findings:
+    side = _side(network.config.size_multiple)
+    picture = sample_picture(side, side)
+    scratched = picture.clone()
+    scratched[..., SCRATCH_ROWS, side // 3 : side // 3 + 2] = 1
+    scratched[..., SCRATCH_ROWS, side // 2] = 0
+    logits = [network(each.to(device, dtype_of(network))) for each in (picture, scratched)]
+    for each in logits:
+        require_finite(each, "The logits")
+    clean, damaged = (each.sigmoid().float().cpu() for each in logits)
+    scratch = (scratched != picture).any(1, keepdim=True)
+    numbers: dict[str, Number] = {
+        "share_taken_for_damage": float((clean > 0.5).float().mean()),
+        "probability_in_a_scratch": float(damaged[scratch].mean()),
+        "probability_elsewhere": float(damaged[~scratch].mean()),
+    }
+    doubts = []
+    if float(numbers["share_taken_for_damage"]) > MOST_FALSE:
+        doubts.append("Much of a picture without damage is taken for damage.")
+    if float(numbers["probability_in_a_scratch"]) < 2 * float(numbers["probability_elsewhere"]):
+        doubts.append("A scratch is hardly more likely damage than what is around it.")
+    return Findings(numbers, tuple(doubts))
+
+
 def _try_vae(network: SDVAE, device: torch.device) -> Findings:
     side = _side(network.config.size_multiple, VAE_SIDE)
     image = sample_picture(side, side).to(device, dtype_of(network))
@@ -276,6 +304,7 @@ TRIALS = {
     "sd_unet": Trial(_try_unet),
     "swinir": Trial(_try_restorer),
     "compact": Trial(_try_restorer),
+    "damage_finder": Trial(_try_damage_finder),
     "sd_vae": Trial(_try_vae, float32_only=True),
     "text_encoder": Trial(_try_text_encoder, float32_only=True),
     SPANDREL: Trial(try_module, float32_only=True),

@@ -25,3 +25,9 @@ BUILT_IN = {
 def builtin_model_path(name: str) -> Path | None:
     """The file of a name among `BUILTIN_NAMES`; None for any other, which may be a path."""
     return FOLDER / _FILES[name] if name in _FILES else None
+
+
+def builtin_scratches() -> Path | None:
+    """The file of the network that finds scratches; None where the package brings none."""
+    path = FOLDER / "scratches.safetensors"
+    return path if path.is_file() else None

@@ -38,6 +38,11 @@ def bases() -> list[str]:
     return _holding("checkpoints", {"sd_unet", "sd_vae"})
 
 
+def damage_finders() -> list[str]:
+    """Networks that find damage of a picture's surface."""
+    return _holding("detection", {"damage_finder"})
+
+
 def _holding(folder: str, wanted: set[str]) -> list[str]:
     names = folder_paths.get_filename_list(folder)
     return [name for name in names if wanted <= (_networks(folder, name) or frozenset())]

@@ -9,6 +9,7 @@ from diffbir_models import TINY_SWINIR, TINY_UNET, TINY_VAE, text_tower_weights
 from bir_core import BIRError, load_model
 from bir_core.networks.autoencoder import SDVAE
 from bir_core.networks.compact import CompactConfig, CompactRestorer
+from bir_core.networks.damage import DamageConfig, DamageFinder
 from bir_core.networks.diffir import DiffIRStage1, DiffIRStage2
 from bir_core.networks.diffir_config import DiffIRConfig
 from bir_core.networks.ir_controlnet import IRControlNet
@@ -29,6 +30,7 @@ NETWORKS = {
     "diffir_s2": lambda: DiffIRStage2(DIFFIR),
     "swinir": lambda: SwinIR(TINY_SWINIR),
     "compact": lambda: CompactRestorer(CompactConfig(scale=2, features=4, layers=1)),
+    "damage_finder": lambda: DamageFinder(DamageConfig(features=(4, 6))),
     "ir_controlnet": lambda: IRControlNet(TINY_UNET),
     "sd_unet": lambda: SDUNet(TINY_UNET),
     "sd_vae": lambda: SDVAE(TINY_VAE),

@@ -10,6 +10,8 @@ from comfyui.diffbir_graph import Array
 from comfyui.harness import Failed, Prompt, Server, node, unique_copy
 from command_line import run_here
 
+from bir_core.degradations import get_preset
+from bir_core.degradations.pictures import degrade_picture
 from bir_core.images import from_channels_last
 from bir_core.pictures.files import Picture, read_picture, write_picture
 from bir_core.seeds import SEEDS
@@ -90,3 +92,19 @@ def test_scale_and_alpha(server: Server, image: Array) -> None:
     assert np.abs(ours["image"][..., 3] - alpha[:, :40:2, ::2, 0]).max() < 1e-6
     with pytest.raises(Failed, match="scale"):
         degraded(server, image, preset="masks_thin_256", seed=0, scale=2)
+
+
+def test_old_photographs_come_with_their_damage(server: Server) -> None:
+    drawn = np.random.default_rng(8).integers(0, 256, (2, 160, 200, 3))
+    image = (drawn / 255).astype(np.float32)
+    preset = get_preset("foreign_old_photo")
+    pictures = from_channels_last(torch.from_numpy(image))
+    expected = [
+        degrade_picture(picture[None], None, preset, seed=seed)
+        for seed, picture in enumerate(pictures)
+    ]
+    ours = degraded(server, image, preset="foreign_old_photo", seed=0)
+    for index, each in enumerate(expected):
+        assert each.mask is not None
+        assert np.array_equal(ours["hole"][index, ..., 0], each.mask[0, 0].numpy())
+    assert ours["hole"].any()

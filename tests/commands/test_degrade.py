@@ -214,13 +214,24 @@ def test_masks_without_a_place_and_places_without_masks_are_sentences(tmp_path):
     out = tmp_path / "b.png"
     with pytest.raises(BIRError, match="place for the masks of masks_train, but none came"):
         call(source, out, "--preset", "masks_train")
-    with pytest.raises(BIRError, match="cuts holes for --mask, but simple_x4 makes none"):
+    with pytest.raises(BIRError, match="holes or damages the surface for --mask, but simple_x4"):
         call(source, out, "--mask", tmp_path / "m.png")
     with pytest.raises(BIRError, match="place of their own for the masks"):
         call(source, out, "--preset", "masks_train", "--mask", out)
     with pytest.raises(BIRError, match="a.png is both"):
         call(source, out, "--preset", "masks_train", "--mask", source, "--overwrite")
     assert not out.exists()
+
+
+@pytest.mark.parametrize("preset", ["old_photo", "foreign_old_photo"])
+def test_old_photographs_come_with_their_damage_if_asked(tmp_path, folder, preset):
+    source, out, mask = folder / "a.png", tmp_path / "o.png", tmp_path / "m.png"
+    call(source, out, "--preset", preset, "--seed", "2")
+    call(source, tmp_path / "again.png", "--preset", preset, "--seed", "2", "--mask", mask)
+    assert out.read_bytes() == (tmp_path / "again.png").read_bytes()
+    generator = torch.Generator().manual_seed(2)
+    expected = degrade(read_picture(source).image, get_preset(preset), generator=generator)
+    assert torch.equal(read_picture(mask).image[:, :1], expected.damage)
 
 
 def test_holes_can_be_filled_and_measured(tmp_path, folder):

@@ -20,6 +20,7 @@ from bir_core.images import resize
 from bir_core.memory import CPU
 from bir_core.metrics import psnr
 from bir_core.networks.compact import CompactConfig, CompactRestorer, draw_near_identity
+from bir_core.networks.damage import DamageConfig, DamageFinder
 from bir_core.networks.diffir import DiffIRStage1, DiffIRStage2
 from bir_core.networks.diffir_config import DiffIRConfig
 from bir_core.networks.ir_controlnet import IRControlNet
@@ -225,3 +226,17 @@ def test_numbers_that_are_not_finite(name):
     next(network.parameters()).fill_(float("inf"))
     with pytest.raises(BIRError, match="NaN or infinity"):
         run(name, network)
+
+
+def test_a_finder_that_finds_all_or_nothing_is_doubted():
+    network = DamageFinder(DamageConfig(features=(4, 6))).eval().requires_grad_(False)
+    nn.init.zeros_(network.last.weight)
+    nn.init.constant_(network.last.bias, 5.0)
+    findings = run("damage_finder", network)
+    assert findings.numbers["share_taken_for_damage"] == 1
+    assert len(findings.doubts) == 2
+    nn.init.constant_(network.last.bias, -5.0)
+    assert len(run("damage_finder", network).doubts) == 1
+    nn.init.constant_(network.last.bias, float("nan"))
+    with pytest.raises(BIRError, match="The logits"):
+        run("damage_finder", network)

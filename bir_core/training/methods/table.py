@@ -14,6 +14,7 @@ from ..recipe import Recipe
 from ..start_files import StartFiles, require_files
 from ..toml_tables import apply_change, from_table, parse_toml, to_table
 from . import (
+    damage_finder,
     diffir,
     diffir_gan,
     diffir_inpainting,
@@ -84,6 +85,12 @@ METHODS = {
         restoration_module.restoration_module_training,
         start="compact",
         optional=("start_from", "perceptual"),
+    ),
+    "damage_finder": Method(
+        damage_finder.DamageFinderRecipe,
+        damage_finder.damage_finder_training,
+        start="damage_finder",
+        optional=("start_from",),
     ),
     "swinir": Method(
         swinir.SwinIRRecipe,
