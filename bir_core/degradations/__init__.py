@@ -2,6 +2,7 @@
 
 from .codeformer import CodeFormerDegradation
 from .degradation import Degradation, Degraded, Draws, degrade
+from .enlarged import EnlargedDegradation
 from .fixed import FixedDegradation
 from .kernels import MixedKernels
 from .masks import BoxMasks, MaskDegradation, StrokeMasks
@@ -14,6 +15,7 @@ __all__ = [
     "Degradation",
     "Degraded",
     "Draws",
+    "EnlargedDegradation",
     "FixedDegradation",
     "MaskDegradation",
     "MixedKernels",
