@@ -125,11 +125,14 @@ def estimate_training(recipe: EstimateRecipe, files: StartFiles) -> Training:
     draw_weights(model, torch.Generator().manual_seed(recipe.seed))
     if files.start_from is not None:
         start = load_model(files.start_from, architecture="estimator")
-        if start.config != recipe.network:
+        assert isinstance(start, Estimator)  # load_model refuses every other architecture
+        ours, theirs = recipe.network, start.config
+        if theirs != ours:
             raise BIRError(
-                f"Expected an estimator of the recipe's sizes, {recipe.network}, in "
-                f"{files.start_from}, but it has {start.config}; correct `network`, or choose "
-                "another file."
+                f"Expected a network of estimation with {ours.features} features and "
+                f"{ours.hidden} hidden numbers, as the recipe says, in {files.start_from}, but it "
+                f"has {theirs.features} and {theirs.hidden}; correct `network`, or choose another "
+                "file."
             )
         model.load_state_dict(start.state_dict())
     update = Update("network", EstimateLoss(model), list(model.parameters()), recipe.optimizer)
