@@ -42,7 +42,7 @@ class BIRDegrade(Node):
                     default="simple_x4",
                     tooltip="What is done. simple: some blur, noise and JPEG; realesrgan: twice "
                     "over, in strong ranges; clean: reduction alone; x4, x2, x1: how many times "
-                    "smaller. enlarged: little or much; diffbir, codeformer: strong, all at the same "
+                    "smaller. enlarged: little or much, diffbir, codeformer: strong; all keep the "
                     "size. masks: holes.",
                 ),
                 seed_input(
