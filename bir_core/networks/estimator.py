@@ -1,7 +1,7 @@
 """The network that says of a patch of a picture how it was damaged.
 
 Convolutions at the patch's own resolution see what blur, noise and JPEG leave in the finest detail;
-the means of their activations over the patch are what is judged.
+the means of their activations over the patch are judged, beside statistics in which damage shows.
 """
 
 from dataclasses import dataclass
@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import BIRError
+from ..images import pad_to_multiple
+from .patch_statistics import COUNT, LEAST_SIDE, patch_statistics
 
 # What is measured, with the size of a usual error of a first guess.
 UNITS = {"blur_sigma": 1.0, "noise_sigma": 10.0, "jpeg_quality": 25.0, "enlargement": 1.0}
@@ -30,11 +32,11 @@ class EstimatorConfig:
 
     Attributes:
         features: half of the channels at full resolution.
-        hidden: numbers between the means and the estimates.
+        hidden: numbers between what is judged and the estimates, in each of two layers.
     """
 
     features: int = 8
-    hidden: int = 96
+    hidden: int = 128
 
     def __post_init__(self) -> None:
         if self.features < 1 or self.hidden < 1:
@@ -73,7 +75,7 @@ class PatchEstimates:
 
 
 class Estimator(nn.Module):
-    """Convolutions, the means of all their activations, and two linear layers."""
+    """Convolutions, the means of all their activations, statistics, and three linear layers."""
 
     def __init__(self, config: EstimatorConfig, *, operations: ModuleType = nn) -> None:
         super().__init__()
@@ -85,22 +87,26 @@ class Estimator(nn.Module):
         )
         self.judge = nn.ModuleList(
             [
-                operations.Linear(sum(widths[1:]), config.hidden),
+                operations.Linear(sum(widths[1:]) + COUNT, config.hidden),
+                operations.Linear(config.hidden, config.hidden),
                 operations.Linear(config.hidden, 2 * len(UNITS) + len(CHANCES)),
             ]
         )
 
     def forward(self, patches: Tensor) -> PatchEstimates:
-        """patches: (B, 3, h, w) in [0, 1], any size; 64 x 64 is what it has learned on."""
-        means = []
+        """patches: (B, 3, h, w) in [0, 1], any size; the best is that of the training."""
+        if min(patches.shape[-2:]) < LEAST_SIDE:
+            patches = pad_to_multiple(patches, LEAST_SIDE)
+        means = [patch_statistics(patches).to(patches)]
         x = 4 * (patches - patches.mean(dim=(-2, -1), keepdim=True))
         for layer in self.convolutions:
             x = F.leaky_relu(layer(x), 0.1)
             means.append(x.mean(dim=(-2, -1)))
+        x = torch.cat(means, dim=1)
+        for layer in self.judge[:-1]:
+            x = F.leaky_relu(layer(x), 0.1)
         guess, log_spread, logits = (
-            self.judge[1](F.leaky_relu(self.judge[0](torch.cat(means, dim=1)), 0.1))
-            .float()
-            .split([len(UNITS), len(UNITS), len(CHANCES)], dim=1)
+            self.judge[-1](x).float().split([len(UNITS), len(UNITS), len(CHANCES)], dim=1)
         )
         units = guess.new_tensor(list(UNITS.values()))
         log_spread = log_spread.clamp(-LARGEST_LOG_SPREAD, LARGEST_LOG_SPREAD)

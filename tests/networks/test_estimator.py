@@ -13,7 +13,7 @@ def small(last=0.3):
     model = Estimator(EstimatorConfig(features=2, hidden=6))
     draw_weights(model, torch.Generator().manual_seed(0))
     torch.nn.init.normal_(
-        model.judge[1].weight, std=last, generator=torch.Generator().manual_seed(1)
+        model.judge[-1].weight, std=last, generator=torch.Generator().manual_seed(1)
     )
     return model.eval()
 

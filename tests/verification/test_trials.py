@@ -168,7 +168,7 @@ def test_an_estimator_should_find_the_noise_that_was_added():
     clean, noisy = findings.numbers.values()
     assert noisy > clean and findings.doubts == ()
     with torch.no_grad():
-        model.judge[1].weight.neg_()
+        model.judge[-1].weight.neg_()
     assert "no more noise" in run("estimator", model).doubts[0]
 
 
