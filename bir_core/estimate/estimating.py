@@ -25,7 +25,7 @@ BOUNDS = {
     "jpeg_quality": (1.0, 100.0),
     "enlargement": (1.0, 16.0),
 }
-PROBABLE = 0.5
+PROBABLE = 0.8
 # In spreads.
 BEYOND_DOUBT = 3
 
