@@ -7,6 +7,7 @@ from .color import BIRColorFix
 from .control import DiffBIRConditioning, DiffBIRControlNetLoader
 from .degrade import BIRDegrade
 from .diffir import DiffIRLoader, DiffIRRestore
+from .estimate import BIREstimate
 from .faces import BIRCutFaces, BIRDetectFaces, BIRPasteFaces
 from .folder import BIRLoadFolder
 from .guidance import DiffBIRGuidance
@@ -43,6 +44,7 @@ NODES: list[type[io.ComfyNode]] = [
     BIRSplitTiles,
     BIRJoinTiles,
     BIRDegrade,
+    BIREstimate,
     BIRMeasure,
     BIRPlan,
     BIRTryCrop,
