@@ -19,7 +19,7 @@ from .errors import BIRError
 COMMANDS = {
     "restore": "restore a picture or a folder of pictures",
     "models": "list the known model files: where to get them, licences, which are at hand",
-    "inspect": "say what a checkpoint file is",
+    "inspect": "say what a checkpoint file is, or what is wrong with a picture",
     "verify": "check weight files and write a report on them",
     "scratches": "find scratches, creases, dust, hairs and stains in scans, as masks",
     "degrade": "make low-quality pictures from good ones",

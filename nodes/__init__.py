@@ -7,6 +7,7 @@ from .color import BIRColorFix
 from .control import DiffBIRConditioning, DiffBIRControlNetLoader
 from .degrade import BIRDegrade
 from .diffir import DiffIRLoader, DiffIRRestore
+from .estimate import BIREstimate
 from .faces import BIRCutFaces, BIRDetectFaces, BIRPasteFaces
 from .folder import BIRLoadFolder
 from .guidance import DiffBIRGuidance
@@ -45,6 +46,7 @@ NODES: list[type[io.ComfyNode]] = [
     BIRJoinTiles,
     BIRFindScratches,
     BIRDegrade,
+    BIREstimate,
     BIRMeasure,
     BIRPlan,
     BIRTryCrop,

@@ -42,8 +42,8 @@ class BIRDegrade(Node):
                     default="simple_x4",
                     tooltip="What is done. simple: some blur, noise and JPEG; realesrgan: twice "
                     "over, in strong ranges; clean: reduction alone; x4, x2, x1: how many times "
-                    "smaller. diffbir, codeformer: strong, at the same size. masks: holes. "
-                    "old_photo: scratches, dust, creases and stains.",
+                    "smaller. enlarged: little or much, diffbir, codeformer: strong; all keep the "
+                    "size. masks: holes. old_photo: scratches, dust, creases and stains.",
                 ),
                 seed_input(
                     "Of all that is drawn: image i of a batch takes seed + i. The same "

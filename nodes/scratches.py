@@ -7,9 +7,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..bir_core.errors import BIRError
-from ..bir_core.images import from_channels_last, split_alpha, to_channels_last
-from ..bir_core.memory import USABLE
-from ..bir_core.scratches import (
+from ..bir_core.estimate.scratches import (
     GROW,
     THRESHOLD,
     damage_mask,
@@ -18,6 +16,8 @@ from ..bir_core.scratches import (
     shown_damage,
     working_bytes,
 )
+from ..bir_core.images import from_channels_last, split_alpha, to_channels_last
+from ..bir_core.memory import USABLE
 from ..bir_core.weights import builtin_scratches
 from .host import fitting_files, services
 from .host.node import Node

@@ -7,6 +7,7 @@ import torch
 from bir_core.checkpoints import save_checkpoint
 from bir_core.networks.compact import CompactRestorer
 from bir_core.networks.diffir import DiffIRStage1, DiffIRStage2
+from bir_core.networks.estimator import Estimator
 from bir_core.networks.swinir import SwinIR
 from bir_core.training.methods.diffir import draw_at_order_one
 from bir_core.training.methods.table import load_recipe, recipe_text
@@ -19,6 +20,7 @@ NETWORKS = {
     "smoke_inpainting_s2": DiffIRStage2,
     "smoke_swinir": SwinIR,
     "smoke_restoration_module": CompactRestorer,
+    "smoke_estimate": Estimator,
 }
 
 

@@ -15,11 +15,12 @@ from ..networks.compact import CompactRestorer
 from ..networks.damage import DamageFinder
 from ..networks.diffir import DiffIRStage1, DiffIRStage2
 from ..networks.diffir_config import OFFICIAL_CONFIGS
+from ..networks.estimator import Estimator
 from ..networks.ir_controlnet import IRControlNet
 from ..networks.swinir import SwinIR, SwinIRConfig
 from ..networks.text_encoder import TextEncoder, TextEncoderConfig
 from ..networks.unet import SDUNet, UNetConfig
-from . import compact, damage, diffbir, diffir, diffusers
+from . import compact, damage, diffbir, diffir, diffusers, estimator
 from .keys import StateDict
 
 
@@ -36,13 +37,14 @@ class ModelInfo:
     """What a checkpoint is.
 
     Attributes:
-        architecture: `diffir_s1`, `diffir_s2`, `compact`, `swinir`, `damage_finder`,
+        architecture: `diffir_s1`, `diffir_s2`, `compact`, `swinir`, `damage_finder`, `estimator`,
             `ir_controlnet`, `sd_unet`, `sd_vae` or `text_encoder`.
         variant: a published variant (`realsr_x4`, also of the SRGAN files, which hold the same
             network; `deblur`, `inpainting`, ...; `diffbir` for SwinIR and IRControlNet of every
             version; `sd2.1`) or `custom`.
         task: `sr`, `deblur` or `inpainting` of a DiffIR; `restoration` (stage 1 of DiffBIR),
-            `detection`, `condition`, `generation`, `autoencoding` or `embedding` of the others.
+            `detection`, `estimation`, `condition`, `generation`, `autoencoding` or `embedding` of
+            the others.
         scale: output size divided by input size; 1 for networks on latents.
         config: all sizes of the network.
         parameters: their number, each counted once.
@@ -195,6 +197,16 @@ ARCHITECTURES = (
         config=damage.damage_config,
         build=DamageFinder,
         task="detection",
+    ),
+    Architecture(
+        name="estimator",
+        description="estimator of what is wrong with a picture",
+        belongs="which restores nothing; bir inspect asks it",
+        required=estimator.ESTIMATOR_REQUIRED,
+        canonical=dict,
+        config=estimator.estimator_config,
+        build=Estimator,
+        task="estimation",
     ),
     Architecture(
         name="sd_vae",

@@ -31,6 +31,7 @@ from ..command_line.options import (
 )
 from ..degradations import preset_names
 from ..errors import BIRError
+from ..estimate.scratches import THRESHOLD, load_finder
 from ..evaluation.damage import DamageScore, damage_table, score_finder
 from ..evaluation.listing import metrics_as_markdown, protocols_as_markdown
 from ..evaluation.measuring import Evaluation, Sample
@@ -41,7 +42,6 @@ from ..evaluation.tables import as_markdown, require_table_name, write_table
 from ..evaluation.weight_files import usual_folder
 from ..fallbacks import enough_memory
 from ..pictures.files import find_pictures, list_pictures, read_picture, require_free
-from ..scratches import THRESHOLD, load_finder
 from ..weights import BUILTIN_NAMES, DEFAULT_MODEL
 from .failures import Failures, no_memory_for, say_left_out
 

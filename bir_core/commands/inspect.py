@@ -1,5 +1,8 @@
 """Say what a checkpoint file is, without building the network, and whether its checksums, if it has
-any, are right. A published file is also known by its name: what for, where from, its licence."""
+any, are right. A published file is also known by its name: what for, where from, its licence.
+
+Of a picture, say what is wrong with it: blur, noise, JPEG, enlargement, colours and contrast, each
+with what it may be off by."""
 
 import argparse
 import dataclasses
@@ -13,6 +16,7 @@ from ..checkpoints.files import model_file, require_whole
 from ..command_line.options import read_options, write_line
 from ..models import KnownFile, known_file
 from ..weights import BUILTIN_NAMES
+from .inspect_picture import inspect_picture, is_picture
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,13 +35,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "file",
         metavar="FILE",
-        help=f"safetensors or PyTorch checkpoint, or {' or '.join(BUILTIN_NAMES)}",
+        help=f"safetensors or PyTorch checkpoint, or {' or '.join(BUILTIN_NAMES)}; or a picture",
     )
     parser.add_argument("--json", action="store_true", help="write one JSON object")
 
 
 def run(options: InspectOptions) -> int:
-    """Write the facts of a checkpoint to stdout."""
+    """Write the facts of a checkpoint, or what is wrong with a picture, to stdout."""
+    if is_picture(options.file):
+        return inspect_picture(options.file, as_json=options.json)
     facts = _facts(inspect(options.file))
     require_whole(model_file(options.file))
     known = known_file(options.file)

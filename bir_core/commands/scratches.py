@@ -16,6 +16,14 @@ from ..atomic_files import make_folder
 from ..command_line.console import one_line
 from ..command_line.options import choose_device, read_options, write_line
 from ..errors import BIRError
+from ..estimate.scratches import (
+    GROW,
+    THRESHOLD,
+    damage_mask,
+    find_damage,
+    load_finder,
+    shown_damage,
+)
 from ..fallbacks import enough_memory
 from ..images import extend_opaque
 from ..networks.damage import DamageFinder
@@ -27,7 +35,6 @@ from ..pictures.files import (
     require_no_input,
     write_picture,
 )
-from ..scratches import GROW, THRESHOLD, damage_mask, find_damage, load_finder, shown_damage
 from .degrade import result_files
 from .failures import Failures, no_memory_for, no_room, say_left_out
 

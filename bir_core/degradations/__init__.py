@@ -3,6 +3,7 @@
 from .codeformer import CodeFormerDegradation
 from .damage import DamageDegradation
 from .degradation import Degradation, Degraded, Draws, degrade
+from .enlarged import EnlargedDegradation
 from .fixed import FixedDegradation
 from .kernels import MixedKernels
 from .masks import BoxMasks, MaskDegradation, StrokeMasks
@@ -18,6 +19,7 @@ __all__ = [
     "Degradation",
     "Degraded",
     "Draws",
+    "EnlargedDegradation",
     "FixedDegradation",
     "MaskDegradation",
     "MixedKernels",

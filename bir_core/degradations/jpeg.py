@@ -13,7 +13,7 @@ from ..errors import BIRError
 from .libjpeg import through_jpeg
 
 # ITU-T T.81, annex K, tables K.1 and K.2.
-_LUMA = (
+LUMA = (
     (16, 11, 10, 16, 24, 40, 51, 61),
     (12, 12, 14, 19, 26, 58, 60, 55),
     (14, 13, 16, 24, 40, 57, 69, 56),
@@ -23,7 +23,7 @@ _LUMA = (
     (49, 64, 78, 87, 103, 121, 120, 101),
     (72, 92, 95, 98, 112, 100, 103, 99),
 )
-_CHROMA = (
+CHROMA = (
     (17, 18, 24, 47, 99, 99, 99, 99),
     (18, 21, 26, 66, 99, 99, 99, 99),
     (24, 26, 56, 99, 99, 99, 99, 99),
@@ -89,8 +89,8 @@ def diff_jpeg(image: Tensor, quality: Tensor) -> Tensor:
     height, width = image.shape[-2:]
     percent = torch.where(quality < 50, 5000 / quality, 200 - 2 * quality).to(image)
     factor = (percent / 100).view(-1, 1, 1)
-    luma_table = image.new_tensor(_LUMA).T * factor  # (B, 8, 8)
-    chroma_table = image.new_tensor(_CHROMA).T * factor
+    luma_table = image.new_tensor(LUMA).T * factor  # (B, 8, 8)
+    chroma_table = image.new_tensor(CHROMA).T * factor
 
     padded = F.pad(image * 255, (0, -width % 16, 0, -height % 16))
     ycbcr = torch.einsum("yc,bchw->byhw", image.new_tensor(_TO_YCBCR), padded)
@@ -126,7 +126,7 @@ def codec_jpeg(image: Tensor, quality: Tensor) -> Tensor:
     if image.device.type in ("cpu", "mps"):  # mps has no float64
         decoded = _through_files(pixels.to(torch.uint8).cpu(), qualities)
     else:
-        tables = (codec_tables(_LUMA, qualities), codec_tables(_CHROMA, qualities))
+        tables = (codec_tables(LUMA, qualities), codec_tables(CHROMA, qualities))
         decoded = through_jpeg(pixels, *(table.to(image.device) for table in tables))
     return decoded.to(image) / 255
 

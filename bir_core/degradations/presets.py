@@ -6,6 +6,7 @@ from ..errors import BIRError
 from .codeformer import CodeFormerDegradation
 from .degradation import Degradation
 from .draws import Range
+from .enlarged import EnlargedDegradation
 from .fixed import FixedDegradation
 from .kernels import MixedKernels
 from .masks import BoxMasks, Counts, MaskDegradation, StrokeMasks
@@ -169,6 +170,25 @@ _PRESETS: dict[str, Degradation] = {
         noise_sigma=(0.0, 4.0),
         jpeg_quality=(80.0, 101.0),
     ),
+    # Each damage may be absent: on them it is learned what is wrong with a picture.
+    "enlarged": EnlargedDegradation(
+        damage=FixedDegradation(
+            scale=1,
+            blur=MixedKernels(
+                sizes=(21,), sinc_probability=0.0, weights=(0.7, 0.3, 0, 0, 0, 0), sigma=(0.3, 3.5)
+            ),
+            noise_sigma=(0.5, 40.0),
+            jpeg_quality=(20.0, 99.0),
+            blur_probability=0.5,
+            noise_probability=0.6,
+            jpeg_probability=0.6,
+            grey_probability=0.4,
+        ),
+        enlargement=(1.0, 4.0),
+        enlarge_probability=0.4,
+        late_jpeg_probability=0.5,
+        grey_picture_probability=0.15,
+    ),
     # What measures the built-in models besides the presets of their training.
     "clean_x4": _reduced(4),
     "clean_x2": _reduced(2),
@@ -204,7 +224,8 @@ def get_preset(name: str) -> Degradation:
             (DiffBIR v1, faces): the training of DiffBIR; the result has the size of the input.
             "simple_x4", "simple_x2", "simple_x1": noisy pictures, on which the built-in models are
             trained among others; "foreign_x4", "clean_x4", "clean_x2", "clean_x1", "jpeg_90":
-            single kinds of damage, or none, that they are measured on as well. "masks_train": the
+            single kinds of damage, or none, that they are measured on as well. "enlarged": any of
+            blur, noise and JPEG, or none, and perhaps enlarged; the size stays. "masks_train": the
             training of inpainting. "masks_thick_256" and alike, also medium and thin, and 512: the
             tests of inpainting; wide holes are the thick ones, narrow holes the thin ones.
             "old_photo": a scan of a damaged print, from which damage is learned;

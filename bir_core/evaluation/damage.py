@@ -10,9 +10,9 @@ from torch import Tensor
 
 from ..degradations import Degradation, degrade, get_preset
 from ..errors import BIRError
+from ..estimate.scratches import find_damage, grown
 from ..networks.damage import DamageFinder
 from ..pictures.files import read_picture
-from ..scratches import find_damage, grown
 from ..seeds import image_generator
 from .samples import OnFailure, raise_failure
 

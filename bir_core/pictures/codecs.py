@@ -46,6 +46,7 @@ from .side_data import (
 )
 from .tiff import TIFF_STARTS, decode_tiff, finished_tiff
 
+JPEG_START = b"\xff\xd8\xff"
 PILLOW_FORMATS = ("PNG", "JPEG", "WEBP")
 # Of a segment of JPEG, less its length and the names of EXIF and XMP.
 MOST_JPEG_EXIF, MOST_JPEG_XMP, MOST_JPEG_COMMENT = 65533, 65504, 65533
@@ -83,6 +84,18 @@ def decode(path: Path, content: bytes | None = None, *, first_frame: bool = Fals
             raise error from error.__cause__
         left_out = (*samples.extras.left_out, "side data that cannot be read")
         return replace(samples, extras=replace(samples.extras, left_out=left_out))
+
+
+def looks_like_picture(path: Path) -> bool:
+    """Whether a file begins as a PNG, JPEG, WebP or TIFF picture does; False where there is none
+    that can be read."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(12)
+    except (OSError, ValueError):  # of a name that no file can have
+        return False
+    is_webp = start.startswith(b"RIFF") and start.endswith(b"WEBP")
+    return is_webp or start.startswith((PNG_START, JPEG_START, *TIFF_STARTS))
 
 
 def require_codec(file_format: Format, *, wide: bool) -> None:

@@ -1,13 +1,13 @@
 """How a recipe makes its low-quality pictures."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..degradations import Degradation, degrade, get_preset
+from ..degradations import Degradation, Degraded, degrade, get_preset
 from ..degradations.draws import choose, noise_generator_for
 from .recipe import DataRecipe, MixturePart, Recipe
 from .toml_tables import from_table, require, to_table
@@ -60,16 +60,12 @@ class PairMaker:
     Attributes:
         kinds: weight and parameters of each kind of damage.
         scale: side of hq divided by side of lq.
-        keeps_unsharpened: whether hq gets three more channels, the picture before a preset
-            sharpened it.
-        gives_damage: whether hq is where the surface is damaged, in three equal channels; nowhere
-            for kinds that damage none.
+        target: from a degraded batch to what the loss wants of it, which stands in the place of hq.
     """
 
     kinds: tuple[tuple[float, Degradation], ...]
     scale: int
-    keeps_unsharpened: bool = False
-    gives_damage: bool = False
+    target: Callable[[Degraded], Tensor]
 
     def __call__(self, hq: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """hq (B, 3, H, W) in [0, 1] and a generator on the CPU -> lq and hq on the same device.
@@ -99,14 +95,7 @@ class PairMaker:
     ) -> tuple[Tensor, Tensor]:
         scale = None if preset.keeps_size else self.scale
         degraded = degrade(hq, preset, generator=generator, noise=noise, scale=scale)
-        if self.gives_damage:
-            damage = degraded.damage
-            mask = torch.zeros_like(degraded.lq[:, :1]) if damage is None else damage
-            return degraded.lq, mask.expand(-1, 3, -1, -1)
-        hq = degraded.hq
-        if self.keeps_unsharpened and degraded.sharpened_from is not None:
-            hq = torch.cat([hq, degraded.sharpened_from], dim=1)
-        return degraded.lq, hq
+        return degraded.lq, self.target(degraded)
 
 
 def recipe_degradation(recipe: Recipe) -> PairMaker | None:
@@ -124,6 +113,4 @@ def recipe_degradation(recipe: Recipe) -> PairMaker | None:
         )
     if not kinds:
         return None
-    return PairMaker(
-        tuple(kinds.values()), recipe.scale, recipe.keeps_unsharpened, recipe.learns_damage
-    )
+    return PairMaker(tuple(kinds.values()), recipe.scale, recipe.target)

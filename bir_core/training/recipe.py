@@ -4,6 +4,10 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+import torch
+from torch import Tensor
+
+from ..degradations import Degraded
 from ..networks.perceptual import AlexNet
 from .optimizers import OptimizerRecipe
 from .toml_tables import require
@@ -278,10 +282,11 @@ class Recipe(ABC):
         as its last three channels."""
         return False
 
-    @property
-    def learns_damage(self) -> bool:
-        """Whether a batch's hq is where lq is damaged, in three equal channels, 1 in the damage."""
-        return False
+    def target(self, degraded: Degraded) -> Tensor:
+        """(B, C, H, W), what a loss compares with, in a batch's `hq`: the clean picture."""
+        if self.keeps_unsharpened and degraded.sharpened_from is not None:
+            return torch.cat([degraded.hq, degraded.sharpened_from], dim=1)
+        return degraded.hq
 
     @property
     @abstractmethod

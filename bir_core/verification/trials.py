@@ -25,6 +25,7 @@ from ..metrics import psnr
 from ..networks.autoencoder import SDVAE
 from ..networks.damage import DamageFinder
 from ..networks.diffir import DiffIRStage1, DiffIRStage2
+from ..networks.estimator import UNITS, Estimator
 from ..networks.ir_controlnet import IRControlNet
 from ..networks.text_encoder import CONTEXT_LENGTH, TextEncoder
 from ..networks.unet import SDUNet
@@ -222,6 +223,22 @@ def _try_vae(network: SDVAE, device: torch.device) -> Findings:
     return Findings(numbers, findings.doubts)
 
 
+def _try_estimator(network: Estimator, device: torch.device) -> Findings:
+    clean = sample_picture(SIDE, SIDE)
+    noisy = (clean + NOISE * _drawn(3, *clean.shape)).clamp(0, 1)
+    found = network(torch.cat([clean, noisy]).to(device, dtype_of(network)))
+    require_finite(found.values, "An estimate")
+    without, with_noise = found.values[:, list(UNITS).index("noise_sigma")].tolist()
+    doubts: tuple[str, ...] = ()
+    if with_noise <= without:
+        doubts = (f"It finds no more noise where noise was added ({with_noise:.1f} steps).",)
+    numbers: dict[str, Number] = {
+        "noise_of_clean_picture_steps": without,
+        "noise_of_noisy_picture_steps": with_noise,
+    }
+    return Findings(numbers, doubts)
+
+
 def _drawn(seed: int, *shape: int) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
@@ -305,6 +322,7 @@ TRIALS = {
     "swinir": Trial(_try_restorer),
     "compact": Trial(_try_restorer),
     "damage_finder": Trial(_try_damage_finder),
+    "estimator": Trial(_try_estimator),
     "sd_vae": Trial(_try_vae, float32_only=True),
     "text_encoder": Trial(_try_text_encoder, float32_only=True),
     SPANDREL: Trial(try_module, float32_only=True),

@@ -15,6 +15,8 @@ _FILES = {
 BUILTIN_NAMES = tuple(_FILES)
 DEFAULT_MODEL = "builtin-x4-sharp"
 DEFAULT_DIFFIR = "builtin-diffir-x4"
+# Says what is wrong with a picture, and restores none.
+ESTIMATOR = FOLDER / "estimate.safetensors"
 # The DiffIRs in lists that also hold file names; saved graphs know these names.
 BUILT_IN = {
     "builtin: DiffIR x4 (small)": FOLDER / "diffir_x4.safetensors",

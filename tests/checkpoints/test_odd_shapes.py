@@ -12,6 +12,7 @@ from bir_core.networks.compact import CompactConfig, CompactRestorer
 from bir_core.networks.damage import DamageConfig, DamageFinder
 from bir_core.networks.diffir import DiffIRStage1, DiffIRStage2
 from bir_core.networks.diffir_config import DiffIRConfig
+from bir_core.networks.estimator import Estimator, EstimatorConfig
 from bir_core.networks.ir_controlnet import IRControlNet
 from bir_core.networks.swinir import SwinIR
 from bir_core.networks.unet import SDUNet
@@ -31,6 +32,7 @@ NETWORKS = {
     "swinir": lambda: SwinIR(TINY_SWINIR),
     "compact": lambda: CompactRestorer(CompactConfig(scale=2, features=4, layers=1)),
     "damage_finder": lambda: DamageFinder(DamageConfig(features=(4, 6))),
+    "estimator": lambda: Estimator(EstimatorConfig(features=2, hidden=4)),
     "ir_controlnet": lambda: IRControlNet(TINY_UNET),
     "sd_unet": lambda: SDUNet(TINY_UNET),
     "sd_vae": lambda: SDVAE(TINY_VAE),

@@ -13,9 +13,9 @@ from command_line import run_here
 from finders import bright_finder, save_bright_finder
 
 from bir_core import weights
+from bir_core.estimate.scratches import damage_mask, find_damage, shown_damage
 from bir_core.images import from_channels_last
 from bir_core.pictures.files import Picture, read_picture, write_picture
-from bir_core.scratches import damage_mask, find_damage, shown_damage
 
 NAME = "bright.safetensors"
 

@@ -5,7 +5,7 @@ from command_line import run_here
 from finders import save_bright_finder
 from PIL import Image
 
-from bir_core import scratches
+from bir_core.estimate import scratches
 from bir_core.pictures.files import read_picture
 
 

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from bir_core.degradations import (
     CodeFormerDegradation,
+    EnlargedDegradation,
     FixedDegradation,
     MixedKernels,
     RealESRGANDegradation,
@@ -26,6 +27,7 @@ from bir_core.errors import BIRError
 
 FIXED = get_preset("simple_x4")
 CODEFORMER = get_preset("codeformer")
+ENLARGED = get_preset("enlarged")
 REAL_ESRGAN = get_preset("realesrgan_x2")
 RESTORED = get_preset("diffbir_v1")
 # Those that cut holes are tested with the masks.
@@ -94,6 +96,17 @@ CHANGES = {
             "downscale": (1.0, 2.0),
             "noise_sigma": (20.0, 30.0),
             "jpeg_quality": (10.0, 20.0),
+        },
+    ),
+    EnlargedDegradation: (
+        ENLARGED,
+        {
+            "damage": replace(ENLARGED.damage, noise_probability=0.0),
+            "enlargement": (3.0, 4.0),
+            "enlarge_probability": 1.0,
+            "late_jpeg_probability": 0.0,
+            "grey_picture_probability": 1.0,
+            "resize_modes": ("area",),
         },
     ),
     RealESRGANOrder: (
@@ -386,6 +399,9 @@ def test_the_scale_can_be_replaced(name):
     result = degrade(hq, preset, generator=seeded(0), scale=3)
     if isinstance(preset, CodeFormerDegradation):
         assert result.draws["downscale"].tolist() == [3.0, 3.0]
+        assert result.lq.shape == hq.shape
+    elif isinstance(preset, EnlargedDegradation):
+        assert result.draws["enlargement"].tolist() == [3.0, 3.0]
         assert result.lq.shape == hq.shape
     elif getattr(preset, "restore_size", False):
         assert result.draws["scale"] == 3

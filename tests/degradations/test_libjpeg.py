@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, features
 
-from bir_core.degradations.jpeg import _CHROMA, _LUMA, codec_jpeg, codec_tables
+from bir_core.degradations.jpeg import CHROMA, LUMA, codec_jpeg, codec_tables
 from bir_core.degradations.libjpeg import through_jpeg
 
 pytestmark = pytest.mark.skipif(
@@ -25,7 +25,7 @@ def through_file(pixels, quality):
 
 
 def ours(pixels, *qualities):
-    return through_jpeg(pixels, *(codec_tables(table, [*qualities]) for table in (_LUMA, _CHROMA)))
+    return through_jpeg(pixels, *(codec_tables(table, [*qualities]) for table in (LUMA, CHROMA)))
 
 
 @pytest.mark.parametrize("quality", [1, 3, 30, 49, 50, 75, 92, 100])

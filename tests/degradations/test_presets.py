@@ -15,6 +15,7 @@ def test_the_presets_have_these_names():
         "codeformer_face",
         "diffbir_v1",
         "diffbir_v2.1",
+        "enlarged",
         "foreign_old_photo",
         "foreign_x4",
         "jpeg_90",

@@ -6,6 +6,7 @@ from training_pictures import write_pictures
 
 from bir_core.degradations import degrade, get_preset
 from bir_core.errors import BIRError
+from bir_core.estimate.scratches import find_damage
 from bir_core.evaluation.damage import (
     THRESHOLDS,
     DamageScore,
@@ -14,7 +15,6 @@ from bir_core.evaluation.damage import (
     score_finder,
 )
 from bir_core.pictures.files import read_picture
-from bir_core.scratches import find_damage
 
 
 def line(column, size=20):

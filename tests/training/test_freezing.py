@@ -36,6 +36,7 @@ CASES = [
     ("smoke_swinir", "tail", {"conv_up1.weight", "conv_hr.bias", "conv_last.weight"}, "body"),
     ("smoke_restoration_module", "body", {"body.0.weight", "body.5.weight"}, "tail"),
     ("smoke_restoration_module", "tail", {"body.6.weight", "body.6.bias"}, "body"),
+    ("smoke_estimate", "body", {"convolutions.0.weight", "convolutions.5.bias"}, "judge"),
 ]
 
 

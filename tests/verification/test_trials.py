@@ -23,6 +23,7 @@ from bir_core.networks.compact import CompactConfig, CompactRestorer, draw_near_
 from bir_core.networks.damage import DamageConfig, DamageFinder
 from bir_core.networks.diffir import DiffIRStage1, DiffIRStage2
 from bir_core.networks.diffir_config import DiffIRConfig
+from bir_core.networks.estimator import Estimator, EstimatorConfig
 from bir_core.networks.ir_controlnet import IRControlNet
 from bir_core.networks.swinir import SwinIR
 from bir_core.networks.unet import SDUNet
@@ -156,6 +157,20 @@ def test_swinir_and_a_network_of_spandrel():
     wrong = RestorationModule(lambda image: image, 2, "x")
     with pytest.raises(BIRError, match="of a changed network"):
         try_module(wrong, CPU)
+
+
+def test_an_estimator_should_find_the_noise_that_was_added():
+    model = Estimator(EstimatorConfig(features=2, hidden=4)).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.abs_()  # more activity then gives larger numbers
+        model.convolutions[-1].bias.fill_(1)
+    findings = run("estimator", model)
+    clean, noisy = findings.numbers.values()
+    assert noisy > clean and findings.doubts == ()
+    with torch.no_grad():
+        model.judge[-1].weight.neg_()
+    assert "no more noise" in run("estimator", model).doubts[0]
 
 
 def test_vae():

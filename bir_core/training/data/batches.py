@@ -31,7 +31,8 @@ class Batch:
     Attributes:
         lq: (B, 3, h, w) float32 in [0, 1]; for inpainting (B, 4, h, w), the last the mask.
         hq: (B, 3, h * scale, w * scale); (B, 6, ...) if the recipe keeps the picture as it was
-            before the degradation sharpened it, behind the sharpened one.
+            before the degradation sharpened it, behind the sharpened one; or what else the recipe's
+            `target` is.
         generator: for the draws of the loss itself, on the CPU.
         captions: what each picture shows, "" where that is not known.
         micro_batches: how many of these an iteration has, those of all processes; gradients are

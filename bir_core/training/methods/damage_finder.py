@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...checkpoints import load_model
+from ...degradations import Degraded
 from ...errors import BIRError
 from ...networks.damage import DamageConfig, DamageFinder, draw_weights
 from ..data import Batch
@@ -41,10 +42,11 @@ class DamageFinderRecipe(NetworkRecipe):
             self.data.degradation,
         )
 
-    @property
-    def learns_damage(self) -> bool:
-        """True."""
-        return True
+    def target(self, degraded: Degraded) -> Tensor:
+        """(B, 3, H, W): 1 where lq is damaged, else 0, in three equal channels."""
+        damage = degraded.damage
+        mask = torch.zeros_like(degraded.lq[:, :1]) if damage is None else damage
+        return mask.expand(-1, 3, -1, -1)
 
 
 class DamageLoss(nn.Module):

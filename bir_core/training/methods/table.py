@@ -18,6 +18,7 @@ from . import (
     diffir,
     diffir_gan,
     diffir_inpainting,
+    estimate,
     ir_controlnet,
     restoration_module,
     swinir,
@@ -97,6 +98,12 @@ METHODS = {
         swinir.swinir_training,
         start="swinir",
         optional=("start_from", "perceptual"),
+    ),
+    "estimate": Method(
+        estimate.EstimateRecipe,
+        estimate.estimate_training,
+        start="estimator",
+        optional=("start_from",),
     ),
     "ir_controlnet": Method(
         ir_controlnet.IRControlNetRecipe,

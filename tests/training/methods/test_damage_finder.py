@@ -45,11 +45,12 @@ def test_dice_is_that_of_its_formula():
 def test_the_target_is_where_the_damage_is():
     hq = torch.rand(4, 3, 64, 64, generator=seeded(1))
     old, new = get_preset("old_photo"), get_preset("jpeg_90")
-    lq, target = PairMaker(((1.0, old),), 1, gives_damage=True)(hq, seeded(3))
+    recipe = load_recipe("smoke_scratches")
+    lq, target = PairMaker(((1.0, old),), 1, recipe.target)(hq, seeded(3))
     expected = degrade(hq, old, generator=seeded(3), scale=1)
     assert torch.equal(lq, expected.lq)
     assert torch.equal(target, expected.damage.expand(-1, 3, -1, -1))
-    _, target = PairMaker(((1.0, new),), 1, gives_damage=True)(hq, seeded(3))
+    _, target = PairMaker(((1.0, new),), 1, recipe.target)(hq, seeded(3))
     assert target.shape == hq.shape and float(target.abs().max()) == 0
 
 

@@ -26,6 +26,7 @@ OTHER_SIZES = {
     "smoke_inpainting_s2": "network.n_encoder_res=0",
     "smoke_swinir": "network.embed_dim=12",
     "smoke_restoration_module": "network.layers=3",
+    "smoke_estimate": "network.hidden=5",
 }
 
 

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .checkpoints import load_model
-from .errors import BIRError
-from .fallbacks import RAN_OUT, enough_memory, finite, first_that_fits
-from .images import crop, pad_to_multiple, require_image
-from .memory import dtype_of
-from .networks.damage import DamageFinder
-from .tiling import SMALLEST_TILE, Progress, Tile, tiled_apply, tiles
-from .weights import builtin_scratches
+from ..checkpoints import load_model
+from ..errors import BIRError
+from ..fallbacks import RAN_OUT, enough_memory, finite, first_that_fits
+from ..images import crop, pad_to_multiple, require_image
+from ..memory import dtype_of
+from ..networks.damage import DamageFinder
+from ..tiling import SMALLEST_TILE, Progress, Tile, tiled_apply, tiles
+from ..weights import builtin_scratches
 
 # Side of the pieces that the network sees at a time, in pixels; the share of it that they share
 # is more than what counts for a pixel of their middle.

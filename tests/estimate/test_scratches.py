@@ -7,9 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bir_core.errors import BIRError
-from bir_core.networks.compact import CompactConfig, CompactRestorer
-from bir_core.networks.damage import DamageFinder
-from bir_core.scratches import (
+from bir_core.estimate.scratches import (
     damage_mask,
     find_damage,
     grown,
@@ -17,6 +15,8 @@ from bir_core.scratches import (
     shown_damage,
     working_bytes,
 )
+from bir_core.networks.compact import CompactConfig, CompactRestorer
+from bir_core.networks.damage import DamageFinder
 
 
 def picture(*shape, seed=0):
