@@ -73,6 +73,17 @@ def option_names(add_arguments: Callable[[argparse.ArgumentParser], None]) -> li
     return list(vars(parser.parse_args([])))
 
 
+def add_picture_arguments(parser: argparse.ArgumentParser, output: str) -> None:
+    """The input, a picture or a folder, and an output called `output`."""
+    parser.add_argument("input", metavar="INPUT", type=Path, help="picture or folder of pictures")
+    parser.add_argument(
+        output,
+        metavar=output.upper(),
+        type=Path,
+        help="file or existing folder for a picture; folder, made if needed, for a folder",
+    )
+
+
 def add_device_arguments(parser: argparse.ArgumentParser) -> None:
     """--device and --dtype."""
     parser.add_argument(

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from ..atomic_files import make_folder, write_text
 from ..command_line.console import one_line
-from ..command_line.options import positive, read_options, seed, write_line
+from ..command_line.options import add_picture_arguments, positive, read_options, seed, write_line
 from ..degradations import Degradation, Draws, get_preset, preset_names
 from ..degradations.pictures import degrade_picture, draws_as_json
 from ..errors import BIRError
@@ -52,13 +52,7 @@ read = partial(read_options, DegradeOptions)
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `bir degrade`."""
-    parser.add_argument("input", metavar="INPUT", type=Path, help="picture or folder of pictures")
-    parser.add_argument(
-        "output",
-        metavar="OUTPUT",
-        type=Path,
-        help="file or existing folder for a picture; folder, made if needed, for a folder",
-    )
+    add_picture_arguments(parser, "output")
     parser.add_argument(
         "--preset",
         metavar="NAME",

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from ..atomic_files import make_folder
 from ..command_line.console import one_line
-from ..command_line.options import choose_device, read_options, write_line
+from ..command_line.options import add_picture_arguments, choose_device, read_options, write_line
 from ..errors import BIRError
 from ..estimate.scratches import (
     GROW,
@@ -58,13 +58,7 @@ read = partial(read_options, ScratchesOptions)
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `bir scratches`."""
-    parser.add_argument("input", metavar="INPUT", type=Path, help="picture or folder of pictures")
-    parser.add_argument(
-        "mask",
-        metavar="MASK",
-        type=Path,
-        help="file or existing folder for a picture; folder, made if needed, for a folder",
-    )
+    add_picture_arguments(parser, "mask")
     parser.add_argument(
         "--model",
         metavar="FILE",
