@@ -101,6 +101,8 @@ KNOWN_FILES = (
     _builtin("builtin-x1", "removes noise and JPEG traces at the same size"),
     _builtin("builtin-diffir-x4", "small DiffIR: enlarges 4 times and cleans noisy pictures"),
     _builtin("builtin-diffir-x1", "small DiffIR: cleans noisy pictures at the same size"),
+    _builtin("builtin-scratches", "finds scratches, dust, hairs and creases in scans"),
+    _builtin("builtin-estimate", "says what is wrong with a picture, for bir inspect"),
     *(
         _diffir(
             f"RealworldSR-DiffIRS2-GANx{scale}{version}.pth",

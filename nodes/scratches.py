@@ -6,8 +6,8 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..bir_core.errors import BIRError
 from ..bir_core.estimate.scratches import (
+    BUILTIN,
     GROW,
     THRESHOLD,
     damage_mask,
@@ -18,7 +18,7 @@ from ..bir_core.estimate.scratches import (
 )
 from ..bir_core.images import from_channels_last, split_alpha, to_channels_last
 from ..bir_core.memory import USABLE
-from ..bir_core.weights import builtin_scratches
+from ..bir_core.weights import builtin_model_path
 from .host import fitting_files, services
 from .host.node import Node
 from .operations import fault_of_file, fingerprint_of_file
@@ -28,19 +28,10 @@ AUTOMATIC = "automatic"
 
 def finder_file(model_name: str) -> Path:
     """The file of an entry in the list."""
-    if model_name != AUTOMATIC:
-        return services.detection_file(model_name)
-    built_in = builtin_scratches()
-    if built_in is not None:
+    built_in = builtin_model_path(BUILTIN)
+    if model_name == AUTOMATIC and built_in is not None:
         return built_in
-    found = fitting_files.damage_finders()
-    if not found:
-        raise BIRError(
-            "Expected a network that finds scratches in models/detection, but no file there holds "
-            "one, and this pack brings none; put one there, as `bir train builtin_scratches` makes "
-            "it."
-        )
-    return services.detection_file(found[0])
+    return services.detection_file(model_name)
 
 
 class BIRFindScratches(Node):
@@ -91,7 +82,7 @@ class BIRFindScratches(Node):
                     optional=True,
                     advanced=True,
                     tooltip="A file of models/detection. automatic: the one that comes with the "
-                    "pack, or else the first one there.",
+                    "pack.",
                 ),
             ],
             outputs=[

@@ -105,7 +105,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--scratches",
         metavar="FILE",
-        help="measure a network that finds scratches, as `bir train builtin_scratches` makes it: "
+        help="measure a network that finds scratches, builtin-scratches or your own: "
         "the share of the damage that it finds, and of other pixels that it takes for damage",
     )
     parser.add_argument(

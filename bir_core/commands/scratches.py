@@ -17,6 +17,7 @@ from ..command_line.console import one_line
 from ..command_line.options import add_picture_arguments, choose_device, read_options, write_line
 from ..errors import BIRError
 from ..estimate.scratches import (
+    BUILTIN,
     GROW,
     THRESHOLD,
     damage_mask,
@@ -45,7 +46,7 @@ class ScratchesOptions:
 
     input: Path
     mask: Path
-    model: str | None = None
+    model: str = BUILTIN
     threshold: float = THRESHOLD
     grow: int = GROW
     preview: Path | None = None
@@ -62,8 +63,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model",
         metavar="FILE",
-        help="network that finds damage, as `bir train builtin_scratches` makes it (default: the "
-        "one that comes with the package)",
+        help=f"network that finds damage, as `bir train builtin_scratches` makes it (default: "
+        f"{BUILTIN})",
     )
     parser.add_argument(
         "--threshold",

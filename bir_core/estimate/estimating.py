@@ -12,7 +12,6 @@ from ..memory import dtype_of
 from ..networks.estimator import CHANCES, UNITS, Estimator
 from ..pictures.files import read_picture
 from ..pictures.jpeg_tables import luma_table
-from ..weights import ESTIMATOR
 from .classical import colour_cast, contrast, greyness, wavelet_noise
 from .jpeg import grid_quality, table_quality
 from .patches import Measured, spread_patches, together
@@ -79,7 +78,7 @@ class Estimate:
 
 def load_estimator() -> Estimator:
     """The network that comes with the package, on the CPU."""
-    network = load_model(ESTIMATOR, architecture="estimator")
+    network = load_model("builtin-estimate", architecture="estimator")
     assert isinstance(network, Estimator)  # load_model refuses every other architecture
     return network
 

@@ -16,8 +16,9 @@ from ..images import crop, pad_to_multiple, require_image
 from ..memory import dtype_of
 from ..networks.damage import DamageFinder
 from ..tiling import SMALLEST_TILE, Progress, Tile, tiled_apply, tiles
-from ..weights import builtin_scratches
 
+# The one that comes with the package.
+BUILTIN = "builtin-scratches"
 # Side of the pieces that the network sees at a time, in pixels; the share of it that they share
 # is more than what counts for a pixel of their middle.
 TILE = 512
@@ -36,23 +37,17 @@ Callback = Callable[[int, int], None]
 
 
 def load_finder(
-    source: str | Path | None = None, *, device: torch.device | str = "cpu"
+    source: str | Path = BUILTIN, *, device: torch.device | str = "cpu"
 ) -> DamageFinder:
     """A network that finds damage.
 
     Args:
-        source: its file; None: the one that comes with the package.
+        source: its file, or the name of the one that comes with the package.
 
     Raises:
-        BIRError: the package has none, or the file is none of such a network.
+        BIRError: the file is none of such a network.
     """
-    path = builtin_scratches() if source is None else source
-    if path is None:
-        raise BIRError(
-            "Expected the file of a network that finds scratches, since the package brings none, "
-            "but none came; give it with --model FILE: `bir train builtin_scratches` makes one."
-        )
-    model = load_model(path, device=device, architecture="damage_finder")
+    model = load_model(source, device=device, architecture="damage_finder")
     assert isinstance(model, DamageFinder)  # the architecture that was asked for
     return model
 

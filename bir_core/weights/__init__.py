@@ -13,10 +13,16 @@ _FILES = {
     "builtin-diffir-x1": "diffir_x1.safetensors",
 }
 BUILTIN_NAMES = tuple(_FILES)
+# What judges a picture and restores none lies apart: ComfyUI lists all of FOLDER as upscale models.
+_JUDGES = FOLDER.parent / "estimate" / "weights"
+_JUDGING_FILES = {
+    "builtin-scratches": "scratches.safetensors",
+    "builtin-estimate": "estimate.safetensors",
+}
+JUDGING_NAMES = tuple(_JUDGING_FILES)
 DEFAULT_MODEL = "builtin-x4-sharp"
 DEFAULT_DIFFIR = "builtin-diffir-x4"
 # Says what is wrong with a picture, and restores none.
-ESTIMATOR = FOLDER / "estimate.safetensors"
 # The DiffIRs in lists that also hold file names; saved graphs know these names.
 BUILT_IN = {
     "builtin: DiffIR x4 (small)": FOLDER / "diffir_x4.safetensors",
@@ -25,11 +31,8 @@ BUILT_IN = {
 
 
 def builtin_model_path(name: str) -> Path | None:
-    """The file of a name among `BUILTIN_NAMES`; None for any other, which may be a path."""
+    """The file of a name among `BUILTIN_NAMES` and `JUDGING_NAMES`; None for any other, which may
+    be a path."""
+    if name in _JUDGING_FILES:
+        return _JUDGES / _JUDGING_FILES[name]
     return FOLDER / _FILES[name] if name in _FILES else None
-
-
-def builtin_scratches() -> Path | None:
-    """The file of the network that finds scratches; None where the package brings none."""
-    path = FOLDER / "scratches.safetensors"
-    return path if path.is_file() else None

@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 import torch
 from comfyui.diffbir_graph import Array
-from comfyui.harness import Prompt, Refused, Server, node, unique_copy
+from comfyui.harness import Prompt, Server, node, unique_copy
 from command_line import run_here
 from finders import bright_finder, save_bright_finder
 
-from bir_core import weights
-from bir_core.estimate.scratches import damage_mask, find_damage, shown_damage
+from bir_core.estimate.scratches import damage_mask, find_damage, load_finder, shown_damage
 from bir_core.images import from_channels_last
 from bir_core.pictures.files import Picture, read_picture, write_picture
 
@@ -81,11 +80,8 @@ def test_alpha_and_single_pixels_are_taken(server: Server, folder: Path, scans: 
     assert found(server, np.ones((1, 1, 1, 3), np.float32))[0].tolist() == [[[1.0]]]
 
 
-@pytest.mark.skipif(weights.builtin_scratches() is not None, reason="the pack brings a network")
-def test_automatic_takes_the_file_that_is_there(server: Server, folder: Path, scans: Array) -> None:
-    expected, _ = found(server, scans)
-    assert np.array_equal(found(server, scans, model_name="automatic")[0], expected)
-    (folder / NAME).unlink()
-    with pytest.raises(Refused, match="network that finds scratches in models/detection"):
-        found(server, scans, model_name="automatic")
-    save_bright_finder(folder / NAME)
+def test_automatic_is_the_network_of_the_pack(server: Server, scans: Array) -> None:
+    pictures = from_channels_last(torch.from_numpy(scans))
+    expected = damage_mask(find_damage(pictures, load_finder()), 0.5, 0)
+    mask, _ = found(server, scans, model_name="automatic", grow=0)
+    assert np.array_equal(mask, expected[:, 0].numpy())

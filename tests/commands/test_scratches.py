@@ -5,7 +5,6 @@ from command_line import run_here
 from finders import save_bright_finder
 from PIL import Image
 
-from bir_core.estimate import scratches
 from bir_core.pictures.files import read_picture
 
 
@@ -106,8 +105,8 @@ def test_files_are_not_replaced_unasked(tmp_path, model):
     assert find(scan, mask, "--model", model, "--overwrite").returncode == 0
 
 
-def test_without_a_file_a_sentence_says_what_is_needed(tmp_path, monkeypatch):
-    monkeypatch.setattr(scratches, "builtin_scratches", lambda: None)
-    done = find(make_scan(tmp_path / "scan.png"), tmp_path / "m.png")
-    assert done.returncode == 2
-    assert "give it with --model FILE" in done.stderr and done.stderr.count("\n") == 1
+def test_the_network_of_the_package_is_the_default(tmp_path):
+    scan = make_scan(tmp_path / "scan.png")
+    assert find(scan, tmp_path / "m.png").returncode == 0
+    assert find(scan, tmp_path / "n.png", "--model", "builtin-scratches").returncode == 0
+    assert (tmp_path / "m.png").read_bytes() == (tmp_path / "n.png").read_bytes()
