@@ -19,7 +19,14 @@ from bir_core.checkpoints import load_model
 from bir_core.degradations import degrade, get_preset
 from bir_core.diffbir.color_fix import wavelet_color_fix
 from bir_core.diffusion.guidance import region_weight
-from bir_core.estimate.scratches import GROW, damage_mask, find_damage, load_finder, shown_damage
+from bir_core.estimate.scratches import (
+    GROW,
+    THRESHOLD,
+    damage_mask,
+    find_damage,
+    load_finder,
+    shown_damage,
+)
 from bir_core.evaluation.one_picture import difference_map
 from bir_core.faces.alignment import face_matrix, inverted
 from bir_core.faces.cutting import FacePlace, cut_faces, paste_faces
@@ -31,7 +38,6 @@ from bir_core.restoring import restore
 DOCS = Path(__file__).resolve().parents[1] / "nodes" / "web" / "docs"
 WIDTH = 564  # twice that of the help panel
 LABEL, GAP = 30, 6
-SURE = 0.7
 Panel = tuple[str, Tensor]
 
 
@@ -125,7 +131,7 @@ def photographs() -> None:
 def scratches() -> None:
     """That of the node that finds them."""
     scan = part(damaged(photograph("coffee"), "foreign_old_photo"), 0, 100, 400, 400)
-    mask = damage_mask(find_damage(scan, load_finder()), SURE, GROW)
+    mask = damage_mask(find_damage(scan, load_finder()), THRESHOLD, GROW)
     write("BIRFindScratches", ("scan", scan), ("preview", shown_damage(scan, mask)))
 
 

@@ -25,7 +25,7 @@ TILE = 512
 OVERLAP_SHARE = 4
 # From this probability on a pixel is damaged, and so many pixels around it are taken with it: the
 # soft edges of a scratch would show in what is filled.
-THRESHOLD = 0.5
+THRESHOLD = 0.7
 GROW = 2
 # In which damage is shown, RGB, and how much of it.
 SHOWN, OPACITY = (1.0, 0.1, 0.1), 0.65

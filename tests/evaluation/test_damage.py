@@ -85,7 +85,7 @@ def test_the_command_writes_the_table(tmp_path, originals):
     (tmp_path / "hq" / "broken.png").write_text("no picture")
     done = run_here("evaluate", tmp_path / "hq", "--scratches", model, "--device", "cpu")
     assert done.returncode == 2 and "broken.png" in done.stderr
-    assert "| picture_2.png | 0.5 |" in done.stdout and "| all | 0.9 |" in done.stdout
+    assert "| picture_2.png | 0.7 |" in done.stdout and "| all | 0.9 |" in done.stdout
 
 
 @pytest.mark.parametrize("options", [(), ("--model", "builtin-x1"), ("--metric", "psnr_y")])
