@@ -130,7 +130,8 @@ def photographs() -> None:
 
 def scratches() -> None:
     """That of the node that finds them."""
-    scan = part(damaged(photograph("coffee"), "foreign_old_photo"), 0, 100, 400, 400)
+    preset, cracked = get_preset("foreign_old_photo"), torch.Generator().manual_seed(3)
+    scan = part(degrade(photograph("astronaut"), preset, generator=cracked).lq, 0, 60, 360, 360)
     mask = damage_mask(find_damage(scan, load_finder()), THRESHOLD, GROW)
     write("BIRFindScratches", ("scan", scan), ("preview", shown_damage(scan, mask)))
 
