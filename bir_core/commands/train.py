@@ -173,6 +173,9 @@ def run(options: TrainOptions) -> int:
     # Here, as `run_recipe` says in a sentence that the package is absent.
     from accelerate import PartialState
 
-    if PartialState().is_main_process:
+    state = PartialState()
+    if state.is_main_process:
         write_line(str(model))
+    # A process that ended with the group open would abort where another closed its end first.
+    state.destroy_process_group()
     return 0
