@@ -19,8 +19,9 @@ from ..tiling import SMALLEST_TILE, Progress, Tile, tiled_apply, tiles
 
 # The one that comes with the package.
 BUILTIN = "builtin-scratches"
-# Side of the pieces that the network sees at a time, in pixels; the share of it that they share
-# is more than what counts for a pixel of their middle.
+# Side of the pieces that the network sees at a time, in pixels, and the share of it in which they
+# overlap and fade into each other. The network sees up to 200 pixels far, so that a large scan is
+# not to the last digit what it were in one piece.
 TILE = 512
 OVERLAP_SHARE = 4
 # From this probability on a pixel is damaged, and so many pixels around it are taken with it: the

@@ -45,6 +45,15 @@ class EstimateRecipe(NetworkRecipe):
             "a `degradation` of blur, noise and JPEG once each, as `enlarged` or `simple_x1`",
             self.data.degradation,
         )
+        for kind in kinds:
+            damage = kind.damage if isinstance(kind, EnlargedDegradation) else kind
+            assert isinstance(damage, FixedDegradation)  # no other came through
+            blur = damage.blur
+            require(
+                blur.sinc_probability == blur.motion_probability == 0,
+                "a `degradation` whose blur has a sigma, without sinc and motion",
+                self.data.degradation,
+            )
 
     def target(self, degraded: Degraded) -> Tensor:
         """(B, 6, H, W): `drawn_targets`, the same at every pixel."""

@@ -117,6 +117,7 @@ def test_it_learns_the_damage_of_a_batch(pictures, tmp_path, one_batch, caplog):
     [
         ("data.degradation=codeformer", "blur, noise and JPEG once each"),
         ("data.degradation=masks_train", "blur, noise and JPEG once each"),
+        ("data.degradation=motion", "blur has a sigma"),
         ("validation.every=5", "validation.every"),
     ],
 )
