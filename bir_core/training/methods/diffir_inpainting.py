@@ -1,7 +1,7 @@
 """Training of DiffIR for inpainting: both stages against a discriminator, with the losses of LaMa
-(Suvorov et al., WACV 2022)."""
+(Suvorov et al., WACV 2022), or without one, closest to the picture."""
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from ..losses import (
     feature_matching,
     known_l1,
     masked_discriminator,
+    missing_l1,
     non_saturating_generator,
     prior_l1,
     r1_penalty,
@@ -36,10 +37,12 @@ from .diffir import (
 
 @dataclass(frozen=True, kw_only=True)
 class InpaintingWeights:
-    """Of the parts of the losses; a perceptual weight of 0 needs no encoder of ADE20k.
+    """Of the parts of the losses. A perceptual weight of 0 needs no encoder of ADE20k; with weights
+    of 0 for both `adversarial` and `features` there is no discriminator.
 
     Attributes:
         known: of the difference outside the hole.
+        missing: of the difference in the hole, over its pixels alone.
         adversarial: of the discriminator's view.
         features: of the difference between the discriminator's features.
         perceptual: of the difference between an encoder's features.
@@ -47,14 +50,19 @@ class InpaintingWeights:
     """
 
     known: float
+    missing: float = 0.0
     adversarial: float
     features: float
     perceptual: float
     penalty: float
 
     def __post_init__(self) -> None:
-        lowest = min(self.known, self.adversarial, self.features, self.perceptual, self.penalty)
-        require(lowest >= 0, "`weights` of 0 or more", self)
+        require(min(astuple(self)) >= 0, "`weights` of 0 or more", self)
+
+    @property
+    def need_discriminator(self) -> bool:
+        """Whether a discriminator's view counts."""
+        return self.adversarial > 0 or self.features > 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,17 +71,22 @@ class InpaintingRecipe(DiffIRRecipe):
 
     Attributes:
         weights: of the losses.
-        discriminator_optimizer: of the discriminator.
+        discriminator_optimizer: of the discriminator; None where there is none.
         discriminator_features: channels of its first layer.
     """
 
     weights: InpaintingWeights
-    discriminator_optimizer: OptimizerRecipe
+    discriminator_optimizer: OptimizerRecipe | None = None
     discriminator_features: int = 64
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self.network.task == "inpainting", "a network of inpainting", self.network.task)
+        require(
+            (self.discriminator_optimizer is not None) == self.weights.need_discriminator,
+            "a `discriminator_optimizer` where `weights` need a discriminator, and only there",
+            self.discriminator_optimizer,
+        )
         require(
             self.discriminator_features > 0,
             "`discriminator_features` of at least 1",
@@ -115,17 +128,18 @@ class Stage2AloneRestoration(nn.Module):
 
 
 class GeneratorLoss(nn.Module):
-    """The difference outside the hole, the discriminator's view, the discriminator's and an
+    """The difference outside and in the hole, the discriminator's view, the discriminator's and an
     encoder's features, and what the restoration adds.
 
     Args:
         restoration: batch to the prediction and to further losses by name.
+        discriminator, perceptual: None: no such part.
     """
 
     def __init__(
         self,
         restoration: nn.Module,
-        discriminator: NLayerDiscriminator,
+        discriminator: NLayerDiscriminator | None,
         perceptual: ResNetLoss | None,
         weights: InpaintingWeights,
     ) -> None:
@@ -138,13 +152,15 @@ class GeneratorLoss(nn.Module):
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """`total` is what is optimised; the others are shown, unweighted."""
         restored, further = self.restoration(batch)
-        _, wanted = self.discriminator(batch.hq)
-        logits, features = self.discriminator(restored)
-        parts = {
-            "known": known_l1(restored, batch.hq, batch.lq[:, 3:]),
-            "adversarial": non_saturating_generator(logits),
-            "features": feature_matching(features, wanted),
-        }
+        hole = batch.lq[:, 3:]
+        parts = {"known": known_l1(restored, batch.hq, hole)}
+        if self.weights.missing:
+            parts["missing"] = missing_l1(restored, batch.hq, hole)
+        if self.discriminator is not None:
+            _, wanted = self.discriminator(batch.hq)
+            logits, features = self.discriminator(restored)
+            parts["adversarial"] = non_saturating_generator(logits)
+            parts["features"] = feature_matching(features, wanted)
         if self.perceptual is not None:
             parts["perceptual"] = self.perceptual(restored, batch.hq)
         weighted = [getattr(self.weights, name) * part for name, part in parts.items()]
@@ -223,28 +239,33 @@ def _training(
         perceptual = ResNetLoss(read_dilated_resnet50(files.perceptual))
     else:
         refuse_needless(files.perceptual)
-    with torch.random.fork_rng():
-        torch.manual_seed(recipe.seed)
-        discriminator = NLayerDiscriminator(recipe.discriminator_features)
-    updates = (
+    discriminator = None
+    if recipe.weights.need_discriminator:
+        with torch.random.fork_rng():
+            torch.manual_seed(recipe.seed)
+            discriminator = NLayerDiscriminator(recipe.discriminator_features)
+    updates = [
         Update(
             "network",
             GeneratorLoss(restoration, discriminator, perceptual, recipe.weights),
             list(model.parameters()),
             recipe.optimizer,
-        ),
-        Update(
-            "discriminator",
-            DiscriminatorLoss(restoration, discriminator, recipe.weights),
-            list(discriminator.parameters()),
-            recipe.discriminator_optimizer,
-        ),
-    )
+        )
+    ]
+    if discriminator is not None and recipe.discriminator_optimizer is not None:
+        updates.append(
+            Update(
+                "discriminator",
+                DiscriminatorLoss(restoration, discriminator, recipe.weights),
+                list(discriminator.parameters()),
+                recipe.discriminator_optimizer,
+            )
+        )
     return Training(
         model=model,
-        phases=(Phase(1, updates),),
+        phases=(Phase(1, tuple(updates)),),
         restore=restore_hole,
-        others={"discriminator": discriminator},
+        others={} if discriminator is None else {"discriminator": discriminator},
         blocks=transformer_blocks(model),
         parts=parts_by_prefix(model, PARTS),
     )
