@@ -5,6 +5,7 @@
   bir evaluate HQ --results FOLDER       measure pictures that are restored already
   bir evaluate --results FOLDER --protocol diffbir-real    without originals
   bir evaluate HQ --scratches FILE       damage originals and measure how much of it is found
+  bir evaluate HQ --auto                 damage originals and measure what --auto chooses for them
   bir evaluate --list                    the measures, their files, and the protocols
 
 FOLDER may be what `bir restore` wrote, with DiffBIR for example. A network that measures reads its
@@ -12,10 +13,11 @@ weights from a folder laid out as torch's cache; nothing is downloaded. `bir wei
 those of LPIPS and DISTS there."""
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from tqdm import tqdm
@@ -32,18 +34,28 @@ from ..command_line.options import (
 from ..degradations import preset_names
 from ..errors import BIRError
 from ..estimate.scratches import THRESHOLD, load_finder
+from ..evaluation.choices import CASES, ChoiceScore, choice_table, score_choices
 from ..evaluation.damage import DamageScore, damage_table, score_finder
 from ..evaluation.listing import metrics_as_markdown, protocols_as_markdown
 from ..evaluation.measuring import Evaluation, Sample
 from ..evaluation.metrics import DEFAULT_METRICS, METRICS, Settings
 from ..evaluation.protocols import PROTOCOLS, Protocol
-from ..evaluation.samples import degraded_pairs, folder_pairs, load, model_samples, result_samples
+from ..evaluation.samples import (
+    OnFailure,
+    degraded_pairs,
+    folder_pairs,
+    load,
+    model_samples,
+    result_samples,
+)
 from ..evaluation.tables import as_markdown, require_table_name, write_table
 from ..evaluation.weight_files import usual_folder
 from ..fallbacks import enough_memory
 from ..pictures.files import find_pictures, list_pictures, read_picture, require_free
 from ..weights import BUILTIN_NAMES, DEFAULT_MODEL
 from .failures import Failures, no_memory_for, say_left_out
+
+Score = TypeVar("Score")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +67,7 @@ class EvaluateOptions:
     results: tuple[Path, ...] = ()
     lq: Path | None = None
     scratches: str | None = None
+    auto: bool = False
     degradation: str | None = None
     seed: int = 0
     protocol: str | None = None
@@ -100,13 +113,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--degradation",
         metavar="NAME",
         help=f"{', '.join(preset_names())} (default: simple_x4 or simple_x1, after the model; "
-        "with --scratches foreign_old_photo)",
+        "with --scratches foreign_old_photo, with --auto all of its cases)",
     )
     parser.add_argument(
         "--scratches",
         metavar="FILE",
         help="measure a network that finds scratches, builtin-scratches or your own: "
         "the share of the damage that it finds, and of other pixels that it takes for damage",
+    )
+    parser.add_argument(
+        "--auto",
+        action="store_true",
+        help="measure the rule of bir restore --auto on damage of its own and of other kinds, "
+        "against each choice that is made for all pictures alike",
     )
     parser.add_argument(
         "--seed",
@@ -179,6 +198,8 @@ def run(options: EvaluateOptions) -> int:
         return 0
     if options.scratches is not None:
         return _measure_finder(options, options.scratches)
+    if options.auto:
+        return _measure_choices(options)
     _require_pictures(options)
     for path in options.output:
         require_table_name(path)
@@ -222,32 +243,61 @@ def run(options: EvaluateOptions) -> int:
 
 def _measure_finder(options: EvaluateOptions, source: str) -> int:
     """The table of a network that finds scratches."""
-    others = ("model", "results", "lq", "protocol", "metric", "reference", "output")
+    hq = _only_originals(options, "--scratches", ("auto",))
+    device = choose_device(options.device)
+    model = load_finder(source, device=device)
+    preset = options.degradation or "foreign_old_photo"
+
+    def scored(originals: list[Path], on_failure: OnFailure) -> Iterator[list[DamageScore]]:
+        return score_finder(
+            model, originals, preset, seed=options.seed, device=device, on_failure=on_failure
+        )
+
+    return _measure_damaged(hq, scored, lambda scores: damage_table(scores, THRESHOLD))
+
+
+def _measure_choices(options: EvaluateOptions) -> int:
+    """The table of the rule that chooses for a picture."""
+    hq = _only_originals(options, "--auto", ())
+    device = choose_device(options.device)
+    cases = tuple(CASES) if options.degradation is None else (options.degradation,)
+
+    def scored(originals: list[Path], on_failure: OnFailure) -> Iterator[list[ChoiceScore]]:
+        return score_choices(
+            originals, cases, seed=options.seed, device=device, on_failure=on_failure
+        )
+
+    return _measure_damaged(hq, scored, choice_table)
+
+
+def _only_originals(options: EvaluateOptions, asked: str, others: tuple[str, ...]) -> Path:
+    """The folder of originals, without the options that measure restored pictures."""
+    others += ("model", "results", "lq", "protocol", "metric", "reference", "output")
     given = [name for name in others if getattr(options, name)]
     if options.hq is None or given:
         came = f"--{given[0]} came as well" if given else "none came"
         raise BIRError(
-            "Expected a folder HQ of undamaged originals for --scratches, and no options that "
+            f"Expected a folder HQ of undamaged originals for {asked}, and no options that "
             f"measure restored pictures, but {came}; correct the command."
         )
-    device = choose_device(options.device)
-    model = load_finder(source, device=device)
-    originals = list_pictures(options.hq)
-    say_left_out(find_pictures(options.hq)[1], options.hq)
+    return options.hq
+
+
+def _measure_damaged(
+    hq: Path,
+    scored: Callable[[list[Path], OnFailure], Iterator[list[Score]]],
+    table: Callable[[list[Score]], str],
+) -> int:
+    """Write the table of the scores of all originals that can be read."""
+    originals = list_pictures(hq)
+    say_left_out(find_pictures(hq)[1], hq)
     failures = Failures(len(originals))
-    scored = score_finder(
-        model,
-        originals,
-        options.degradation or "foreign_old_photo",
-        seed=options.seed,
-        device=device,
-        on_failure=lambda path, error: failures.add(path, str(error)),
-    )
-    scores: list[DamageScore] = []
-    for of_picture in tqdm(scored, total=len(originals), unit="picture", disable=None):
+    scores: list[Score] = []
+    pictures = scored(originals, lambda path, error: failures.add(path, str(error)))
+    for of_picture in tqdm(pictures, total=len(originals), unit="picture", disable=None):
         scores += of_picture
     if scores:
-        write_line(damage_table(scores, THRESHOLD))
+        write_line(table(scores))
     failures.require_none("measured")
     return 0
 

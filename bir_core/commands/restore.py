@@ -4,6 +4,7 @@ Pictures are PNG, JPEG, WebP or TIFF of any size, with 8 or 16 bits, grey or col
 ICC profile and EXIF stay. The same seed gives the same picture, whatever else is in the folder."""
 
 import argparse
+import math
 import os
 from collections.abc import Iterable
 from dataclasses import fields
@@ -28,7 +29,13 @@ from ..models import find_model, models_folder
 from . import restore_local, restore_ray
 from .failures import Failures
 from .restore_jobs import RESTORED, Job, plan_jobs
-from .restore_options import FORMAT_SUFFIXES, RayOptions, RestoreOptions
+from .restore_options import (
+    FORMAT_SUFFIXES,
+    AutoOptions,
+    NetworkOptions,
+    RayOptions,
+    RestoreOptions,
+)
 
 ENGINES = {"local": restore_local, "ray": restore_ray}
 
@@ -45,6 +52,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         f"(default: beside the input, with {RESTORED} at the end of the name)",
     )
     parser.add_argument("--method", choices=tuple(METHODS), help="(default: the one of the model)")
+    parser.add_argument(
+        "--auto",
+        action="store_true",
+        help="look at each picture first, choose by what is wrong with it, say what and why, and "
+        "leave alone what needs nothing: among the built-in models, or with --method diffbir its "
+        "task, fidelity and noise_aug",
+    )
+    parser.add_argument(
+        "--scale",
+        metavar="FACTOR",
+        type=_scale,
+        help="with --auto: output by input side, from 1 on (default: 1, and more for small "
+        "pictures)",
+    )
     parser.add_argument(
         "--engine",
         choices=tuple(ENGINES),
@@ -113,6 +134,16 @@ def _add_ray_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _scale(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"expected a number, but {text} came") from error
+    if not (1 <= number < math.inf):
+        raise argparse.ArgumentTypeError(f"expected a number from 1 on, but {text} came")
+    return number
+
+
 def _fraction(text: str) -> float:
     try:
         number = float(text)
@@ -130,14 +161,22 @@ def read(values: Values) -> RestoreOptions:
         BIRError: one of another method or engine, or a model that no method restores with.
     """
     models = models_folder(values["models"])
+    _require_options_of_engine(values)
+    ray = read_options(RayOptions, values)
+    auto = _read_auto(values)
+    if auto is not None and values["method"] is None:
+        of_method = read_options(NetworkOptions, values)
+        return read_options(
+            RestoreOptions, {**values, "of_method": of_method, "ray": ray, "auto": auto}
+        )
     name, model = choose_method(values["method"], find_model(values["model"], models))
     _require_options_of_method(values, name)
-    _require_options_of_engine(values)
     chosen = {**values, "method": name, "model": model, "models": models}
     method = METHODS[name]
     of_method = method.read(method.options, chosen)
-    ray = read_options(RayOptions, values)
-    return read_options(RestoreOptions, {**chosen, "of_method": of_method, "ray": ray})
+    return read_options(
+        RestoreOptions, {**chosen, "of_method": of_method, "ray": ray, "auto": auto}
+    )
 
 
 def run(options: RestoreOptions) -> int:
@@ -167,6 +206,50 @@ def _missing(jobs: list[Job]) -> list[Job]:
     missing = [job for job in jobs if not os.path.exists(job.target)]
     write_line(f"{len(jobs) - len(missing)} of {len(jobs)} pictures are restored already")
     return missing
+
+
+def _read_auto(values: Values) -> AutoOptions | None:
+    """How --auto chooses; None without it.
+
+    Raises:
+        BIRError: options that it leaves no choice, or that need it.
+    """
+    if not values["auto"]:
+        if values["scale"] is not None:
+            raise BIRError(
+                "Expected --auto with --scale, but it did not come; add it, choose a --model of "
+                "another scale, or give DiffBIR --upscale."
+            )
+        return None
+    if values["method"] not in (None, "diffbir"):
+        raise BIRError(
+            f"Expected --auto to choose the method, but --method {values['method']} came as well; "
+            "leave one of them out."
+        )
+    without = ["model", "try_crop"] + (["mask"] if values["method"] is None else [])
+    for option in _given(values, without):
+        raise BIRError(
+            f"Expected --auto without {_dashed(option)}, since what it chooses for a whole picture "
+            "and that contradict each other, but both came; leave one of them out."
+        )
+    if values["method"] is None:
+        of_diffbir = option_names(METHODS["diffbir"].add_arguments)
+        for option in _given(values, of_diffbir):
+            raise BIRError(
+                f"Expected --method diffbir for --auto with {_dashed(option)}, but it did not "
+                "come; add it or leave the option out."
+            )
+    if values["scale"] is not None and values["upscale"] is not None:
+        raise BIRError(
+            "Expected --scale or --upscale, which mean the same with --auto, but both came; leave "
+            "one of them out."
+        )
+    scale = values["upscale"] if values["scale"] is None else values["scale"]
+    if scale is not None and scale < 1:
+        raise BIRError(
+            f"Expected an --upscale of 1 or more with --auto, but {scale:g} came; change it."
+        )
+    return AutoOptions(scale=scale, task=values["task"] is not None)
 
 
 def _require_options_of_method(values: Values, chosen: str) -> None:

@@ -17,21 +17,49 @@ class RayOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AutoOptions:
+    """Those that only --auto takes, and what its choice has to keep.
+
+    Attributes:
+        scale: that was asked for; None is chosen.
+        task: whether one of DiffBIR was asked for.
+    """
+
+    scale: float | None = None
+    task: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkOptions:
+    """Those of the built-in networks that --auto chooses among.
+
+    Attributes:
+        seed, strip, dtype: as of the methods `compact` and `diffir`.
+    """
+
+    seed: int = 0
+    strip: int | None = None
+    dtype: str = "float32"
+
+
+@dataclass(frozen=True, kw_only=True)
 class RestoreOptions:
     """Those of all methods, as their arguments. Ray sends them to its workers.
 
     Attributes:
         output: None for a free name beside the input.
-        method: a name of `METHODS`.
+        method: a name of `METHODS`; None where --auto chooses among the built-in networks.
         try_crop: whether no more than a piece is restored, which has no transparency.
         first_frame: of a picture with several frames or pages the first is restored.
-        of_method: what that method read for itself.
+        of_method: what that method read for itself, or `NetworkOptions`.
+        auto: how it is chosen for each picture; None where the options say it.
         ray: of that engine.
     """
 
     input: Path
-    method: str
+    method: str | None
     of_method: Any
+    auto: AutoOptions | None = None
     output: Path | None = None
     mask: Path | None = None
     try_crop: tuple[int, int, int] | None = None
