@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -19,15 +18,15 @@ LOOKED_AT = 768
 EXTREME = 2e-4
 # Pictures that never faded end so near to black and white, most of them.
 USUAL_END = 0.02
-# How much of the distance to black and white is undone, and of what range at most: a foggy day looks
-# as a faded print does. On photographs that were faded by up to a quarter at either end this gains
-# 6 dB on the average.
+# How much of the distance to black and white is undone, and of what range at most: a foggy day
+# looks as a faded print does. On photographs that were faded by up to a quarter at either end this
+# gains 6 dB on the average.
 SHARE, FARTHEST = 0.7, 0.3
-# What is not worth a change: so small a part of the range, so little tone, so much more of one colour
-# than of another in what should be black.
+# What is not worth a change: so small a part of the range, so little tone, so little more of one
+# colour than of another in what should be black.
 LEAST_CHANGE, LEAST_TONE, LEAST_CAST = 0.01, 0.04, 0.05
-# A print is toned, and no photograph in colours, where its channels follow from its brightness up to
-# this, as the root of the mean square in [0, 1].
+# A print is toned, and no photograph in colours, where its channels follow from its brightness up
+# to this, as the root of the mean square in [0, 1].
 MONOCHROME = 0.012
 # Brightness outside is too near the ends to tell a tone.
 TOLD = (0.08, 0.92)

@@ -1,12 +1,14 @@
 """Training of DiffIR for inpainting: both stages against a discriminator, with the losses of LaMa
 (Suvorov et al., WACV 2022), or without one, closest to the picture."""
 
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
+from ...diffir.rough_filling import fill_roughly
 from ...networks.diffir import DiffIRStage1, DiffIRStage2
+from ...networks.diffir_config import DiffIRConfig
 from ...networks.discriminators import NLayerDiscriminator
 from ..data import Batch
 from ..losses import (
@@ -94,6 +96,15 @@ class InpaintingRecipe(DiffIRRecipe):
         )
 
 
+def network_input(config: DiffIRConfig, lq: Tensor) -> Tensor:
+    """What a network sees of a picture with a hole and its mask (B, 4, H, W): the same, or with the
+    hole filled roughly."""
+    if not config.corrects:
+        return lq
+    hole = lq[:, 3:]
+    return torch.cat([fill_roughly(lq[:, :3], hole), hole], dim=1)
+
+
 class Stage1Restoration(nn.Module):
     """Restores with the prior of the pair."""
 
@@ -103,7 +114,7 @@ class Stage1Restoration(nn.Module):
 
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The prediction (B, 3, H, W), also outside the hole, and no further losses."""
-        return self.model(batch.lq, batch.hq), {}
+        return self.model(network_input(self.model.config, batch.lq), batch.hq), {}
 
 
 class Stage2Restoration(PriorEstimation):
@@ -111,6 +122,7 @@ class Stage2Restoration(PriorEstimation):
 
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The same, and the error of the prior."""
+        batch = replace(batch, lq=network_input(self.model.config, batch.lq))
         z, z_stage1 = self.estimate(batch)
         return self.model.G(batch.lq, z), {"prior": prior_l1(z, z_stage1)}
 
@@ -124,6 +136,7 @@ class Stage2AloneRestoration(nn.Module):
 
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The prediction, and no further losses."""
+        batch = replace(batch, lq=network_input(self.model.config, batch.lq))
         return self.model.G(batch.lq, prior_from_noise(self.model, batch)), {}
 
 
@@ -273,9 +286,11 @@ def _training(
 
 def restore_hole(network: nn.Module, lq: Tensor, hq: Tensor) -> Tensor:
     """The prediction in the hole, the picture around it; stage 1 also looks at hq."""
+    assert isinstance(network, DiffIRStage1 | DiffIRStage2)
+    seen = network_input(network.config, lq)
     if isinstance(network, DiffIRStage1):
-        predicted = network(lq, hq)
+        predicted = network(seen, hq)
     else:
-        predicted = restore_stage2(network, lq, hq)
+        predicted = restore_stage2(network, seen, hq)
     hole = lq[:, 3:]
     return hole * predicted + (1 - hole) * lq[:, :3]
