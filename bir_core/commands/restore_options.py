@@ -71,7 +71,7 @@ class RestoreOptions:
     """
 
     input: Path
-    method: str | None
+    method: str | None = None
     of_method: Any
     auto: AutoOptions | None = None
     old_photo: OldPhotoOptions | None = None
