@@ -57,8 +57,8 @@ class RestoreOptions:
     """
 
     input: Path
-    method: str | None
     of_method: Any
+    method: str | None = None
     auto: AutoOptions | None = None
     output: Path | None = None
     mask: Path | None = None
