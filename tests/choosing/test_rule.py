@@ -4,27 +4,14 @@ from dataclasses import replace
 
 import pytest
 import torch
+from estimates import CLEAN
 
 from bir_core.choosing import Choice, carry_out, choose
 from bir_core.choosing.batches import of_batch
 from bir_core.choosing.rule import CLEANER, FAITHFUL, GENTLE, LEAST_FIDELITY, SHARP, TWICE
 from bir_core.errors import BIRError
-from bir_core.estimate import Estimate, Measured
+from bir_core.estimate import Measured
 from bir_core.weights import BUILTIN_NAMES
-
-CLEAN = Estimate(
-    blur_sigma=Measured(0.0, 0.1),
-    noise_sigma=Measured(0.2, 0.8),
-    noise_grey=0.1,
-    jpeg_quality=None,
-    jpeg=0.0,
-    file_quality=None,
-    enlargement=Measured(1.0, 0.1),
-    grey=Measured(0.0, 0.0),
-    contrast=Measured(0.9, 0.1),
-    colour_cast=(0.0, 0.0, 0.0),
-    wavelet_noise=Measured(1.0, 0.5),
-)
 
 
 def damaged(noise=None, grey=0.1, jpeg=None, blur=None, enlargement=None, spread=0.0):
