@@ -89,7 +89,6 @@ def _of_diffbir(
     usual = diffbir.files_of(options)
 
     def restorer(choice: Choice) -> tuple[RestoreImage, tuple[str, ...]]:
-        assert choice.diffbir is not None  # as something is to be done
         why = choice.diffbir.reasons
         task, files = (options.task if auto.task else choice.diffbir.task), usual
         if task != options.task:

@@ -35,7 +35,7 @@ class OldPhotoOptions:
 
     Attributes:
         auto: how it is chosen for a picture once it is mended.
-        without: steps that are left out, of `STEPS`.
+        without: steps that are left out, of `restore_old_photo.STEPS`.
     """
 
     auto: AutoOptions
@@ -71,8 +71,8 @@ class RestoreOptions:
     """
 
     input: Path
-    method: str | None = None
     of_method: Any
+    method: str | None = None
     auto: AutoOptions | None = None
     old_photo: OldPhotoOptions | None = None
     output: Path | None = None

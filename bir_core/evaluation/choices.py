@@ -144,7 +144,7 @@ def score_choices(
             for case in cases:
                 degradation, scale = CASES[case]
                 generator = image_generator(seed, index)
-                degraded = degrade(hq, degradation, generator=generator, scale=scale)
+                degraded = degrade(hq, degradation, generator=generator)
                 lq = degraded.lq.to(device)
                 choice = choose(estimate(degraded.lq, estimator), *lq.shape[-2:], scale=scale)
                 restored = {INPUT: resize(lq, *degraded.hq.shape[-2:]) if scale > 1 else lq}
