@@ -6,20 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from ..diffir.restore import restore
-from ..estimate.scratches import grown
 
 # Wider holes than this, in pixels, with what was grown around the damage: what was there does not
 # follow from the surroundings.
 WIDEST = 20
 
 Callback = Callable[[int, int], None]
-
-
-def thin_part(mask: Tensor, widest: int = WIDEST) -> Tensor:
-    """The part of a mask (B, 1, H, W) of zeros and ones that is no wider than `widest` pixels."""
-    radius = widest // 2
-    cores = 1 - grown(1 - mask, radius)  # pixels that are farther than so from what is whole
-    return mask * (1 - grown(cores, radius + 1))
 
 
 def fill(

@@ -87,7 +87,7 @@ class Levels:
         return " and ".join(parts) if parts else "levels as they were"
 
 
-def find_levels(image: Tensor, damage: Tensor | None = None) -> Levels:
+def find_levels(image: Tensor, damage: Tensor | None = None, *, keep_tone: bool = False) -> Levels:
     """How a print faded, and which cast or tone it has.
 
     A cautious guess: no more than `SHARE` of the fading; a cast only where black is not black in
@@ -97,6 +97,7 @@ def find_levels(image: Tensor, damage: Tensor | None = None) -> Levels:
     Args:
         image: (1, 3, H, W) in [0, 1], any size from 1 pixel on.
         damage: (1, 1, H, W), 1 where nothing is to be looked at; None for nowhere.
+        keep_tone: leave a toned print in its colour.
 
     Raises:
         BIRError: an image of another kind.
@@ -107,7 +108,7 @@ def find_levels(image: Tensor, damage: Tensor | None = None) -> Levels:
     faded = Levels((alike[0],) * 3, (alike[1],) * 3)
     powers = _tone(faded.undone(pixels[None, :, :, None])[0, :, :, 0])
     if powers is not None:
-        return replace(faded, powers=powers)
+        return faded if keep_tone else replace(faded, powers=powers)
     ends = [_ends(channel) for channel in pixels]
     lows = [low for low, _ in ends]
     if max(lows) - min(lows) < LEAST_CAST:

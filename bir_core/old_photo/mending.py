@@ -7,11 +7,11 @@ from functools import partial
 from torch import Tensor, nn
 
 from ..estimate.scratches import BUILTIN, damage_mask, find_damage
-from .filling import fill, thin_part
+from .filling import WIDEST, fill
 from .levels import Levels, find_levels
 
 # What is done, in this order.
-MENDING = ("scratches", "levels")
+MENDING = ("scratches", "levels", "tone")
 FILLER = "builtin-inpaint"
 
 # From the name of a built-in network to it, on the device of the picture.
@@ -73,7 +73,9 @@ def mend(
     if filled.any():
         progress = partial(report, "filling")
         mended = fill(image, filled, load(FILLER), seed=seed, callback=progress)
-    levels = Levels() if "levels" in without else find_levels(mended, filled)
+    levels = Levels()
+    if "levels" not in without:
+        levels = find_levels(mended, filled, keep_tone="tone" in without)
     if levels.changes:
         mended = levels.undone(mended)
     if "levels" not in without:
@@ -89,8 +91,7 @@ def _damage(
         hole = (mask.to(image.device) >= 0.5).to(image.dtype)
         return hole, f"filled what the mask says, {float(hole.mean()):.2%} of the picture"
     probability = find_damage(image, load(BUILTIN), callback=partial(report, "searching"))
-    found = damage_mask(probability)
-    hole = thin_part(found)
+    found, hole = damage_mask(probability), damage_mask(probability, widest=WIDEST)
     left = float((found - hole).mean())
     if not hole.any() and not left:
         return hole, "no scratches found"
