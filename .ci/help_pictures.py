@@ -31,8 +31,9 @@ from bir_core.evaluation.one_picture import difference_map
 from bir_core.faces.alignment import face_matrix, inverted
 from bir_core.faces.cutting import FacePlace, cut_faces, paste_faces
 from bir_core.faces.networks import read_mtcnn
-from bir_core.images import from_channels_last, resize, to_channels_last
+from bir_core.images import from_channels_last, luma, resize, to_channels_last
 from bir_core.metrics import psnr
+from bir_core.old_photo import find_levels
 from bir_core.restoring import restore
 
 DOCS = Path(__file__).resolve().parents[1] / "nodes" / "web" / "docs"
@@ -136,6 +137,14 @@ def scratches() -> None:
     write("BIRFindScratches", ("scan", scan), ("preview", shown_damage(scan, mask)))
 
 
+def fading() -> None:
+    """That of the node that undoes it."""
+    seen = part(photograph("astronaut"), 0, 60, 360, 360)
+    tone = torch.tensor([0.79, 1.0, 1.36]).view(3, 1, 1)
+    scan = 0.2 + 0.6 * luma(seen).expand_as(seen) ** tone
+    write("BIRUndoFading", ("image", scan), ("IMAGE", find_levels(scan).undone(scan)))
+
+
 def faces(weights: Path) -> None:
     """Those of the nodes for faces."""
     keys = ("pnet", "rnet", "onet")
@@ -165,4 +174,5 @@ def faces(weights: Path) -> None:
 if __name__ == "__main__":
     photographs()
     scratches()
+    fading()
     faces(Path(sys.argv[1]))
