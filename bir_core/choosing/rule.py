@@ -19,14 +19,15 @@ LEAST_NOISE = 1.5
 FAINT_JPEG = 96.0
 # The gentle network cleans JPEG down to this quality better than the other one, as long as there is
 # no more noise than this with it; and noise in colour alone, however much, but not grey noise.
-GENTLE_JPEG, GENTLE_NOISE = 65.0, 4.0
-PURE_JPEG = 90.0
+GENTLE_JPEG, GENTLE_NOISE = 60.0, 2.0
+PURE_JPEG = 95.0
 GREY = 0.5
-# Blur of this sigma in pixels makes the finest detail about 1.4 pixels wide.
-PIXEL_SIGMA = 0.6
-# From such a width in pixels on, the picture is reduced by 2, and by 4, before it is restored:
-# what it loses it did not have, and the network that enlarges it again sharpens it.
-TO_HALVE, TO_QUARTER = 1.7, 3.2
+# Blur of this sigma in pixels makes the finest detail that is left about 1.4 pixels wide, and so,
+# where the size stays, does noise of this sigma, in which finer detail drowns.
+PIXEL_BLUR, PIXEL_NOISE = 0.6, 18.0
+# From such a width in pixels on, the picture is reduced by 2, 3 and 4 before it is restored: what
+# it loses it did not have, and the network that enlarges it again sharpens it.
+TO_REDUCE = {2: 1.6, 3: 2.6, 4: 3.6}
 # Where nobody asked for a scale, pictures whose longer side has fewer pixels are enlarged by 4 and
 # by 2; but no network makes more than 4 pixels of one of detail.
 SMALLEST, SMALL = 320, 512
@@ -34,7 +35,8 @@ MOST_SCALE = 4
 # Of pictures that are enlarged 4 times, those with no more noise and no lower quality of JPEG are
 # sharpened. Of others, the damage would be.
 SHARPENED_NOISE, SHARPENED_JPEG = 3.0, 90.0
-# From such noise without JPEG on, the picture is cleaned before another network enlarges it.
+# From such noise on that the gentle network cleans better, it does so before another one enlarges,
+# unless the picture is reduced, which cleans as well.
 CLEANED_FIRST = 12.0
 # The damage at which DiffBIR may invent the most: noise, quality of JPEG, and the width in pixels
 # of the finest detail.
@@ -114,14 +116,22 @@ def choose(found: Estimate, height: int, width: int, *, scale: float | None = No
             "Expected a picture of 1 pixel or more and a scale of 1 or more, but "
             f"{width}x{height} pixels and a scale of {scale} came; correct them."
         )
-    reduce, on_width = _reduction(_width_of_detail(found))
+    width_of_detail = _width_of_detail(found)
     on_scale = ""
     if scale is None:
-        scale = _scale(max(height, width), reduce)
+        scale = _scale(max(height, width), _reduction(width_of_detail))
         if scale > 1:
             on_scale = f"enlarged {scale:g} times: {width}x{height} pixels are few"
     elif scale > 1:
         on_scale = f"enlarged {scale:g} times, as asked"
+    if scale == 1:
+        width_of_detail = _width_of_detail(found, with_noise=True)
+    reduce, on_width = _reduction(width_of_detail), ""
+    if reduce > 1:
+        on_width = (
+            f"reduced by {reduce} first: the finest detail that is left is {width_of_detail:.1f} "
+            "pixels wide"
+        )
     damage = _damage(found)
     enlargement = scale * reduce
     if enlargement == 1 and not damage:
@@ -136,8 +146,8 @@ def choose(found: Estimate, height: int, width: int, *, scale: float | None = No
         model, how = cleaner, f"{kind} cleaning"
     else:
         model, how = _enlarger(found, enlargement)
-        if found.noise_sigma.value >= CLEANED_FIRST and _quality(found) >= PURE_JPEG:
-            first = f"cleaned before it is enlarged, by {cleaner}: strong noise without JPEG"
+        if reduce == 1 and cleaner == GENTLE and _least(found.noise_sigma) >= CLEANED_FIRST:
+            first = f"cleaned before it is enlarged, by {cleaner}: noise in colour without JPEG"
     seen = tuple(filter(None, (damage and f"damaged by {damage}", on_scale)))
     return Choice(
         model=model,
@@ -167,21 +177,16 @@ def _damage(found: Estimate) -> str:
     return " and ".join(kinds)
 
 
-def _width_of_detail(found: Estimate) -> float:
-    """Pixels that the finest detail is wide at least, by enlargement and the blur before it; 1 in a
-    sharp picture."""
-    blur = _least(found.blur_sigma) / PIXEL_SIGMA
-    return max(1.0, _least(found.enlargement)) * math.hypot(1.0, blur)
+def _width_of_detail(found: Estimate, *, with_noise: bool = False) -> float:
+    """Pixels that the finest detail that is left is wide at least, by enlargement and the blur
+    before it, and by the noise in which it drowns; 1 in a sharp picture."""
+    blur = _least(found.blur_sigma) / PIXEL_BLUR
+    noise = _least(found.noise_sigma) / PIXEL_NOISE if with_noise else 0.0
+    return max(1.0, _least(found.enlargement)) * math.hypot(1.0, blur, noise)
 
 
-def _reduction(width: float) -> tuple[int, str]:
-    if width < TO_HALVE:
-        return 1, ""
-    reduce = 2 if width < TO_QUARTER else 4
-    return reduce, (
-        f"reduced by {reduce} first: blurred or enlarged, its finest detail is {width:.1f} pixels "
-        "wide"
-    )
+def _reduction(width: float) -> int:
+    return max((by for by, least in TO_REDUCE.items() if width >= least), default=1)
 
 
 def _scale(longer: int, reduce: int) -> float:
@@ -219,7 +224,7 @@ def _diffbir(found: Estimate, scale: float, seen: tuple[str, ...]) -> DiffBIRCho
     share = min(1.0, worst)
     fidelity = round(MOST_FIDELITY - (MOST_FIDELITY - LEAST_FIDELITY) * share, 2)
     reasons = [*seen, f"fidelity {fidelity:g}: the damage is at {share:.0%} of the worst"]
-    denoise = scale == 1 and noise >= DENOISED and width < TO_HALVE
+    denoise = scale == 1 and noise >= DENOISED and width < TO_REDUCE[2]
     if denoise:
         reasons.append("task denoise: noise at the same size")
     if share >= STRONG_DAMAGE:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ..checkpoints import load_model
 from ..command_line.options import Values, choose_device
 from ..diffbir.face_options import UNALIGNED_FACE, has_face_files
-from ..diffbir.method import DiffBIROptions, files_of
+from ..diffbir.method import files_of
 from ..errors import BIRError
 from ..images import extend_opaque, resize
 from ..methods import METHODS, Report, RestoreImage
@@ -26,20 +26,10 @@ STEPS = (*MENDING, "clean", "enlarge", "faces")
 def with_diffbir(values: Values, models: Path | None) -> Values:
     """The values of the parser with DiffBIR as the method where nobody chose one and a GPU and its
     files are at hand, and with its task for faces where theirs are."""
-    method = METHODS["diffbir"]
     without = values["without"]
-
-    def read(**more: object) -> DiffBIROptions:
-        options = method.read(method.options, {**values, **more, "mask": None, "models": models})
-        assert isinstance(options, DiffBIROptions)
-        return options
-
     if values["method"] is None and "clean" not in without:
-        if choose_device(values["device"]).type == "cpu":
-            return values  # hours for a picture
-        try:
-            files_of(read(task="sr"))
-        except BIRError:
+        # On a CPU it takes hours for a picture.
+        if choose_device(values["device"]).type == "cpu" or not _has_files(values, models):
             return values
         values = {**values, "method": "diffbir"}
     if values["method"] != "diffbir" or values["task"] is not None or "faces" in without:
@@ -47,6 +37,16 @@ def with_diffbir(values: Values, models: Path | None) -> Values:
     if not has_face_files(values["version"], models):
         return values
     return {**values, "task": UNALIGNED_FACE}
+
+
+def _has_files(values: Values, models: Path | None) -> bool:
+    """Whether all files of DiffBIR are given or at hand."""
+    method = METHODS["diffbir"]
+    try:
+        files_of(method.read(method.options, {**values, "mask": None, "models": models}))
+    except BIRError:
+        return False
+    return True
 
 
 def prepare(options: RestoreOptions, old: OldPhotoOptions, device: torch.device) -> PlanPicture:

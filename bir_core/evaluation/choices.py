@@ -1,9 +1,8 @@
 """How good the rule is that chooses for a picture: against each choice made for all pictures."""
 
-import dataclasses
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from statistics import fmean
@@ -36,7 +35,7 @@ def _damage(**more: tuple[float, float] | float) -> FixedDegradation:
     }
     none = get_preset("clean_x1")
     assert isinstance(none, FixedDegradation)
-    return dataclasses.replace(none, **present, **more)  # type: ignore[arg-type]
+    return replace(none, **present, **more)  # type: ignore[arg-type]
 
 
 def _cases() -> dict[str, tuple[Degradation, int]]:
@@ -148,8 +147,10 @@ def score_choices(
                 lq = degraded.lq.to(device)
                 choice = choose(estimate(degraded.lq, estimator), *lq.shape[-2:], scale=scale)
                 restored = {INPUT: resize(lq, *degraded.hq.shape[-2:]) if scale > 1 else lq}
-                restored |= {name: restore(lq, each) for name, each in FIXED[scale].items()}
-                restored[AUTO] = restore(lq, choice)
+                restored |= {name: restore(lq, fixed) for name, fixed in FIXED[scale].items()}
+                same = (name for name, fixed in FIXED[scale].items() if _alike(choice, fixed))
+                name = next(same, None)
+                restored[AUTO] = restore(lq, choice) if name is None else restored[name]
                 numbers = {
                     name: float(psnr(image.cpu(), degraded.hq, channel="y"))
                     for name, image in restored.items()
@@ -158,6 +159,11 @@ def score_choices(
             yield scores
         except BIRError as error:
             on_failure(path, error)
+
+
+def _alike(choice: Choice, other: Choice) -> bool:
+    """Whether both come to the same steps, whatever their reasons."""
+    return replace(choice, diffbir=other.diffbir, reasons=other.reasons) == other
 
 
 def _in_short(choice: Choice) -> str:
