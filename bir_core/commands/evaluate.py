@@ -5,6 +5,7 @@
   bir evaluate HQ --results FOLDER       measure pictures that are restored already
   bir evaluate --results FOLDER --protocol diffbir-real    without originals
   bir evaluate HQ --scratches FILE       damage originals and measure how much of it is found
+  bir evaluate HQ --estimate FILE        damage originals and measure what is said of it
   bir evaluate HQ --auto                 damage originals and measure what --auto chooses for them
   bir evaluate HQ --old-photo            make originals old and measure how they are mended
   bir evaluate --list                    the measures, their files, and the protocols
@@ -49,7 +50,7 @@ from ..evaluation.weight_files import usual_folder
 from ..fallbacks import enough_memory
 from ..pictures.files import find_pictures, list_pictures, read_picture, require_free
 from ..weights import BUILTIN_NAMES, DEFAULT_MODEL
-from .evaluate_judges import OLD_PHOTO, measure_choices, measure_finder
+from .evaluate_judges import OLD_PHOTO, measure_choices, measure_estimator, measure_finder
 from .evaluate_options import EvaluateOptions
 from .failures import Failures, no_memory_for, say_left_out
 
@@ -90,6 +91,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="measure a network that finds scratches, builtin-scratches or your own: "
         "the share of the damage that it finds, and of other pixels that it takes for damage",
+    )
+    parser.add_argument(
+        "--estimate",
+        metavar="FILE",
+        help="measure a network that says what is wrong with a picture, builtin-estimate or your "
+        "own, on known damage",
     )
     parser.add_argument(
         "--auto",
@@ -173,6 +180,8 @@ def run(options: EvaluateOptions) -> int:
         return 0
     if options.scratches is not None:
         return measure_finder(options, options.scratches)
+    if options.estimate is not None:
+        return measure_estimator(options, options.estimate)
     if options.auto:
         return measure_choices(options)
     _require_pictures(options)

@@ -6,12 +6,15 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
+from ..checkpoints import load_model
 from ..command_line.options import choose_device, write_line
 from ..errors import BIRError
 from ..estimate.scratches import THRESHOLD, load_finder
 from ..evaluation.choices import CASES, ChoiceScore, choice_table, score_choices
 from ..evaluation.damage import DamageScore, damage_table, score_finder
+from ..evaluation.estimates import EstimateErrors, estimate_table, score_estimator
 from ..evaluation.samples import OnFailure
+from ..networks.estimator import Estimator
 from ..pictures.files import find_pictures, list_pictures
 from .evaluate_options import EvaluateOptions
 from .failures import Failures, say_left_out
@@ -35,6 +38,18 @@ def measure_finder(options: EvaluateOptions, source: str) -> int:
         )
 
     return _measure_damaged(hq, scored, lambda scores: damage_table(scores, THRESHOLD))
+
+
+def measure_estimator(options: EvaluateOptions, source: str) -> int:
+    """The table of a network that says what is wrong with a picture."""
+    hq = _only_originals(options, "--estimate", ("auto", "scratches", "degradation"))
+    network = load_model(source, architecture="estimator")
+    assert isinstance(network, Estimator)  # load_model refuses every other architecture
+
+    def scored(originals: list[Path], on_failure: OnFailure) -> Iterator[list[EstimateErrors]]:
+        return score_estimator(network, originals, seed=options.seed, on_failure=on_failure)
+
+    return _measure_damaged(hq, scored, estimate_table)
 
 
 def measure_choices(options: EvaluateOptions) -> int:

@@ -13,6 +13,7 @@ class EvaluateOptions:
     results: tuple[Path, ...] = ()
     lq: Path | None = None
     scratches: str | None = None
+    estimate: str | None = None
     auto: bool = False
     old_photo: bool = False
     degradation: str | None = None

@@ -9,6 +9,7 @@ from io import BytesIO
 from pathlib import Path
 from statistics import fmean, median
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -144,9 +145,8 @@ def _own(*, blur: float = 0.0, noise: float = 0.0, grey: bool = False) -> Damage
 def _by_pillow(change: Callable[[Image.Image], Image.Image]) -> Damage:
     def damage(image: Tensor, _: torch.Generator) -> Tensor:
         steps = (image[0] * 255).round().byte().permute(1, 2, 0).contiguous().numpy()
-        changed = torch.tensor(bytearray(change(Image.fromarray(steps)).tobytes()))
-        size = change(Image.fromarray(steps)).size
-        return changed.view(1, size[1], size[0], 3).permute(0, 3, 1, 2).float() / 255
+        changed = torch.from_numpy(np.array(change(Image.fromarray(steps))))
+        return changed.permute(2, 0, 1)[None].float() / 255
 
     return damage
 
@@ -165,7 +165,9 @@ def _enlarged(factor: int, mode: Image.Resampling, *, reduce: bool = True) -> Da
 
     def change(image: Image.Image) -> Image.Image:
         small = (max(1, image.width // factor), max(1, image.height // factor))
-        before = image.resize(small, Image.Resampling.BICUBIC) if reduce else image.crop((0, 0, *small))
+        before = (
+            image.resize(small, Image.Resampling.BICUBIC) if reduce else image.crop((0, 0, *small))
+        )
         return before.resize((factor * small[0], factor * small[1]), mode)
 
     return _by_pillow(change)
