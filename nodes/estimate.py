@@ -1,14 +1,19 @@
-"""What is wrong with a picture."""
+"""What is wrong with a picture, and what to do about it."""
 
 import json
 
 from comfy_api.latest import io, ui
 from torch import Tensor
 
+from ..bir_core.choosing import Choice, choose
+from ..bir_core.choosing.batches import of_batch
+from ..bir_core.choosing.rule import GENTLE
+from ..bir_core.diffbir.fidelity import of_fidelity
 from ..bir_core.estimate import Estimate, estimate
 from ..bir_core.estimate.estimating import load_estimator
 from ..bir_core.estimate.words import in_words
 from ..bir_core.images import from_channels_last, split_alpha
+from ..bir_core.weights import builtin_model_path
 from .host import services
 from .host.node import Node
 
@@ -37,10 +42,12 @@ class BIREstimate(Node):
             category="image/restoration",
             description=(
                 "Says what is wrong with an image: blur, noise, JPEG, enlargement, lost colours "
-                "and faded contrast, in words and numbers, each with what it may be off by."
+                "and faded contrast, in words and numbers, each with what it may be off by; and "
+                "what to do about it."
             ),
             search_aliases=[
                 *("estimate", "what is wrong", "quality", "noise level", "blur level", "inspect"),
+                *("automatic", "auto", "which model"),
                 *("jpeg quality", "detect blur", "detect noise", "analyze", "diagnose", "faded"),
             ],
             inputs=[
@@ -48,6 +55,16 @@ class BIREstimate(Node):
                     "image",
                     tooltip="Any size. Each of a batch is looked at alone; an alpha channel is "
                     "left out.",
+                ),
+                io.Float.Input(
+                    "scale",
+                    default=0.0,
+                    min=0.0,
+                    max=8.0,
+                    step=0.25,
+                    optional=True,
+                    tooltip="Sides of the restored image by those of this one, from 1 on, for the "
+                    "choice. 0: chosen as well, 1 for all but small images.",
                 ),
             ],
             outputs=[
@@ -61,12 +78,13 @@ class BIREstimate(Node):
                     io.Float.Output(display_name=name, tooltip=f"{meaning} Of a batch the mean.")
                     for name, meaning in NUMBERS.items()
                 ),
+                *_choice_outputs(),
             ],
             is_output_node=True,
         )
 
     @classmethod
-    def execute(cls, image: Tensor) -> io.NodeOutput:
+    def execute(cls, image: Tensor, scale: float = 0.0) -> io.NodeOutput:
         colours, _ = split_alpha(from_channels_last(image.float().cpu()))
         network = load_estimator()
         progress = services.batch_progress(len(colours))
@@ -74,13 +92,90 @@ class BIREstimate(Node):
         for index, one in enumerate(colours):
             found.append(estimate(one[None].clamp(0, 1), network))
             progress(index)(1, 1)
+        choice = choose(of_batch(found), *colours.shape[-2:], scale=scale or None)
         report = _report(found)
+        words = "\n".join(choice.reasons)
         return io.NodeOutput(
             report,
             json.dumps([each.numbers() for each in found], indent=2),
             *(_mean(found, name) for name in NUMBERS),
-            ui=ui.PreviewText(report),
+            *_chosen(choice, words),
+            ui=ui.PreviewText(f"{report}\n\n{words}"),
         )
+
+
+def _choice_outputs() -> list[io.Output]:
+    """Behind the numbers; of a batch one choice, by the median of each number."""
+    return [
+        io.String.Output(
+            display_name="choice",
+            tooltip="What to do, and why. Of a batch one choice, by the median of each number.",
+        ),
+        io.Boolean.Output(
+            display_name="restore", tooltip="False where the image is best left as it is."
+        ),
+        io.Combo.Output(
+            display_name="model_name",
+            tooltip="The built-in model, for Load Upscale Model and Restore Photo.",
+        ),
+        io.Float.Output(
+            display_name="enlarge_by", tooltip="Sides of the result by those of the image."
+        ),
+        io.Float.Output(
+            display_name="reduce_to",
+            tooltip="Share of its sides to which the image is reduced first, for Upscale Image By; "
+            "1 for not.",
+        ),
+        io.Boolean.Output(
+            display_name="clean_first",
+            tooltip="Whether another model cleans before the one that enlarges.",
+        ),
+        io.Combo.Output(
+            display_name="cleaning_model",
+            tooltip="That model; without need for one the gentlest, which hardly changes anything.",
+        ),
+        io.Combo.Output(display_name="task", tooltip="Of DiffBIR: sr or denoise."),
+        io.Float.Output(
+            display_name="fidelity", tooltip="Of Restore Photo; it stands for the next three."
+        ),
+        io.Float.Output(display_name="strength", tooltip="Of DiffBIR Sampler."),
+        io.Float.Output(
+            display_name="guidance", tooltip="Of DiffBIR Sampler, with guidance_per 512x512."
+        ),
+        io.Float.Output(display_name="blending", tooltip="Of DiffBIR Sampler."),
+        io.Int.Output(
+            display_name="noise_aug",
+            tooltip="Of DiffBIR Sampler and DiffBIR Conditioning, for version 2.1.",
+        ),
+    ]
+
+
+def _chosen(choice: Choice, words: str) -> tuple[object, ...]:
+    """The values of `_choice_outputs`. Where nothing is to be done they are the gentlest."""
+    diffbir = choice.diffbir
+    fidelity = of_fidelity(diffbir.fidelity)
+    return (
+        words,
+        not choice.is_nothing,
+        _file(choice.model or GENTLE),
+        choice.scale,
+        1 / choice.reduce,
+        choice.clean is not None,
+        _file(choice.clean or GENTLE),
+        diffbir.task,
+        diffbir.fidelity,
+        fidelity.strength,
+        fidelity.guidance,
+        fidelity.blending,
+        diffbir.noise_aug,
+    )
+
+
+def _file(name: str) -> str:
+    """As the lists of models call a built-in one."""
+    path = builtin_model_path(name)
+    assert path is not None  # the rule names built-in models
+    return path.name
 
 
 def _report(found: list[Estimate]) -> str:

@@ -5,6 +5,9 @@
   bir evaluate HQ --results FOLDER       measure pictures that are restored already
   bir evaluate --results FOLDER --protocol diffbir-real    without originals
   bir evaluate HQ --scratches FILE       damage originals and measure how much of it is found
+  bir evaluate HQ --estimate FILE        damage originals and measure what is said of it
+  bir evaluate HQ --auto                 damage originals and measure what --auto chooses for them
+  bir evaluate HQ --old-photo            make originals old and measure how they are mended
   bir evaluate --list                    the measures, their files, and the protocols
 
 FOLDER may be what `bir restore` wrote, with DiffBIR for example. A network that measures reads its
@@ -13,7 +16,6 @@ those of LPIPS and DISTS there."""
 
 import argparse
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -31,44 +33,26 @@ from ..command_line.options import (
 )
 from ..degradations import preset_names
 from ..errors import BIRError
-from ..estimate.scratches import THRESHOLD, load_finder
-from ..evaluation.damage import DamageScore, damage_table, score_finder
 from ..evaluation.listing import metrics_as_markdown, protocols_as_markdown
 from ..evaluation.measuring import Evaluation, Sample
 from ..evaluation.metrics import DEFAULT_METRICS, METRICS, Settings
+from ..evaluation.old_photos import SAMPLES_OF_EACH, gains_table, old_photo_samples
 from ..evaluation.protocols import PROTOCOLS, Protocol
-from ..evaluation.samples import degraded_pairs, folder_pairs, load, model_samples, result_samples
+from ..evaluation.samples import (
+    degraded_pairs,
+    folder_pairs,
+    load,
+    model_samples,
+    result_samples,
+)
 from ..evaluation.tables import as_markdown, require_table_name, write_table
 from ..evaluation.weight_files import usual_folder
 from ..fallbacks import enough_memory
 from ..pictures.files import find_pictures, list_pictures, read_picture, require_free
 from ..weights import BUILTIN_NAMES, DEFAULT_MODEL
+from .evaluate_judges import OLD_PHOTO, measure_choices, measure_estimator, measure_finder
+from .evaluate_options import EvaluateOptions
 from .failures import Failures, no_memory_for, say_left_out
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluateOptions:
-    """What `bir evaluate` is asked for; as its arguments."""
-
-    hq: Path | None = None
-    model: tuple[str, ...] = ()
-    results: tuple[Path, ...] = ()
-    lq: Path | None = None
-    scratches: str | None = None
-    degradation: str | None = None
-    seed: int = 0
-    protocol: str | None = None
-    metric: tuple[str, ...] = ()
-    border: int | None = None
-    multiple: int | None = None
-    reference: Path | None = None
-    metric_weights: Path | None = None
-    device: str = "auto"
-    dtype: str = "float32"
-    output: tuple[Path, ...] = ()
-    overwrite: bool = False
-    list: bool = False
-
 
 read = partial(read_options, EvaluateOptions)
 
@@ -100,13 +84,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--degradation",
         metavar="NAME",
         help=f"{', '.join(preset_names())} (default: simple_x4 or simple_x1, after the model; "
-        "with --scratches foreign_old_photo)",
+        "with --scratches and --old-photo foreign_old_photo, with --auto all of its cases)",
     )
     parser.add_argument(
         "--scratches",
         metavar="FILE",
         help="measure a network that finds scratches, builtin-scratches or your own: "
         "the share of the damage that it finds, and of other pixels that it takes for damage",
+    )
+    parser.add_argument(
+        "--estimate",
+        metavar="FILE",
+        help="measure a network that says what is wrong with a picture, builtin-estimate or your "
+        "own, on known damage",
+    )
+    parser.add_argument(
+        "--auto",
+        action="store_true",
+        help="measure the rule of bir restore --auto on damage of its own and of other kinds, "
+        "against each choice that is made for all pictures alike",
+    )
+    parser.add_argument(
+        "--old-photo",
+        action="store_true",
+        help="make originals old and measure what each step of bir restore --old-photo gains",
     )
     parser.add_argument(
         "--seed",
@@ -178,7 +179,11 @@ def run(options: EvaluateOptions) -> int:
         write_line(metrics_as_markdown(weights) + "\n\n" + protocols_as_markdown())
         return 0
     if options.scratches is not None:
-        return _measure_finder(options, options.scratches)
+        return measure_finder(options, options.scratches)
+    if options.estimate is not None:
+        return measure_estimator(options, options.estimate)
+    if options.auto:
+        return measure_choices(options)
     _require_pictures(options)
     for path in options.output:
         require_table_name(path)
@@ -204,7 +209,8 @@ def run(options: EvaluateOptions) -> int:
         except BIRError as error:
             failures.add(path, str(error))
     samples = _samples(options, protocol.multiple, device, failures)
-    for sample in tqdm(samples, total=len(measured), unit="picture", disable=None):
+    count = len(measured) * (SAMPLES_OF_EACH if options.old_photo else 1)
+    for sample in tqdm(samples, total=count, unit="picture", disable=None):
         try:
             with enough_memory(no_memory_for(sample.name)):
                 evaluation.add(sample)
@@ -214,40 +220,10 @@ def run(options: EvaluateOptions) -> int:
     if not rows:
         failures.require_none("measured")
     write_line(as_markdown(rows, metrics))
+    if options.old_photo:
+        write_line("\n" + gains_table(rows, metrics))
     for path in options.output:
         write_table(path, rows, metrics)
-    failures.require_none("measured")
-    return 0
-
-
-def _measure_finder(options: EvaluateOptions, source: str) -> int:
-    """The table of a network that finds scratches."""
-    others = ("model", "results", "lq", "protocol", "metric", "reference", "output")
-    given = [name for name in others if getattr(options, name)]
-    if options.hq is None or given:
-        came = f"--{given[0]} came as well" if given else "none came"
-        raise BIRError(
-            "Expected a folder HQ of undamaged originals for --scratches, and no options that "
-            f"measure restored pictures, but {came}; correct the command."
-        )
-    device = choose_device(options.device)
-    model = load_finder(source, device=device)
-    originals = list_pictures(options.hq)
-    say_left_out(find_pictures(options.hq)[1], options.hq)
-    failures = Failures(len(originals))
-    scored = score_finder(
-        model,
-        originals,
-        options.degradation or "foreign_old_photo",
-        seed=options.seed,
-        device=device,
-        on_failure=lambda path, error: failures.add(path, str(error)),
-    )
-    scores: list[DamageScore] = []
-    for of_picture in tqdm(scored, total=len(originals), unit="picture", disable=None):
-        scores += of_picture
-    if scores:
-        write_line(damage_table(scores, THRESHOLD))
     failures.require_none("measured")
     return 0
 
@@ -257,6 +233,13 @@ def _require_pictures(options: EvaluateOptions) -> None:
         raise BIRError(
             "Expected a folder HQ of originals, or folders of results with --results, but neither "
             "came; name one."
+        )
+    others = [name for name in ("model", "results", "lq", "multiple") if getattr(options, name)]
+    if options.old_photo and (options.hq is None or others):
+        came = f"--{others[0]} came as well" if others else "none came"
+        raise BIRError(
+            "Expected a folder HQ of originals for --old-photo, which makes them old and mends "
+            f"them, but {came}; correct the command."
         )
     if options.results and options.model:
         raise BIRError(
@@ -288,6 +271,14 @@ def _samples(
     def on_failure(path: Path, error: BIRError) -> None:
         failures.add(path, str(error))
 
+    if options.old_photo:
+        return old_photo_samples(
+            list_pictures(_originals(options)),
+            options.degradation or OLD_PHOTO,
+            seed=options.seed,
+            device=device,
+            on_failure=on_failure,
+        )
     if options.results:
         return result_samples(options.results, options.hq, multiple=multiple, on_failure=on_failure)
     models = {

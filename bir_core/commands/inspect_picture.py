@@ -6,14 +6,14 @@ from pathlib import Path
 from ..command_line.options import write_line
 from ..estimate import estimate_file
 from ..estimate.words import in_words
-from ..pictures.codecs import looks_like_picture
+from ..pictures.codecs import format_of
 from ..pictures.files import SUFFIXES
 
 
 def is_picture(file: str) -> bool:
     """Whether a file begins as a picture, or is called like one."""
     path = Path(file)
-    return path.suffix.lower() in SUFFIXES or looks_like_picture(path)
+    return path.suffix.lower() in SUFFIXES or format_of(path) is not None
 
 
 def inspect_picture(file: str, *, as_json: bool) -> int:

@@ -4,9 +4,10 @@ Pictures are PNG, JPEG, WebP or TIFF of any size, with 8 or 16 bits, grey or col
 ICC profile and EXIF stay. The same seed gives the same picture, whatever else is in the folder."""
 
 import argparse
+import math
 import os
 from collections.abc import Iterable
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 from tqdm import tqdm
@@ -25,10 +26,18 @@ from ..command_line.options import (
 from ..errors import BIRError
 from ..methods import METHODS, add_network_arguments, choose_method, takers
 from ..models import find_model, models_folder
-from . import restore_local, restore_ray
+from . import restore_local, restore_old_photo, restore_ray
 from .failures import Failures
 from .restore_jobs import RESTORED, Job, plan_jobs
-from .restore_options import FORMAT_SUFFIXES, RayOptions, RestoreOptions
+from .restore_old_photo import STEPS
+from .restore_options import (
+    FORMAT_SUFFIXES,
+    AutoOptions,
+    NetworkOptions,
+    OldPhotoOptions,
+    RayOptions,
+    RestoreOptions,
+)
 
 ENGINES = {"local": restore_local, "ray": restore_ray}
 
@@ -45,6 +54,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         f"(default: beside the input, with {RESTORED} at the end of the name)",
     )
     parser.add_argument("--method", choices=tuple(METHODS), help="(default: the one of the model)")
+    parser.add_argument(
+        "--auto",
+        action="store_true",
+        help="look at each picture first, choose by what is wrong with it, say what and why, and "
+        "leave alone what needs nothing: among the built-in models, or with --method diffbir its "
+        "task, fidelity and noise_aug",
+    )
+    parser.add_argument(
+        "--old-photo",
+        action="store_true",
+        help="for scans of old photographs: find scratches and fill them, undo fading, cast and "
+        "tone, then go on as --auto does; with DiffBIR too where its files and a GPU are at hand; "
+        "--mask says by hand what is damaged",
+    )
+    parser.add_argument(
+        "--without",
+        metavar="STEP",
+        action="append",
+        choices=STEPS,
+        default=[],
+        help=f"with --old-photo: leave a step out, of {', '.join(STEPS)}; may be repeated",
+    )
+    parser.add_argument(
+        "--scale",
+        metavar="FACTOR",
+        type=_scale,
+        help="with --auto or --old-photo: output by input side, from 1 on (default: 1, and more "
+        "for small pictures)",
+    )
     parser.add_argument(
         "--engine",
         choices=tuple(ENGINES),
@@ -113,6 +151,16 @@ def _add_ray_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _scale(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"expected a number, but {text} came") from error
+    if not (1 <= number < math.inf):
+        raise argparse.ArgumentTypeError(f"expected a number from 1 on, but {text} came")
+    return number
+
+
 def _fraction(text: str) -> float:
     try:
         number = float(text)
@@ -130,14 +178,43 @@ def read(values: Values) -> RestoreOptions:
         BIRError: one of another method or engine, or a model that no method restores with.
     """
     models = models_folder(values["models"])
+    _require_options_of_engine(values)
+    auto = _read_auto(values)
+    if values["old_photo"]:
+        values = restore_old_photo.with_diffbir(values, models)
+    of_run = {**values, **_how_chosen(values, auto), "ray": read_options(RayOptions, values)}
+    if auto is not None and values["method"] is None:
+        of_method = read_options(NetworkOptions, values)
+        return read_options(RestoreOptions, {**of_run, "of_method": of_method})
     name, model = choose_method(values["method"], find_model(values["model"], models))
     _require_options_of_method(values, name)
-    _require_options_of_engine(values)
     chosen = {**values, "method": name, "model": model, "models": models}
+    if values["old_photo"]:
+        chosen["mask"] = None  # it says what is filled before the method comes
     method = METHODS[name]
     of_method = method.read(method.options, chosen)
-    ray = read_options(RayOptions, values)
-    return read_options(RestoreOptions, {**chosen, "of_method": of_method, "ray": ray})
+    return read_options(RestoreOptions, {**of_run, "method": name, "of_method": of_method})
+
+
+def _how_chosen(values: Values, auto: AutoOptions | None) -> dict[str, object]:
+    """The fields `auto` and `old_photo`, of which one is None, or both."""
+    without = tuple(values["without"])
+    if not values["old_photo"]:
+        if without:
+            raise BIRError(
+                "Expected --old-photo with --without, but it did not come; add it, or leave the "
+                "option out."
+            )
+        return {"auto": auto, "old_photo": None}
+    assert auto is not None  # see `_read_auto`
+    if "enlarge" in without:
+        if auto.scale is not None:
+            raise BIRError(
+                "Expected either a scale or --without enlarge, but both came; leave one of them "
+                "out."
+            )
+        auto = replace(auto, scale=1.0)
+    return {"auto": None, "old_photo": OldPhotoOptions(auto=auto, without=without)}
 
 
 def run(options: RestoreOptions) -> int:
@@ -167,6 +244,55 @@ def _missing(jobs: list[Job]) -> list[Job]:
     missing = [job for job in jobs if not os.path.exists(job.target)]
     write_line(f"{len(jobs) - len(missing)} of {len(jobs)} pictures are restored already")
     return missing
+
+
+def _read_auto(values: Values) -> AutoOptions | None:
+    """How --auto, or --old-photo after its own steps, chooses; None without them.
+
+    Raises:
+        BIRError: options that it leaves no choice, or that need it.
+    """
+    asked = "--old-photo" if values["old_photo"] else "--auto"
+    if not values["auto"] and not values["old_photo"]:
+        if values["scale"] is not None:
+            raise BIRError(
+                "Expected --auto or --old-photo with --scale, but neither came; add one, choose a "
+                "--model of another scale, or give DiffBIR --upscale."
+            )
+        return None
+    if values["method"] not in (None, "diffbir"):
+        raise BIRError(
+            f"Expected {asked} to choose the method, but --method {values['method']} came as well; "
+            "leave one of them out."
+        )
+    contradict = ["model", "try_crop"]
+    if values["old_photo"]:
+        contradict += ["painted"]
+    elif values["method"] is None:
+        contradict += ["mask"]
+    for option in _given(values, contradict):
+        raise BIRError(
+            f"Expected {asked} without {_dashed(option)}, since what it chooses for a whole "
+            "picture and that contradict each other, but both came; leave one of them out."
+        )
+    if values["method"] is None:
+        of_diffbir = option_names(METHODS["diffbir"].add_arguments)
+        for option in _given(values, of_diffbir):
+            raise BIRError(
+                f"Expected --method diffbir for {asked} with {_dashed(option)}, but it did not "
+                "come; add it or leave the option out."
+            )
+    if values["scale"] is not None and values["upscale"] is not None:
+        raise BIRError(
+            f"Expected --scale or --upscale, which mean the same with {asked}, but both came; "
+            "leave one of them out."
+        )
+    scale = values["upscale"] if values["scale"] is None else values["scale"]
+    if scale is not None and scale < 1:
+        raise BIRError(
+            f"Expected an --upscale of 1 or more with {asked}, but {scale:g} came; change it."
+        )
+    return AutoOptions(scale=scale, task=values["task"] is not None)
 
 
 def _require_options_of_method(values: Values, chosen: str) -> None:

@@ -1,7 +1,9 @@
 """One picture of `bir restore`, from file to file. All engines restore through this."""
 
+import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ..atomic_files import make_folder
+from ..atomic_files import complete_file, make_folder, writing
 from ..command_line.console import one_line, printable
 from ..command_line.options import choose_device, hint_at_dtype
 from ..errors import BIRError
@@ -18,7 +20,9 @@ from ..fallbacks import enough_memory
 from ..images import extend_opaque, resize
 from ..memory import is_out_of_memory, picture_bytes, require_room
 from ..methods import METHODS, Report, RestoreImage
+from ..pictures.codecs import format_of
 from ..pictures.files import (
+    SUFFIXES,
     WRITING_PICTURES,
     Picture,
     read_picture,
@@ -27,6 +31,7 @@ from ..pictures.files import (
     write_picture,
 )
 from ..pictures.samples import SeveralPictures
+from . import restore_auto, restore_old_photo
 from .failures import losses, no_room
 from .restore_jobs import Job
 from .restore_options import RestoreOptions
@@ -38,7 +43,7 @@ class Outcome:
 
     Attributes:
         source: the picture's path.
-        text: a line for the user.
+        text: a line for the user, and below it, with two spaces, what --auto chose and why.
         is_restored: False if the picture could not be restored; `text` says why.
     """
 
@@ -60,7 +65,7 @@ def prepare(options: RestoreOptions) -> Callable[[Job, bool], Outcome]:
     """
     device = choose_device(options.device)
     hint_at_dtype(options.dtype, device)
-    restore_image, scale = METHODS[options.method].prepare(options.of_method, device)
+    plan = _planned(options, device)
 
     def restore_job(job: Job, overwrite: bool) -> Outcome:
         out_of_memory = (
@@ -82,19 +87,68 @@ def prepare(options: RestoreOptions) -> Callable[[Job, bool], Outcome]:
         picture = _read(job.source, options.first_frame)
         if options.bits is not None:
             picture = replace(picture, bits=options.bits)  # type: ignore[arg-type]
-        require_format(job.target, picture, scale)
         require_free(job.target, overwrite=overwrite)
-        _require_room(picture, scale, job.source)
         mask = _read_mask(job, picture, options)
+        with _bar(job.source.name) as report:
+            restore_image, scale, why = plan(picture, job.source, mask, report)
+        require_format(job.target, picture, scale)
+        _require_room(picture, scale, job.source)
+        if restore_image is None:
+            return _left_alone(job, picture, options, overwrite, why)
         result = _restore(picture, mask, restore_image, device, job.source.name)
         if options.try_crop is None:
             result = _with_alpha(result, picture.alpha)
         make_folder(job.target.parent)
         left_out = write_picture(job.target, result, overwrite=overwrite, quality=options.quality)
         text = f"{job.target}  {_size(picture)} -> {_size(result)}{losses(left_out)}"
-        return Outcome(job.source, one_line(text), is_restored=True)
+        return Outcome(job.source, _lines(text, why), is_restored=True)
 
     return restore_job
+
+
+def _planned(options: RestoreOptions, device: torch.device) -> restore_auto.PlanPicture:
+    """What is done to each picture: what --auto chooses, or the same to all of them."""
+    if options.old_photo is not None:
+        return restore_old_photo.prepare(options, options.old_photo, device)
+    if options.auto is not None:
+        return restore_auto.prepare(options, options.auto, device)
+    assert options.method is not None  # see `restore.read`
+    restore_image, scale = METHODS[options.method].prepare(options.of_method, device)
+    return lambda picture, source, mask, report: (restore_image, scale, ())
+
+
+def _lines(text: str, why: tuple[str, ...]) -> str:
+    return "\n".join((one_line(text), *(f"  {reason}" for reason in why)))
+
+
+def _left_alone(
+    job: Job, picture: Picture, options: RestoreOptions, overwrite: bool, why: tuple[str, ...]
+) -> Outcome:
+    """The output for a picture that needs nothing: its very file, or where another format was asked
+    for the picture in it."""
+    make_folder(job.target.parent)
+    if _fits_as_it_is(job, picture, options):
+        with writing(job.target, "the picture"), complete_file(job.target) as temporary:
+            shutil.copyfile(job.source, temporary)
+            require_free(job.target, overwrite=overwrite)
+        text = f"{job.target}  {_size(picture)}  unchanged, the same bytes"
+    else:
+        left_out = write_picture(job.target, picture, overwrite=overwrite, quality=options.quality)
+        kind = f"{picture.bits}-bit {SUFFIXES[job.target.suffix.lower()].upper()}"
+        text = f"{job.target}  {_size(picture)}  unchanged, saved as {kind}{losses(left_out)}"
+    return Outcome(job.source, _lines(text, why), is_restored=True)
+
+
+def _fits_as_it_is(job: Job, picture: Picture, options: RestoreOptions) -> bool:
+    """Whether the file is what was asked for: of the format and the bits, with one picture."""
+    if format_of(job.source) != SUFFIXES[job.target.suffix.lower()]:
+        return False
+    if options.bits is None and not options.first_frame:
+        return True
+    try:
+        return read_picture(job.source).bits == picture.bits
+    except SeveralPictures:
+        return False
 
 
 def _require_room(picture: Picture, scale: float, source: Path) -> None:
@@ -108,9 +162,14 @@ def _require_room(picture: Picture, scale: float, source: Path) -> None:
     )
 
 
-def _report(bar: "tqdm[Any]") -> Report:
-    """Shows stage and progress on a bar."""
+@contextmanager
+def _bar(name: str) -> Iterator[Report]:
+    """A bar that shows stage and progress."""
+    with tqdm(desc=_bar_title(name), unit="step", leave=False, disable=None) as bar:
+        yield _report(bar)
 
+
+def _report(bar: "tqdm[Any]") -> Report:
     def show(stage: str, done: int, total: int) -> None:
         if stage:
             bar.set_postfix_str(stage, refresh=False)
@@ -154,10 +213,10 @@ def _restore(
     device: torch.device,
     name: str,
 ) -> Picture:
-    with tqdm(desc=_bar_title(name), unit="step", leave=False, disable=None) as bar:
+    with _bar(name) as report:
         try:
             image = extend_opaque(picture.image, picture.alpha)
-            image = restore_image(image.to(device), mask, _report(bar))
+            image = restore_image(image.to(device), mask, report)
         except RuntimeError as error:
             if is_out_of_memory(error):
                 raise

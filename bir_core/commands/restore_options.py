@@ -17,21 +17,64 @@ class RayOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AutoOptions:
+    """Those that only --auto takes, and what its choice has to keep.
+
+    Attributes:
+        scale: that was asked for; None is chosen.
+        task: whether one of DiffBIR was asked for.
+    """
+
+    scale: float | None = None
+    task: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class OldPhotoOptions:
+    """Those that only --old-photo takes.
+
+    Attributes:
+        auto: how it is chosen for a picture once it is mended.
+        without: steps that are left out, of `restore_old_photo.STEPS`.
+    """
+
+    auto: AutoOptions
+    without: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkOptions:
+    """Those of the built-in networks that --auto chooses among.
+
+    Attributes:
+        seed, strip, dtype: as of the methods `compact` and `diffir`.
+    """
+
+    seed: int = 0
+    strip: int | None = None
+    dtype: str = "float32"
+
+
+@dataclass(frozen=True, kw_only=True)
 class RestoreOptions:
     """Those of all methods, as their arguments. Ray sends them to its workers.
 
     Attributes:
         output: None for a free name beside the input.
-        method: a name of `METHODS`.
+        method: a name of `METHODS`; None where --auto chooses among the built-in networks.
         try_crop: whether no more than a piece is restored, which has no transparency.
         first_frame: of a picture with several frames or pages the first is restored.
-        of_method: what that method read for itself.
+        of_method: what that method read for itself, or `NetworkOptions`.
+        auto: how it is chosen for each picture; None where the options say it.
+        old_photo: the chain for old photographs instead; None without it.
         ray: of that engine.
     """
 
     input: Path
-    method: str
     of_method: Any
+    method: str | None = None
+    auto: AutoOptions | None = None
+    old_photo: OldPhotoOptions | None = None
     output: Path | None = None
     mask: Path | None = None
     try_crop: tuple[int, int, int] | None = None

@@ -94,19 +94,44 @@ class DiffBIROptions:
         return replace(official_settings(version), **self.settings)
 
 
-def prepare(
-    options: DiffBIROptions, device: torch.device
-) -> tuple[Callable[[Tensor, Tensor | None, Callback], Tensor], float]:
+# (picture (1, 3, H, W) in [0, 1], mask (1, 1, H, W) in [0, 1] or None, progress) -> the result
+Restorer = Callable[[Tensor, Tensor | None, Callback], Tensor]
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """DiffBIR with its networks.
+
+    Attributes:
+        version: whose files they are.
+        restorer: from options to what restores by them; these may have another task with the same
+            files, and another enlargement, strength, guidance, blending or noise on the condition
+            than those that it was loaded for.
+    """
+
+    version: str
+    restorer: Callable[[DiffBIROptions], Restorer]
+
+
+def prepare(options: DiffBIROptions, device: torch.device) -> tuple[Restorer, float]:
     """Load everything that the options name.
 
     Returns:
-        A function from a picture (1, 3, H, W) in [0, 1], a mask (1, 1, H, W) in [0, 1] or None,
-        and a progress callback to the result; and output by input side.
+        What restores a picture; and output by input side.
+
+    Raises:
+        BIRError: as `load`.
+    """
+    return load(options, device).restorer(options), options.upscale
+
+
+def load(options: DiffBIROptions, device: torch.device) -> Loaded:
+    """Load everything that the options name.
 
     Raises:
         BIRError: a file that is missing, unreadable or of another kind, or impossible settings.
     """
-    base, controlnet, stage1 = _files(options)
+    base, controlnet, stage1 = files_of(options)
     _require_use(options)
     if options.offload and device.type == "cpu":
         raise BIRError(
@@ -146,12 +171,16 @@ def prepare(
         device=device,
         offload=options.offload,
     )
+    restorer: Callable[..., Tensor] = pipeline if faces is None else photo_restorer(pipeline, faces)
+    return Loaded(version, partial(_restored_by, restorer, prompts, version))
+
+
+def _restored_by(
+    restorer: Callable[..., Tensor], prompts: list[Tensor], version: str, options: DiffBIROptions
+) -> Restorer:
+    settings = options.settings_of(version)
     painted = options.painted or "keep"
-    restorer: Callable[..., Tensor] = (
-        partial(pipeline, task=cast(Task, options.task))
-        if faces is None
-        else photo_restorer(pipeline, faces)
-    )
+    has_faces = options.task == UNALIGNED_FACE
 
     def restore(image: Tensor, mask: Tensor | None, callback: Callback) -> Tensor:
         return restorer(
@@ -161,6 +190,7 @@ def prepare(
             settings=settings,
             seed=options.seed,
             callback=callback,
+            **({} if has_faces else {"task": options.task}),
             **({} if mask is None else {"mask": mask_values(mask, painted)}),
             **({} if options.try_crop is None else {"piece": piece_of(image)}),
         )
@@ -170,7 +200,7 @@ def prepare(
         output = (int(side * options.upscale) for side in image.shape[-2:])
         return piece_at(*options.try_crop, *output)
 
-    return restore, options.upscale
+    return restore
 
 
 def _require_use(options: DiffBIROptions) -> None:
@@ -187,7 +217,7 @@ def _require_use(options: DiffBIROptions) -> None:
             )
 
 
-def _files(options: DiffBIROptions) -> tuple[Path, Path, str]:
+def files_of(options: DiffBIROptions) -> tuple[Path, Path, str]:
     """Of base, IRControlNet and stage 1: those that were given, the others by their names.
 
     Raises:

@@ -87,9 +87,13 @@ def estimate_file(path: str | Path, network: Estimator | None = None) -> Estimat
     """Say what is wrong with a picture file; of several frames, with the first. Arguments as of
     `estimate`, errors as of `read_picture`."""
     picture = read_picture(path, first_frame=True)
+    return estimate(picture.image, network, file_quality=file_quality(path))
+
+
+def file_quality(path: str | Path) -> Measured | None:
+    """The quality in the tables of a JPEG file; None for a file of another format."""
     table = luma_table(path)
-    quality = None if table is None else table_quality(table)
-    return estimate(picture.image, network, file_quality=quality)
+    return None if table is None else table_quality(table)
 
 
 @torch.no_grad()
@@ -102,7 +106,7 @@ def estimate(
         image: (1, 3, H, W) in [0, 1], any size from 1 pixel on, of which some dozens of patches are
             looked at.
         network: as of `load_estimator`, which it is if None.
-        file_quality: of the tables of the file that the picture comes from, if it is a JPEG.
+        file_quality: as of the function of this name, of the file that the picture comes from.
 
     Raises:
         BIRError: no pixels.

@@ -86,16 +86,22 @@ def decode(path: Path, content: bytes | None = None, *, first_frame: bool = Fals
         return replace(samples, extras=replace(samples.extras, left_out=left_out))
 
 
-def looks_like_picture(path: Path) -> bool:
-    """Whether a file begins as a PNG, JPEG, WebP or TIFF picture does; False where there is none
-    that can be read."""
+def format_of(path: Path) -> Format | None:
+    """The format that a file begins as, whatever its name; None for any other, and where there is
+    none that can be read."""
     try:
         with path.open("rb") as file:
             start = file.read(12)
     except (OSError, ValueError):  # of a name that no file can have
-        return False
-    is_webp = start.startswith(b"RIFF") and start.endswith(b"WEBP")
-    return is_webp or start.startswith((PNG_START, JPEG_START, *TIFF_STARTS))
+        return None
+    if start.startswith(b"RIFF") and start.endswith(b"WEBP"):
+        return "webp"
+    starts: dict[Format, tuple[bytes, ...]] = {
+        "png": (PNG_START,),
+        "jpg": (JPEG_START,),
+        "tiff": TIFF_STARTS,
+    }
+    return next((name for name, known in starts.items() if start.startswith(known)), None)
 
 
 def require_codec(file_format: Format, *, wide: bool) -> None:

@@ -3,12 +3,14 @@
 import argparse
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from command_line import run_here, save_small_model
 from diffbir_models import TINY_SWINIR, Weights, filled, save_base, taught, text_tower_weights
+from estimates import CLEAN
 from parity import fill_by_rule_w, load_vectors
 from safetensors.torch import save_file
 
@@ -21,6 +23,7 @@ from bir_core.diffbir.official_files import find_files
 from bir_core.diffbir.pipeline import DiffBIR
 from bir_core.diffbir.prompts import encode_prompts, load_embedding
 from bir_core.diffbir.settings import DiffBIRSettings
+from bir_core.estimate import Measured
 from bir_core.networks.autoencoder import SDVAE
 from bir_core.networks.ir_controlnet import IRControlNet
 from bir_core.networks.swinir import SwinIR
@@ -395,3 +398,71 @@ def test_missing_and_wrong_files(files, tmp_path):
     swapped = command(files, out, *empty, "--controlnet", tmp_path / "control.safetensors")
     assert swapped.returncode == 2 and "DiffBIR IRControlNet" in swapped.stderr
     assert not out.exists()
+
+
+@pytest.fixture
+def estimated(monkeypatch):
+    """Strong noise for `bir restore --auto`, whatever the picture."""
+
+    def noisy(image, network=None, *, file_quality=None):
+        return replace(CLEAN, noise_sigma=Measured(40.0, 1.0))
+
+    monkeypatch.setattr("bir_core.commands.restore_auto.estimate", noisy)
+
+
+def test_auto_sets_what_was_not_given(files, tmp_path, estimated):
+    asked = ("--auto", "--prompt", "", "--negative", "")
+    ran = command(files, tmp_path / "auto.png", *asked)
+    assert ran.returncode == 0, ran.stderr
+    parts = of_fidelity(0.45)
+    assert "  damaged by noise of 40 steps\n  enlarged 2 times, as asked\n" in ran.stdout
+    last = ran.stdout.splitlines()[-1]
+    assert last == (
+        f"  DiffBIR v2.1, task sr: strength {parts.strength:g}, guidance 0, blending 0, "
+        "noise_aug 60"
+    )
+    by_hand = ("--fidelity", 0.45, "--noise-aug", 60, "--prompt", "", "--negative", "")
+    assert command(files, tmp_path / "by_hand.png", *by_hand).returncode == 0
+    pictures = [(tmp_path / name).read_bytes() for name in ("auto.png", "by_hand.png")]
+    assert pictures[0] == pictures[1]
+
+
+def test_auto_overrules_no_option(files, tmp_path, estimated):
+    given = ("--strength", 0.9, "--noise-aug", 7, "--guidance", 0.25, "--task", "denoise")
+    ran = command(files, tmp_path / "out.png", "--auto", *given)
+    assert ran.returncode == 0, ran.stderr
+    last = ran.stdout.splitlines()[-1]
+    assert last.endswith("task denoise: strength 0.9, guidance 0.25, blending 0, noise_aug 7")
+
+
+def test_auto_leaves_noise_on_the_condition_to_version_2_1(files, tmp_path, estimated):
+    ran = command(files, tmp_path / "out.png", "--auto", version=("v2",))
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.splitlines()[-1].endswith("noise_aug 0")
+
+
+def test_auto_takes_the_task_whose_files_are_at_hand(files, tmp_path, estimated):
+    """At the same size noise is a task of its own, in v2 with another stage 1."""
+    models = tmp_path / "models" / "upscale_models"
+    models.mkdir(parents=True)
+    shutil.copy(files / "swinir.safetensors", models / "BSRNet.pth")
+    named = ("--base", files / "base.ckpt", "--controlnet", files / "control.safetensors")
+    ran = run_here(
+        *("restore", files / "lq.png", tmp_path / "out.png", "--method", "diffbir", *named),
+        *("--version", "v2", "--models", tmp_path / "models", "--steps", 2, "--short-side", 0),
+        *("--auto", "--scale", 1),
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert "  the task sr instead, as the files of denoise are not at hand\n" in ran.stdout
+
+
+def test_auto_leaves_a_clean_picture_alone(files, tmp_path, monkeypatch):
+    monkeypatch.setattr("bir_core.commands.restore_auto.estimate", lambda *_, **__: CLEAN)
+    monkeypatch.setattr("bir_core.diffbir.method.load", lambda *_: pytest.fail("loaded"))
+    named = ("--base", files / "base.ckpt", "--controlnet", files / "control.safetensors")
+    ran = run_here(
+        *("restore", files / "lq.png", tmp_path / "out.png", "--method", "diffbir", *named),
+        *("--stage1", "none", "--auto", "--scale", 1),
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert (tmp_path / "out.png").read_bytes() == (files / "lq.png").read_bytes()
