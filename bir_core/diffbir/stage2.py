@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from ..diffusion.denoisers import (
@@ -78,7 +79,8 @@ class Stage2:
         if settings.noise_aug:
             hint = augment_condition(hint, self.alphas_cumprod[settings.noise_aug], draws)
 
-        def network(x: Tensor, timesteps: Tensor, /, **cond: Tensor) -> Tensor:
+        def network(x: Tensor, timestep: float, /, **cond: Tensor) -> Tensor:
+            timesteps = torch.full((len(x),), timestep, device=x.device)
             return self.predict(x, timesteps, strength=settings.strength, **cond)
 
         if tile:
@@ -109,13 +111,13 @@ class Stage2:
 
         latent = sampler.run(
             denoiser,
-            scale_noise(x, schedule.sigmas[0]),
+            scale_noise(x, schedule.levels[0][0]),
             schedule.sigmas,
             noise_sampler=draws.of_sampler(condition, schedule.sigmas, sampler.brownian),
             options=settings.sampler_options,
             callback=report,
         )
-        return unscale(latent, schedule.sigmas[-1])
+        return unscale(latent, schedule.levels[-1][0])
 
     def predict(
         self,

@@ -4,6 +4,7 @@ So an image's noise depends neither on its batch nor on the device nor on what r
 """
 
 import importlib.util
+import math
 import warnings
 from collections.abc import Callable, Sequence
 
@@ -13,9 +14,10 @@ from torch import Tensor
 from ..errors import BIRError
 from ..seeds import image_generator, image_seed
 from ..tiling import Tile
+from ..transfers import sent
 
-# (sigma, sigma_next), each a scalar tensor -> standard normal noise of the latent's shape
-NoiseSampler = Callable[[Tensor, Tensor], Tensor]
+# (sigma, sigma_next) -> standard normal noise of the latent's shape
+NoiseSampler = Callable[[float, float], Tensor]
 # A latent (B, C, h, w) -> standard normal noise like it
 NoiseSource = Callable[[Tensor], Tensor]
 
@@ -32,7 +34,7 @@ def draw_normal(generators: Sequence[torch.Generator], like: Tensor) -> Tensor:
         torch.randn(like.shape[1:], generator=generator, dtype=torch.float32)
         for generator in generators
     ]
-    return torch.stack(draws).to(like)
+    return sent(torch.stack(draws), like)
 
 
 def normal_noise(generators: Sequence[torch.Generator], like: Tensor) -> NoiseSampler:
@@ -81,14 +83,14 @@ def brownian_noise(seeds: Sequence[int], like: Tensor, sigmas: Tensor) -> NoiseS
         for seed in seeds
     ]
 
-    def increment(sigma: Tensor, sigma_next: Tensor) -> Tensor:
-        low, high = sorted((sigma.cpu(), sigma_next.cpu()))
+    def increment(sigma: float, sigma_next: float) -> Tensor:
+        low, high = sorted((sigma, sigma_next))
         sign = 1 if sigma < sigma_next else -1
         with warnings.catch_warnings():
             # The tree rounds its ends, warns that the levels go beyond them, and takes the ends.
             warnings.filterwarnings("ignore", "Should have t[ab]", UserWarning)
-            path = torch.stack([tree(low, high) for tree in trees]) * sign
-        return (path / (high - low).sqrt()).to(like)
+            path = torch.stack([tree(low, high) for tree in trees])
+        return sent(path * (sign / math.sqrt(high - low)), like)
 
     return increment
 
@@ -137,7 +139,7 @@ class Draws:
         if self.next == len(self.drawn):
             self.drawn.append(self.source(like).cpu())
         self.next += 1
-        return self.drawn[self.next - 1].to(like)
+        return sent(self.drawn[self.next - 1], like)
 
     def of_sampler(self, like: Tensor, sigmas: Tensor, brownian: bool) -> NoiseSampler:
         """The noise of the steps through `sigmas`; a Brownian path only if no source was given."""

@@ -6,6 +6,7 @@ variance-exploding form (VE), x0 + sigma eps. Tables are made in float64.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import torch
@@ -86,10 +87,15 @@ class SamplingSchedule:
     timesteps: Tensor
     alphas_cumprod: Tensor
 
-    @property
+    @cached_property
     def sigmas(self) -> Tensor:
         """(K + 1,) float32, as the samplers take them."""
         return sigmas_from_alphas_cumprod(self.alphas_cumprod).float()
+
+    @cached_property
+    def levels(self) -> list[tuple[float, float]]:
+        """(sigma, timestep) of each level."""
+        return list(zip(self.sigmas.tolist(), self.timesteps.tolist(), strict=True))
 
 
 def _check_steps(steps: int, most: int) -> None:
