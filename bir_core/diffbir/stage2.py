@@ -109,14 +109,16 @@ class Stage2:
         def report(step: Step) -> None:
             callback(step.index + 1, step.steps)
 
-        latent = sampler.run(
-            denoiser,
-            scale_noise(x, schedule.levels[0][0]),
-            schedule.sigmas,
-            noise_sampler=draws.of_sampler(condition, schedule.sigmas, sampler.brownian),
-            options=settings.sampler_options,
-            callback=report,
-        )
+        intervals = None if sampler.path is None else sampler.path(schedule.sigmas)
+        with draws.of_sampler(condition, schedule.sigmas, intervals) as noise:
+            latent = sampler.run(
+                denoiser,
+                scale_noise(x, schedule.levels[0][0]),
+                schedule.sigmas,
+                noise_sampler=noise,
+                options=settings.sampler_options,
+                callback=report,
+            )
         return unscale(latent, schedule.levels[-1][0])
 
     def predict(

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .denoisers import Denoiser
-from .noise import NoiseSampler
+from .noise import Interval, NoiseSampler
 from .samplers import (
     Callback,
     Churn,
@@ -121,6 +121,12 @@ def _sde_levels(sigmas: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     logs = sigmas[sigmas > 0].log()
     start, end = -logs[:-1], -logs[1:]
     return (-start).exp(), (-(start + (end - start) * 0.5)).exp(), (-end).exp()
+
+
+def half_intervals(sigmas: Tensor) -> list[Interval]:
+    """What `sample_dpmpp_sde` asks its noise for."""
+    steps = zip(*(level.tolist() for level in _sde_levels(sigmas)), strict=True)
+    return [(start, to) for start, middle, end in steps for to in (middle, end)]
 
 
 def sample_dpmpp_sde(

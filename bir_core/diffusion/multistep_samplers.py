@@ -4,12 +4,13 @@ What holds for `samplers` holds here.
 """
 
 import math
+from itertools import pairwise
 
 from torch import Tensor
 
 from ..errors import BIRError
 from .denoisers import Denoiser
-from .noise import NoiseSampler
+from .noise import Interval, NoiseSampler
 from .samplers import Callback, report_step, slope_at
 
 
@@ -115,6 +116,11 @@ def sample_lms(
             x = x + weight * slope
         report_step(callback, i, levels, x, denoised)
     return x
+
+
+def step_intervals(sigmas: Tensor) -> list[Interval]:
+    """What the two samplers below ask their noise for; a step to 0 has none."""
+    return [(high, low) for high, low in pairwise(sigmas.tolist()) if low > 0]
 
 
 def sample_dpmpp_2m_sde(

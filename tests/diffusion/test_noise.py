@@ -1,13 +1,22 @@
 """Noise: per image, whatever its batch; and the official Brownian path."""
 
 import importlib.util
+import threading
 from itertools import pairwise
+from queue import SimpleQueue
 
 import pytest
 import torch
 from parity import load_vectors
 
-from bir_core.diffusion.noise import brownian_noise, draw_normal, image_generators, normal_noise
+from bir_core.diffusion.noise import (
+    Draws,
+    brownian_noise,
+    draw_normal,
+    drawn_ahead,
+    image_generators,
+    normal_noise,
+)
 from bir_core.errors import BIRError
 
 
@@ -65,3 +74,63 @@ def test_brownian_noise_of_an_image_does_not_depend_on_its_batch():
     alone = brownian_noise([9], torch.zeros(1, 4, 5, 6), sigmas)(1e4, 7.0)
     assert torch.equal(batch[2:], alone)
     assert not torch.equal(batch[0], batch[1])
+
+
+def told_noise(told):
+    """Noise that tells a queue of each draw, and by which thread it was made."""
+
+    def noise(sigma, sigma_next):
+        told.put((sigma, sigma_next, threading.current_thread()))
+        return torch.full((1,), sigma - sigma_next)
+
+    return noise
+
+
+def test_the_next_noise_is_drawn_while_a_step_runs():
+    """Before it is asked for, by another thread, one ahead and no more."""
+    intervals, told = [(9.0, 4.0), (4.0, 1.0), (1.0, 0.5)], SimpleQueue()
+    with drawn_ahead(told_noise(told), intervals) as ahead:
+        for sigma, sigma_next in intervals:
+            *drawn, thread = told.get()
+            assert drawn == [sigma, sigma_next]
+            assert thread != threading.main_thread()
+            assert told.empty()
+            assert float(ahead(sigma, sigma_next)) == sigma - sigma_next
+    assert told.empty()
+
+
+def test_noise_that_was_not_foreseen_is_drawn_all_the_same():
+    with drawn_ahead(told_noise(SimpleQueue()), [(9.0, 4.0), (4.0, 1.0)]) as ahead:
+        assert float(ahead(7.0, 1.0)) == 6
+        assert float(ahead(4.0, 1.0)) == 3
+
+
+def test_no_thread_is_left_when_a_sampling_is_cancelled():
+    intervals, before = [(9.0, 4.0), (4.0, 1.0)], set(threading.enumerate())
+
+    class Cancelled(Exception):
+        pass
+
+    noise = told_noise(SimpleQueue())
+    with pytest.raises(Cancelled), drawn_ahead(noise, intervals) as ahead:
+        ahead(9.0, 4.0)
+        raise Cancelled
+    assert set(threading.enumerate()) == before
+
+
+def test_an_error_of_the_noise_reaches_the_step():
+    def broken(sigma, sigma_next):
+        raise BIRError("no noise")
+
+    with pytest.raises(BIRError, match="no noise"), drawn_ahead(broken, [(2.0, 1.0)]) as ahead:
+        ahead(2.0, 1.0)
+
+
+def test_noise_drawn_ahead_has_the_same_numbers():
+    pytest.importorskip("torchsde", reason="torchsde is not installed")
+    sigmas, like = torch.tensor([1e4, 7.0, 0.5, 0.0]), torch.zeros(2, 4, 5, 6)
+    noise = brownian_noise([7, 8], like, sigmas)
+    intervals = [(1e4, 7.0), (7.0, 0.5)]
+    with Draws([7, 8]).of_sampler(like, sigmas, intervals) as ahead:
+        for interval in intervals:
+            assert torch.equal(ahead(*interval), noise(*interval))
