@@ -26,15 +26,12 @@ Network = Callable[..., Tensor]
 Denoiser = Callable[..., Tensor]
 
 
-def nearest_timestep(sigma: float, schedule: SamplingSchedule) -> float:
-    """Timestep of the nearest scheduled level, by the difference of sigmas, as the official EDM
-    samplers take it."""
-
-    def distance(level: tuple[float, float]) -> float:
-        # The difference of two infinite levels is NaN, but they are the same level.
-        return 0.0 if level[0] == sigma else abs(level[0] - sigma)
-
-    return min(schedule.levels, key=distance)[1]
+def nearest_timestep(sigma: float, levels: Sequence[tuple[float, float]]) -> float:
+    """Timestep of the nearest level, each (sigma, timestep), by the difference of sigmas, as the
+    official EDM samplers take it."""
+    # The difference of two infinite levels is NaN, but they are the same level.
+    distances = [0.0 if level == sigma else abs(level - sigma) for level, _ in levels]
+    return levels[distances.index(min(distances))][1]
 
 
 def discrete_denoiser(
@@ -52,10 +49,11 @@ def discrete_denoiser(
     Raises:
         BIRError: from the denoiser, an eps network at an infinite sigma, where x says nothing.
     """
+    levels = schedule.levels
 
     def denoise(x: Tensor, sigma: float, /, **cond: Tensor) -> Tensor:
-        timestep = nearest_timestep(sigma, schedule)
-        if math.isinf(sigma):
+        timestep = nearest_timestep(sigma, levels)
+        if sigma == math.inf:
             if parameterization == "eps":
                 raise BIRError(
                     "An eps-prediction base model should start at a finite noise level, but a zero "

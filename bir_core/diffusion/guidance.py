@@ -222,14 +222,15 @@ def with_guidance(
     denoiser: Denoiser, guidance: RestorationGuidance, schedule: SamplingSchedule
 ) -> Denoiser:
     """A denoiser whose estimates are guided, for a sampler that walks down `schedule`."""
+    sigmas, levels = schedule.sigmas, schedule.levels
 
     def denoise(x: Tensor, sigma: float, /, **cond: Tensor) -> Tensor:
         return guided(
             denoiser(x, sigma, **cond),
             guidance,
             sigma=sigma,
-            sigma_next=float(next_sigma(sigma, schedule.sigmas)),
-            timestep=nearest_timestep(sigma, schedule),
+            sigma_next=float(next_sigma(sigma, sigmas)),
+            timestep=nearest_timestep(sigma, levels),
         )
 
     return denoise

@@ -6,7 +6,6 @@ variance-exploding form (VE), x0 + sigma eps. Tables are made in float64.
 """
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Literal
 
 import torch
@@ -87,12 +86,12 @@ class SamplingSchedule:
     timesteps: Tensor
     alphas_cumprod: Tensor
 
-    @cached_property
+    @property
     def sigmas(self) -> Tensor:
         """(K + 1,) float32, as the samplers take them."""
         return sigmas_from_alphas_cumprod(self.alphas_cumprod).float()
 
-    @cached_property
+    @property
     def levels(self) -> list[tuple[float, float]]:
         """(sigma, timestep) of each level."""
         return list(zip(self.sigmas.tolist(), self.timesteps.tolist(), strict=True))

@@ -63,7 +63,7 @@ def test_a_level_between_two_is_told_the_nearer_timestep():
     schedule = sampling_schedule("spaced", sd_alphas_cumprod(zero_snr=True), 4)
     high, low = schedule.sigmas[1:3].tolist()
     sigmas = (high, low * 0.6 + high * 0.4, low, math.inf)
-    assert [nearest_timestep(sigma, schedule) for sigma in sigmas] == [666, 333, 333, 999]
+    assert [nearest_timestep(sigma, schedule.levels) for sigma in sigmas] == [666, 333, 333, 999]
 
 
 def test_growing_scale_equals_official():
