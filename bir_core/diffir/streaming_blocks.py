@@ -170,7 +170,7 @@ def _whole_block(x: Tensor, block: DIRformerBlock, z: Tensor) -> None:
     attn, ffn, every = block.attn, block.ffn, slice(None)
     u = _ModulatedNorm(block.norm1, attn.kernel, z)(x)
     qkv = _Pointwise3x3(height, attn.qkv, attn.qkv_dwconv, every, x)(u)
-    q, k, v = qkv.split(channels, dim=-1)
+    q, k, v = qkv.chunk(3, dim=-1)
     gram = _Gram(channels, attn.heads, x.device)
     gram.add(q, k)
     x.add_(conv1x1(v, _merged(attn, gram).to(x), cast_weights(attn.project_out, x)[1]))
