@@ -78,7 +78,7 @@ class BIRUndoFading(Node):
         colours = extend_opaque(colours, alpha)
         masks = masks_for(mask, len(colours), *colours.shape[-2:])
         results, lines = [], []
-        for index, one in enumerate(colours.clamp(0, 1).split(1)):
+        for index, one in enumerate(torch.split(colours.clamp(0, 1), 1)):
             damage = None if masks is None else masks[index : index + 1].round()
             levels = find_levels(one, damage, keep_tone=keep_tone)
             results.append(torch.lerp(one, levels.undone(one), strength))
