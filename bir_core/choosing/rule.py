@@ -32,8 +32,8 @@ TO_REDUCE = {2: 1.6, 3: 2.6, 4: 3.6}
 # by 2; but no network makes more than 4 pixels of one of detail.
 SMALLEST, SMALL = 320, 512
 MOST_SCALE = 4
-# Of pictures that are enlarged 4 times, those with no more noise and no lower quality of JPEG are
-# sharpened. Of others, the damage would be.
+# Of pictures that are enlarged 4 times, those with no more noise, no lower quality of JPEG and all
+# their detail are sharpened. Of others, the damage would be.
 SHARPENED_NOISE, SHARPENED_JPEG = 3.0, 90.0
 # From such noise on that the gentle network cleans better, it does so before another one enlarges,
 # unless the picture is reduced, which cleans as well.
@@ -116,16 +116,15 @@ def choose(found: Estimate, height: int, width: int, *, scale: float | None = No
             "Expected a picture of 1 pixel or more and a scale of 1 or more, but "
             f"{width}x{height} pixels and a scale of {scale} came; correct them."
         )
-    width_of_detail = _width_of_detail(found)
+    drowned = _width_of_detail(found, with_noise=True)
     on_scale = ""
     if scale is None:
-        scale = _scale(max(height, width), _reduction(width_of_detail))
+        scale = _scale(max(height, width), _reduction(drowned))
         if scale > 1:
             on_scale = f"enlarged {scale:g} times: {width}x{height} pixels are few"
     elif scale > 1:
         on_scale = f"enlarged {scale:g} times, as asked"
-    if scale == 1:
-        width_of_detail = _width_of_detail(found, with_noise=True)
+    width_of_detail = drowned if scale == 1 else _width_of_detail(found)
     reduce, on_width = _reduction(width_of_detail), ""
     if reduce > 1:
         on_width = (
@@ -145,7 +144,7 @@ def choose(found: Estimate, height: int, width: int, *, scale: float | None = No
     if enlargement == 1:
         model, how = cleaner, f"{kind} cleaning"
     else:
-        model, how = _enlarger(found, enlargement)
+        model, how = _enlarger(found, enlargement, reduce)
         if reduce == 1 and cleaner == GENTLE and _least(found.noise_sigma) >= CLEANED_FIRST:
             first = f"cleaned before it is enlarged, by {cleaner}: noise in colour without JPEG"
     seen = tuple(filter(None, (damage and f"damaged by {damage}", on_scale)))
@@ -204,12 +203,13 @@ def _cleaner(found: Estimate) -> tuple[str, str]:
     return (GENTLE, "gentle") if gentle else (CLEANER, "thorough")
 
 
-def _enlarger(found: Estimate, enlargement: float) -> tuple[str, str]:
+def _enlarger(found: Estimate, enlargement: float, reduce: int) -> tuple[str, str]:
     """The network that enlarges, and how it does."""
     if enlargement <= 2:
         return TWICE, "faithful enlargement, which cleans as well"
     noise, quality = found.noise_sigma, _quality(found)
-    if noise.value + DOUBT * noise.spread <= SHARPENED_NOISE and quality >= SHARPENED_JPEG:
+    clean = noise.value + DOUBT * noise.spread <= SHARPENED_NOISE and quality >= SHARPENED_JPEG
+    if clean and reduce == 1:
         return SHARP, "sharp enlargement, as there is hardly any damage to be sharpened with it"
     return FAITHFUL, "faithful enlargement, which does not sharpen the damage"
 
