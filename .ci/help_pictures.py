@@ -7,6 +7,7 @@ Rachel Michetti) and `astronaut` (public domain, by NASA).
 """
 
 import sys
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +17,11 @@ from skimage import data
 from torch import Tensor
 
 from bir_core.checkpoints import load_model
+from bir_core.choosing import carry_out, choose
 from bir_core.degradations import degrade, get_preset
 from bir_core.diffbir.color_fix import wavelet_color_fix
 from bir_core.diffusion.guidance import region_weight
+from bir_core.estimate import estimate
 from bir_core.estimate.scratches import (
     GROW,
     THRESHOLD,
@@ -31,8 +34,9 @@ from bir_core.evaluation.one_picture import difference_map
 from bir_core.faces.alignment import face_matrix, inverted
 from bir_core.faces.cutting import FacePlace, cut_faces, paste_faces
 from bir_core.faces.networks import read_mtcnn
-from bir_core.images import from_channels_last, resize, to_channels_last
+from bir_core.images import from_channels_last, luma, resize, to_channels_last
 from bir_core.metrics import psnr
+from bir_core.old_photo import find_levels, mend
 from bir_core.restoring import restore
 
 DOCS = Path(__file__).resolve().parents[1] / "nodes" / "web" / "docs"
@@ -136,6 +140,24 @@ def scratches() -> None:
     write("BIRFindScratches", ("scan", scan), ("preview", shown_damage(scan, mask)))
 
 
+def fading() -> None:
+    """That of the node that undoes it."""
+    seen = part(photograph("astronaut"), 0, 60, 360, 360)
+    tone = torch.tensor([0.79, 1.0, 1.36]).view(3, 1, 1)
+    scan = 0.2 + 0.6 * luma(seen).expand_as(seen) ** tone
+    write("BIRUndoFading", ("image", scan), ("IMAGE", find_levels(scan).undone(scan)))
+
+
+def old_photo() -> None:
+    """That of the README: a scan, and what `bir restore --old-photo` makes of it."""
+    preset, drawn = get_preset("foreign_old_photo"), torch.Generator().manual_seed(11)
+    scan = degrade(photograph("coffee"), preset, generator=drawn).lq
+    load = cache(load_model)
+    mended = mend(scan, load).image
+    choice = choose(estimate(mended), *mended.shape[-2:])
+    write("old_photo", ("scan", scan), ("--old-photo", carry_out(mended, choice, load)))
+
+
 def faces(weights: Path) -> None:
     """Those of the nodes for faces."""
     keys = ("pnet", "rnet", "onet")
@@ -165,4 +187,6 @@ def faces(weights: Path) -> None:
 if __name__ == "__main__":
     photographs()
     scratches()
+    fading()
+    old_photo()
     faces(Path(sys.argv[1]))

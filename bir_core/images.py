@@ -142,7 +142,7 @@ def is_finite(values: Tensor) -> bool:
     if not values.is_floating_point() or values.numel() == 0:
         return True
     extremes = (values.float() if values.element_size() == 1 else values).aminmax()
-    return all(bool(torch.isfinite(extreme)) for extreme in extremes)
+    return bool(torch.stack(extremes).isfinite().all())
 
 
 def require_finite(image: Tensor, what: str) -> None:

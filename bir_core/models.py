@@ -102,6 +102,7 @@ KNOWN_FILES = (
     _builtin("builtin-diffir-x4", "small DiffIR: enlarges 4 times and cleans noisy pictures"),
     _builtin("builtin-diffir-x1", "small DiffIR: cleans noisy pictures at the same size"),
     _builtin("builtin-scratches", "finds scratches, dust, hairs and creases in scans"),
+    _builtin("builtin-inpaint", "small DiffIR: fills scratches and other thin holes, by a mask"),
     _builtin("builtin-estimate", "says what is wrong with a picture, for bir inspect"),
     *(
         _diffir(

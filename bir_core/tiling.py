@@ -14,6 +14,7 @@ from torch import Tensor
 
 from .errors import BIRError
 from .latents import LATENT_FACTOR, PADDED_MULTIPLE
+from .transfers import sent
 
 TileWeights = Literal["gaussian", "official", "uniform"]
 
@@ -206,10 +207,10 @@ def tiled_apply(
     plan = tiles(height, width, tile, overlap)
     if len(plan) == 1:
         return fn(x, plan)
-    weight = tile_weights(plan[0].height * scale, plan[0].width * scale, weights)
-    weight = weight.to(x.device, torch.float32)
     # Sums in float32: weights fall below what half precision can hold.
     total_weight = x.new_zeros(height * scale, width * scale, dtype=torch.float32)
+    weight = tile_weights(plan[0].height * scale, plan[0].width * scale, weights)
+    weight = sent(weight, total_weight)
     total = None
     dtype = x.dtype
     for first in range(0, len(plan), tile_batch):

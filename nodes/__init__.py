@@ -12,6 +12,7 @@ from .faces import BIRCutFaces, BIRDetectFaces, BIRPasteFaces
 from .folder import BIRLoadFolder
 from .guidance import DiffBIRGuidance
 from .host import messages, services
+from .levels import BIRUndoFading
 from .measure import BIRMeasure
 from .photo import BIRRestorePhoto
 from .plan import BIRPlan
@@ -45,6 +46,7 @@ NODES: list[type[io.ComfyNode]] = [
     BIRSplitTiles,
     BIRJoinTiles,
     BIRFindScratches,
+    BIRUndoFading,
     BIRDegrade,
     BIREstimate,
     BIRMeasure,

@@ -18,6 +18,7 @@ from ..bir_core.estimate.scratches import (
 )
 from ..bir_core.images import from_channels_last, split_alpha, to_channels_last
 from ..bir_core.memory import USABLE
+from ..bir_core.old_photo.filling import WIDEST
 from ..bir_core.weights import builtin_model_path
 from .host import fitting_files, services
 from .host.node import Node
@@ -84,6 +85,17 @@ class BIRFindScratches(Node):
                     tooltip="A file of models/detection. automatic: the one that comes with the "
                     "pack.",
                 ),
+                io.Int.Input(
+                    "widest",
+                    default=0,
+                    min=0,
+                    max=1024,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Leave out damage that is wider than so many pixels, with those around "
+                    f"it: what was there does not follow from the surroundings. {WIDEST} for the "
+                    "built-in inpainting. 0: take all.",
+                ),
             ],
             outputs=[
                 io.Mask.Output(
@@ -98,7 +110,12 @@ class BIRFindScratches(Node):
 
     @classmethod
     def execute(
-        cls, image: Tensor, threshold: float, grow: int, model_name: str = AUTOMATIC
+        cls,
+        image: Tensor,
+        threshold: float,
+        grow: int,
+        model_name: str = AUTOMATIC,
+        widest: int = 0,
     ) -> io.NodeOutput:
         pictures, _ = split_alpha(from_channels_last(image.float()))
         model = services.manage(load_finder(finder_file(model_name)))
@@ -108,7 +125,7 @@ class BIRFindScratches(Node):
         for index, picture in enumerate(pictures):
             one = picture[None].to(model.device)
             probability = find_damage(one, model.network, callback=progress(index))
-            mask = damage_mask(probability, threshold, grow)
+            mask = damage_mask(probability, threshold, grow, widest or None)
             masks.append(services.to_output(mask[:, 0]))
             previews.append(services.to_output(to_channels_last(shown_damage(one, mask))))
         return io.NodeOutput(torch.cat(masks), torch.cat(previews))

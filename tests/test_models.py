@@ -21,7 +21,7 @@ from bir_core.models import (
     known_file,
     models_folder,
 )
-from bir_core.weights import BUILTIN_NAMES, JUDGING_NAMES, builtin_model_path
+from bir_core.weights import BUILTIN_NAMES, NAMES_APART, builtin_model_path
 
 CONTROL = "DiffBIR_v2.1.pt"
 # Of training, or of other programs, in documents that name them.
@@ -41,10 +41,10 @@ def place(path):
 
 def test_rows():
     names = [known.name for known in KNOWN_FILES]
-    assert len(set(names)) == len(names) and {*BUILTIN_NAMES, *JUDGING_NAMES} <= set(names)
+    assert len(set(names)) == len(names) and {*BUILTIN_NAMES, *NAMES_APART} <= set(names)
     for known in KNOWN_FILES:
         assert known.purpose and known.source and known.licence
-        assert (known.folder == "") == (known.name in (*BUILTIN_NAMES, *JUDGING_NAMES))
+        assert (known.folder == "") == (known.name in (*BUILTIN_NAMES, *NAMES_APART))
         assert known.commercial in known.description
 
 

@@ -5,7 +5,9 @@
   bir evaluate HQ --results FOLDER       measure pictures that are restored already
   bir evaluate --results FOLDER --protocol diffbir-real    without originals
   bir evaluate HQ --scratches FILE       damage originals and measure how much of it is found
+  bir evaluate HQ --estimate FILE        damage originals and measure what is said of it
   bir evaluate HQ --auto                 damage originals and measure what --auto chooses for them
+  bir evaluate HQ --old-photo            make originals old and measure how they are mended
   bir evaluate --list                    the measures, their files, and the protocols
 
 FOLDER may be what `bir restore` wrote, with DiffBIR for example. A network that measures reads its
@@ -13,11 +15,9 @@ weights from a folder laid out as torch's cache; nothing is downloaded. `bir wei
 those of LPIPS and DISTS there."""
 
 import argparse
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 import torch
 from tqdm import tqdm
@@ -33,15 +33,12 @@ from ..command_line.options import (
 )
 from ..degradations import preset_names
 from ..errors import BIRError
-from ..estimate.scratches import THRESHOLD, load_finder
-from ..evaluation.choices import CASES, ChoiceScore, choice_table, score_choices
-from ..evaluation.damage import DamageScore, damage_table, score_finder
 from ..evaluation.listing import metrics_as_markdown, protocols_as_markdown
 from ..evaluation.measuring import Evaluation, Sample
 from ..evaluation.metrics import DEFAULT_METRICS, METRICS, Settings
+from ..evaluation.old_photos import SAMPLES_OF_EACH, gains_table, old_photo_samples
 from ..evaluation.protocols import PROTOCOLS, Protocol
 from ..evaluation.samples import (
-    OnFailure,
     degraded_pairs,
     folder_pairs,
     load,
@@ -53,35 +50,9 @@ from ..evaluation.weight_files import usual_folder
 from ..fallbacks import enough_memory
 from ..pictures.files import find_pictures, list_pictures, read_picture, require_free
 from ..weights import BUILTIN_NAMES, DEFAULT_MODEL
+from .evaluate_judges import OLD_PHOTO, measure_choices, measure_estimator, measure_finder
+from .evaluate_options import EvaluateOptions
 from .failures import Failures, no_memory_for, say_left_out
-
-Score = TypeVar("Score")
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluateOptions:
-    """What `bir evaluate` is asked for; as its arguments."""
-
-    hq: Path | None = None
-    model: tuple[str, ...] = ()
-    results: tuple[Path, ...] = ()
-    lq: Path | None = None
-    scratches: str | None = None
-    auto: bool = False
-    degradation: str | None = None
-    seed: int = 0
-    protocol: str | None = None
-    metric: tuple[str, ...] = ()
-    border: int | None = None
-    multiple: int | None = None
-    reference: Path | None = None
-    metric_weights: Path | None = None
-    device: str = "auto"
-    dtype: str = "float32"
-    output: tuple[Path, ...] = ()
-    overwrite: bool = False
-    list: bool = False
-
 
 read = partial(read_options, EvaluateOptions)
 
@@ -113,7 +84,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--degradation",
         metavar="NAME",
         help=f"{', '.join(preset_names())} (default: simple_x4 or simple_x1, after the model; "
-        "with --scratches foreign_old_photo, with --auto all of its cases)",
+        "with --scratches and --old-photo foreign_old_photo, with --auto all of its cases)",
     )
     parser.add_argument(
         "--scratches",
@@ -122,10 +93,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "the share of the damage that it finds, and of other pixels that it takes for damage",
     )
     parser.add_argument(
+        "--estimate",
+        metavar="FILE",
+        help="measure a network that says what is wrong with a picture, builtin-estimate or your "
+        "own, on known damage",
+    )
+    parser.add_argument(
         "--auto",
         action="store_true",
         help="measure the rule of bir restore --auto on damage of its own and of other kinds, "
         "against each choice that is made for all pictures alike",
+    )
+    parser.add_argument(
+        "--old-photo",
+        action="store_true",
+        help="make originals old and measure what each step of bir restore --old-photo gains",
     )
     parser.add_argument(
         "--seed",
@@ -197,9 +179,11 @@ def run(options: EvaluateOptions) -> int:
         write_line(metrics_as_markdown(weights) + "\n\n" + protocols_as_markdown())
         return 0
     if options.scratches is not None:
-        return _measure_finder(options, options.scratches)
+        return measure_finder(options, options.scratches)
+    if options.estimate is not None:
+        return measure_estimator(options, options.estimate)
     if options.auto:
-        return _measure_choices(options)
+        return measure_choices(options)
     _require_pictures(options)
     for path in options.output:
         require_table_name(path)
@@ -225,7 +209,8 @@ def run(options: EvaluateOptions) -> int:
         except BIRError as error:
             failures.add(path, str(error))
     samples = _samples(options, protocol.multiple, device, failures)
-    for sample in tqdm(samples, total=len(measured), unit="picture", disable=None):
+    count = len(measured) * (SAMPLES_OF_EACH if options.old_photo else 1)
+    for sample in tqdm(samples, total=count, unit="picture", disable=None):
         try:
             with enough_memory(no_memory_for(sample.name)):
                 evaluation.add(sample)
@@ -235,69 +220,10 @@ def run(options: EvaluateOptions) -> int:
     if not rows:
         failures.require_none("measured")
     write_line(as_markdown(rows, metrics))
+    if options.old_photo:
+        write_line("\n" + gains_table(rows, metrics))
     for path in options.output:
         write_table(path, rows, metrics)
-    failures.require_none("measured")
-    return 0
-
-
-def _measure_finder(options: EvaluateOptions, source: str) -> int:
-    """The table of a network that finds scratches."""
-    hq = _only_originals(options, "--scratches", ("auto",))
-    device = choose_device(options.device)
-    model = load_finder(source, device=device)
-    preset = options.degradation or "foreign_old_photo"
-
-    def scored(originals: list[Path], on_failure: OnFailure) -> Iterator[list[DamageScore]]:
-        return score_finder(
-            model, originals, preset, seed=options.seed, device=device, on_failure=on_failure
-        )
-
-    return _measure_damaged(hq, scored, lambda scores: damage_table(scores, THRESHOLD))
-
-
-def _measure_choices(options: EvaluateOptions) -> int:
-    """The table of the rule that chooses for a picture."""
-    hq = _only_originals(options, "--auto", ())
-    device = choose_device(options.device)
-    cases = tuple(CASES) if options.degradation is None else (options.degradation,)
-
-    def scored(originals: list[Path], on_failure: OnFailure) -> Iterator[list[ChoiceScore]]:
-        return score_choices(
-            originals, cases, seed=options.seed, device=device, on_failure=on_failure
-        )
-
-    return _measure_damaged(hq, scored, choice_table)
-
-
-def _only_originals(options: EvaluateOptions, asked: str, others: tuple[str, ...]) -> Path:
-    """The folder of originals, without the options that measure restored pictures."""
-    others += ("model", "results", "lq", "protocol", "metric", "reference", "output")
-    given = [name for name in others if getattr(options, name)]
-    if options.hq is None or given:
-        came = f"--{given[0]} came as well" if given else "none came"
-        raise BIRError(
-            f"Expected a folder HQ of undamaged originals for {asked}, and no options that "
-            f"measure restored pictures, but {came}; correct the command."
-        )
-    return options.hq
-
-
-def _measure_damaged(
-    hq: Path,
-    scored: Callable[[list[Path], OnFailure], Iterator[list[Score]]],
-    table: Callable[[list[Score]], str],
-) -> int:
-    """Write the table of the scores of all originals that can be read."""
-    originals = list_pictures(hq)
-    say_left_out(find_pictures(hq)[1], hq)
-    failures = Failures(len(originals))
-    scores: list[Score] = []
-    pictures = scored(originals, lambda path, error: failures.add(path, str(error)))
-    for of_picture in tqdm(pictures, total=len(originals), unit="picture", disable=None):
-        scores += of_picture
-    if scores:
-        write_line(table(scores))
     failures.require_none("measured")
     return 0
 
@@ -307,6 +233,13 @@ def _require_pictures(options: EvaluateOptions) -> None:
         raise BIRError(
             "Expected a folder HQ of originals, or folders of results with --results, but neither "
             "came; name one."
+        )
+    others = [name for name in ("model", "results", "lq", "multiple") if getattr(options, name)]
+    if options.old_photo and (options.hq is None or others):
+        came = f"--{others[0]} came as well" if others else "none came"
+        raise BIRError(
+            "Expected a folder HQ of originals for --old-photo, which makes them old and mends "
+            f"them, but {came}; correct the command."
         )
     if options.results and options.model:
         raise BIRError(
@@ -338,6 +271,14 @@ def _samples(
     def on_failure(path: Path, error: BIRError) -> None:
         failures.add(path, str(error))
 
+    if options.old_photo:
+        return old_photo_samples(
+            list_pictures(_originals(options)),
+            options.degradation or OLD_PHOTO,
+            seed=options.seed,
+            device=device,
+            on_failure=on_failure,
+        )
     if options.results:
         return result_samples(options.results, options.hq, multiple=multiple, on_failure=on_failure)
     models = {

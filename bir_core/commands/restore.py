@@ -7,7 +7,7 @@ import argparse
 import math
 import os
 from collections.abc import Iterable
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 from tqdm import tqdm
@@ -26,13 +26,15 @@ from ..command_line.options import (
 from ..errors import BIRError
 from ..methods import METHODS, add_network_arguments, choose_method, takers
 from ..models import find_model, models_folder
-from . import restore_local, restore_ray
+from . import restore_local, restore_old_photo, restore_ray
 from .failures import Failures
 from .restore_jobs import RESTORED, Job, plan_jobs
+from .restore_old_photo import STEPS
 from .restore_options import (
     FORMAT_SUFFIXES,
     AutoOptions,
     NetworkOptions,
+    OldPhotoOptions,
     RayOptions,
     RestoreOptions,
 )
@@ -60,11 +62,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "task, fidelity and noise_aug",
     )
     parser.add_argument(
+        "--old-photo",
+        action="store_true",
+        help="for scans of old photographs: find scratches and fill them, undo fading, cast and "
+        "tone, then go on as --auto does; with DiffBIR too where its files and a GPU are at hand; "
+        "--mask says by hand what is damaged",
+    )
+    parser.add_argument(
+        "--without",
+        metavar="STEP",
+        action="append",
+        choices=STEPS,
+        default=[],
+        help=f"with --old-photo: leave a step out, of {', '.join(STEPS)}; may be repeated",
+    )
+    parser.add_argument(
         "--scale",
         metavar="FACTOR",
         type=_scale,
-        help="with --auto: output by input side, from 1 on (default: 1, and more for small "
-        "pictures)",
+        help="with --auto or --old-photo: output by input side, from 1 on (default: 1, and more "
+        "for small pictures)",
     )
     parser.add_argument(
         "--engine",
@@ -162,21 +179,42 @@ def read(values: Values) -> RestoreOptions:
     """
     models = models_folder(values["models"])
     _require_options_of_engine(values)
-    ray = read_options(RayOptions, values)
     auto = _read_auto(values)
+    if values["old_photo"]:
+        values = restore_old_photo.with_diffbir(values, models)
+    of_run = {**values, **_how_chosen(values, auto), "ray": read_options(RayOptions, values)}
     if auto is not None and values["method"] is None:
         of_method = read_options(NetworkOptions, values)
-        return read_options(
-            RestoreOptions, {**values, "of_method": of_method, "ray": ray, "auto": auto}
-        )
+        return read_options(RestoreOptions, {**of_run, "of_method": of_method})
     name, model = choose_method(values["method"], find_model(values["model"], models))
     _require_options_of_method(values, name)
     chosen = {**values, "method": name, "model": model, "models": models}
+    if values["old_photo"]:
+        chosen["mask"] = None  # it says what is filled before the method comes
     method = METHODS[name]
     of_method = method.read(method.options, chosen)
-    return read_options(
-        RestoreOptions, {**chosen, "of_method": of_method, "ray": ray, "auto": auto}
-    )
+    return read_options(RestoreOptions, {**of_run, "method": name, "of_method": of_method})
+
+
+def _how_chosen(values: Values, auto: AutoOptions | None) -> dict[str, object]:
+    """The fields `auto` and `old_photo`, of which one is None, or both."""
+    without = tuple(values["without"])
+    if not values["old_photo"]:
+        if without:
+            raise BIRError(
+                "Expected --old-photo with --without, but it did not come; add it, or leave the "
+                "option out."
+            )
+        return {"auto": auto, "old_photo": None}
+    assert auto is not None  # see `_read_auto`
+    if "enlarge" in without:
+        if auto.scale is not None:
+            raise BIRError(
+                "Expected either a scale or --without enlarge, but both came; leave one of them "
+                "out."
+            )
+        auto = replace(auto, scale=1.0)
+    return {"auto": None, "old_photo": OldPhotoOptions(auto=auto, without=without)}
 
 
 def run(options: RestoreOptions) -> int:
@@ -209,45 +247,50 @@ def _missing(jobs: list[Job]) -> list[Job]:
 
 
 def _read_auto(values: Values) -> AutoOptions | None:
-    """How --auto chooses; None without it.
+    """How --auto, or --old-photo after its own steps, chooses; None without them.
 
     Raises:
         BIRError: options that it leaves no choice, or that need it.
     """
-    if not values["auto"]:
+    asked = "--old-photo" if values["old_photo"] else "--auto"
+    if not values["auto"] and not values["old_photo"]:
         if values["scale"] is not None:
             raise BIRError(
-                "Expected --auto with --scale, but it did not come; add it, choose a --model of "
-                "another scale, or give DiffBIR --upscale."
+                "Expected --auto or --old-photo with --scale, but neither came; add one, choose a "
+                "--model of another scale, or give DiffBIR --upscale."
             )
         return None
     if values["method"] not in (None, "diffbir"):
         raise BIRError(
-            f"Expected --auto to choose the method, but --method {values['method']} came as well; "
+            f"Expected {asked} to choose the method, but --method {values['method']} came as well; "
             "leave one of them out."
         )
-    without = ["model", "try_crop"] + (["mask"] if values["method"] is None else [])
-    for option in _given(values, without):
+    contradict = ["model", "try_crop"]
+    if values["old_photo"]:
+        contradict += ["painted"]
+    elif values["method"] is None:
+        contradict += ["mask"]
+    for option in _given(values, contradict):
         raise BIRError(
-            f"Expected --auto without {_dashed(option)}, since what it chooses for a whole picture "
-            "and that contradict each other, but both came; leave one of them out."
+            f"Expected {asked} without {_dashed(option)}, since what it chooses for a whole "
+            "picture and that contradict each other, but both came; leave one of them out."
         )
     if values["method"] is None:
         of_diffbir = option_names(METHODS["diffbir"].add_arguments)
         for option in _given(values, of_diffbir):
             raise BIRError(
-                f"Expected --method diffbir for --auto with {_dashed(option)}, but it did not "
+                f"Expected --method diffbir for {asked} with {_dashed(option)}, but it did not "
                 "come; add it or leave the option out."
             )
     if values["scale"] is not None and values["upscale"] is not None:
         raise BIRError(
-            "Expected --scale or --upscale, which mean the same with --auto, but both came; leave "
-            "one of them out."
+            f"Expected --scale or --upscale, which mean the same with {asked}, but both came; "
+            "leave one of them out."
         )
     scale = values["upscale"] if values["scale"] is None else values["scale"]
     if scale is not None and scale < 1:
         raise BIRError(
-            f"Expected an --upscale of 1 or more with --auto, but {scale:g} came; change it."
+            f"Expected an --upscale of 1 or more with {asked}, but {scale:g} came; change it."
         )
     return AutoOptions(scale=scale, task=values["task"] is not None)
 

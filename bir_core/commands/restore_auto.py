@@ -21,9 +21,12 @@ from ..methods import Report, RestoreImage
 from ..pictures.files import Picture
 from .restore_options import AutoOptions, NetworkOptions, RestoreOptions
 
-# (picture, its file) -> what restores it, None for nothing; the enlargement; what was chosen and
-# why, a line each.
-PlanPicture = Callable[[Picture, Path], tuple[RestoreImage | None, float, tuple[str, ...]]]
+# What restores a picture, None for nothing; the enlargement; what was chosen and why, a line each.
+Planned = tuple[RestoreImage | None, float, tuple[str, ...]]
+# (picture, its file, its mask (1, 1, H, W) in [0, 1] or None, progress)
+PlanPicture = Callable[[Picture, Path, Tensor | None, Report], Planned]
+# (image (1, 3, H, W) in [0, 1], the file that it comes from)
+PlanImage = Callable[[Tensor, Path], Planned]
 # The version of DiffBIR that was trained with noise on the condition.
 WITH_NOISE_AUG = "v2.1"
 
@@ -34,14 +37,23 @@ def prepare(options: RestoreOptions, auto: AutoOptions, device: torch.device) ->
     Raises:
         BIRError: files of DiffBIR that are not at hand.
     """
+    plan_image = prepare_choice(options, auto, device)
+
+    def plan(picture: Picture, source: Path, mask: Tensor | None, report: Report) -> Planned:
+        return plan_image(extend_opaque(picture.image, picture.alpha), source)
+
+    return plan
+
+
+def prepare_choice(options: RestoreOptions, auto: AutoOptions, device: torch.device) -> PlanImage:
+    """The same for images."""
     estimator = load_estimator()
     if options.method is None:
         restorer = _of_networks(options.of_method, device)
     else:
         restorer = _of_diffbir(options.of_method, auto, device)
 
-    def plan(picture: Picture, source: Path) -> tuple[RestoreImage | None, float, tuple[str, ...]]:
-        image = extend_opaque(picture.image, picture.alpha)
+    def plan(image: Tensor, source: Path) -> Planned:
         found = estimate(image, estimator, file_quality=file_quality(source))
         choice = choose(found, *image.shape[-2:], scale=auto.scale)
         if choice.is_nothing:

@@ -2,7 +2,8 @@
 
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from ..pictures.files import (
     write_picture,
 )
 from ..pictures.samples import SeveralPictures
-from . import restore_auto
+from . import restore_auto, restore_old_photo
 from .failures import losses, no_room
 from .restore_jobs import Job
 from .restore_options import RestoreOptions
@@ -87,12 +88,13 @@ def prepare(options: RestoreOptions) -> Callable[[Job, bool], Outcome]:
         if options.bits is not None:
             picture = replace(picture, bits=options.bits)  # type: ignore[arg-type]
         require_free(job.target, overwrite=overwrite)
-        restore_image, scale, why = plan(picture, job.source)
+        mask = _read_mask(job, picture, options)
+        with _bar(job.source.name) as report:
+            restore_image, scale, why = plan(picture, job.source, mask, report)
         require_format(job.target, picture, scale)
         _require_room(picture, scale, job.source)
         if restore_image is None:
             return _left_alone(job, picture, options, overwrite, why)
-        mask = _read_mask(job, picture, options)
         result = _restore(picture, mask, restore_image, device, job.source.name)
         if options.try_crop is None:
             result = _with_alpha(result, picture.alpha)
@@ -106,11 +108,13 @@ def prepare(options: RestoreOptions) -> Callable[[Job, bool], Outcome]:
 
 def _planned(options: RestoreOptions, device: torch.device) -> restore_auto.PlanPicture:
     """What is done to each picture: what --auto chooses, or the same to all of them."""
+    if options.old_photo is not None:
+        return restore_old_photo.prepare(options, options.old_photo, device)
     if options.auto is not None:
         return restore_auto.prepare(options, options.auto, device)
     assert options.method is not None  # see `restore.read`
     restore_image, scale = METHODS[options.method].prepare(options.of_method, device)
-    return lambda picture, source: (restore_image, scale, ())
+    return lambda picture, source, mask, report: (restore_image, scale, ())
 
 
 def _lines(text: str, why: tuple[str, ...]) -> str:
@@ -158,9 +162,14 @@ def _require_room(picture: Picture, scale: float, source: Path) -> None:
     )
 
 
-def _report(bar: "tqdm[Any]") -> Report:
-    """Shows stage and progress on a bar."""
+@contextmanager
+def _bar(name: str) -> Iterator[Report]:
+    """A bar that shows stage and progress."""
+    with tqdm(desc=_bar_title(name), unit="step", leave=False, disable=None) as bar:
+        yield _report(bar)
 
+
+def _report(bar: "tqdm[Any]") -> Report:
     def show(stage: str, done: int, total: int) -> None:
         if stage:
             bar.set_postfix_str(stage, refresh=False)
@@ -204,10 +213,10 @@ def _restore(
     device: torch.device,
     name: str,
 ) -> Picture:
-    with tqdm(desc=_bar_title(name), unit="step", leave=False, disable=None) as bar:
+    with _bar(name) as report:
         try:
             image = extend_opaque(picture.image, picture.alpha)
-            image = restore_image(image.to(device), mask, _report(bar))
+            image = restore_image(image.to(device), mask, report)
         except RuntimeError as error:
             if is_out_of_memory(error):
                 raise

@@ -30,6 +30,19 @@ class AutoOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class OldPhotoOptions:
+    """Those that only --old-photo takes.
+
+    Attributes:
+        auto: how it is chosen for a picture once it is mended.
+        without: steps that are left out, of `restore_old_photo.STEPS`.
+    """
+
+    auto: AutoOptions
+    without: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class NetworkOptions:
     """Those of the built-in networks that --auto chooses among.
 
@@ -53,6 +66,7 @@ class RestoreOptions:
         first_frame: of a picture with several frames or pages the first is restored.
         of_method: what that method read for itself, or `NetworkOptions`.
         auto: how it is chosen for each picture; None where the options say it.
+        old_photo: the chain for old photographs instead; None without it.
         ray: of that engine.
     """
 
@@ -60,6 +74,7 @@ class RestoreOptions:
     of_method: Any
     method: str | None = None
     auto: AutoOptions | None = None
+    old_photo: OldPhotoOptions | None = None
     output: Path | None = None
     mask: Path | None = None
     try_crop: tuple[int, int, int] | None = None

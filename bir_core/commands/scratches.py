@@ -28,6 +28,7 @@ from ..estimate.scratches import (
 from ..fallbacks import enough_memory
 from ..images import extend_opaque
 from ..networks.damage import DamageFinder
+from ..old_photo.filling import WIDEST
 from ..pictures.files import (
     Picture,
     find_pictures,
@@ -49,6 +50,7 @@ class ScratchesOptions:
     model: str = BUILTIN
     threshold: float = THRESHOLD
     grow: int = GROW
+    widest: int | None = None
     preview: Path | None = None
     device: str = "auto"
     overwrite: bool = False
@@ -81,6 +83,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"take so many pixels around it as well, 0 or more (default: {GROW})",
     )
     parser.add_argument(
+        "--widest",
+        metavar="PIXELS",
+        type=int,
+        help="leave out what is wider than this with the pixels around it, which cannot be filled "
+        f"from its surroundings; {WIDEST} for builtin-inpaint (default: take all)",
+    )
+    parser.add_argument(
         "--preview",
         metavar="PATH",
         type=Path,
@@ -102,7 +111,7 @@ def run(options: ScratchesOptions) -> int:
     Raises:
         BIRError: no model, no picture, an output that exists, a threshold or number that is none.
     """
-    damage_mask(torch.zeros(1, 1, 1, 1), options.threshold, options.grow)  # before any work
+    damage_mask(torch.zeros(1, 1, 1, 1), *_limits(options))  # before any work
     jobs = result_files(options.input, options.mask)
     previews = [] if options.preview is None else result_files(options.input, options.preview)
     _require_free_outputs(jobs, previews, overwrite=options.overwrite)
@@ -142,11 +151,15 @@ def _find(
     image = extend_opaque(picture.image, picture.alpha)
     device = next(model.parameters()).device
     probability = find_damage(image.to(device), model).cpu()
-    mask = damage_mask(probability, options.threshold, options.grow)
+    mask = damage_mask(probability, *_limits(options))
     _write(target, mask.expand(-1, 3, -1, -1), is_grey=True, overwrite=options.overwrite)
     if preview is not None:
         _write(preview, shown_damage(image, mask), is_grey=False, overwrite=options.overwrite)
     return f"{target}  {float(mask.mean()):.2%} damaged"
+
+
+def _limits(options: ScratchesOptions) -> tuple[float, int, int | None]:
+    return options.threshold, options.grow, options.widest
 
 
 def _write(path: Path, image: Tensor, *, is_grey: bool, overwrite: bool) -> None:

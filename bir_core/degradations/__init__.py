@@ -10,6 +10,7 @@ from .masks import BoxMasks, MaskDegradation, StrokeMasks
 from .painted_damage import PaintedDamage
 from .presets import get_preset, preset_names
 from .real_esrgan import RealESRGANDegradation, RealESRGANOrder
+from .scratch_masks import ScratchMasks
 from .textured_damage import TexturedDamage
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "PaintedDamage",
     "RealESRGANDegradation",
     "RealESRGANOrder",
+    "ScratchMasks",
     "StrokeMasks",
     "TexturedDamage",
     "degrade",

@@ -63,11 +63,15 @@ class DamageDegradation(Degradation):
 
     def degrade(self, hq: Tensor, random: Randomness) -> Degraded:
         """A print of its own for each image; `damage` is what of it can be seen."""
-        prints = torch.stack([self._print(image, random) for image in hq])
+        prints, grey = [], []
+        for image in hq:
+            grey.append(chance(self.grey_probability, random.generator))
+            prints.append(self._print(image, grey[-1], random.generator))
+        random.drawn["grey_print"] = torch.tensor(grey)
         damaged = torch.stack(
             [self.damage(image.cpu(), random.generator).to(image) for image in prints]
         ).clamp(0, 1)
-        visible = visible_damage(damaged, prints)
+        visible = visible_damage(damaged, torch.stack(prints))
         random.drawn["damage_share"] = visible.mean(dim=(1, 2, 3)).cpu()
         scanned = self.scan.degrade(damaged, random).lq
         return Degraded(scanned, hq, random.drawn, damage=visible)
@@ -76,9 +80,8 @@ class DamageDegradation(Degradation):
     def damage(self, picture: Tensor, generator: torch.Generator) -> Tensor:
         """A print (3, H, W) in [0, 1] on the CPU to the damaged one, not clamped."""
 
-    def _print(self, image: Tensor, random: Randomness) -> Tensor:
-        generator = random.generator
-        if chance(self.grey_probability, generator):
+    def _print(self, image: Tensor, is_grey: bool, generator: torch.Generator) -> Tensor:
+        if is_grey:
             image = luma(image[None])[0].expand(3, -1, -1)
             if chance(self.sepia_probability, generator):
                 # A power keeps black and white paper as they are.

@@ -233,7 +233,7 @@ def cut_hole(
     """
     if not parameters.test:
         mask = draw_mask(parameters, (image.shape[-2], image.shape[-1]), generator)
-        return _masked(image, mask), image, {"share": float(mask.mean())}
+        return masked(image, mask[None, None]), image, {"share": float(mask.mean())}
     side = parameters.side
     factor = side / min(image.shape[-2:])
     height, width = (max(side, round(length * factor)) for length in image.shape[-2:])
@@ -248,7 +248,7 @@ def cut_hole(
             break
     image = image[..., top : top + side, left : left + side].contiguous()
     drawn: dict[str, object] = {"share": float(mask.mean()), "top": top, "left": left}
-    return _masked(image, mask), image, drawn
+    return masked(image, mask[None, None]), image, drawn
 
 
 def _start(hole: list[int], length: int, side: int, generator: torch.Generator) -> int:
@@ -256,6 +256,7 @@ def _start(hole: list[int], length: int, side: int, generator: torch.Generator) 
     return draw_count((max(0, hole[0] - side + 1), min(hole[-1], length - side)), generator)
 
 
-def _masked(image: Tensor, mask: Tensor) -> Tensor:
-    hole = mask.to(image)[None, None]
+def masked(image: Tensor, mask: Tensor) -> Tensor:
+    """Images (B, 3, H, W) black in their holes, with the masks (B, 1, H, W) as fourth channel."""
+    hole = mask.to(image)
     return torch.cat([image * (1 - hole), hole], dim=1)

@@ -12,6 +12,7 @@ from .kernels import MixedKernels
 from .masks import BoxMasks, Counts, MaskDegradation, StrokeMasks
 from .painted_damage import PaintedDamage
 from .real_esrgan import RealESRGANDegradation, RealESRGANOrder
+from .scratch_masks import ScratchMasks
 from .textured_damage import TexturedDamage
 
 
@@ -189,6 +190,7 @@ _PRESETS: dict[str, Degradation] = {
         late_jpeg_probability=0.5,
         grey_picture_probability=0.15,
     ),
+    "masks_scratches": ScratchMasks(),
     # What measures the built-in models besides the presets of their training.
     "clean_x4": _reduced(4),
     "clean_x2": _reduced(2),
@@ -228,6 +230,7 @@ def get_preset(name: str) -> Degradation:
             blur, noise and JPEG, or none, and perhaps enlarged; the size stays. "masks_train": the
             training of inpainting. "masks_thick_256" and alike, also medium and thin, and 512: the
             tests of inpainting; wide holes are the thick ones, narrow holes the thin ones.
+            "masks_scratches": thin holes of 1 to 12 pixels, as taken out damage leaves them.
             "old_photo": a scan of a damaged print, from which damage is learned;
             "foreign_old_photo": the same made in another way, on which it is tested.
 

@@ -9,6 +9,7 @@ from typing import Any, cast, get_args
 from ..command_line.options import Values, read_options
 from ..diffusion.sampling import SAMPLERS
 from ..models import DETECTOR_FILE, PARSER_FILE
+from .compiling import DEFAULT_BACKEND
 from .face_options import UNALIGNED_FACE, FaceOptions
 from .fidelity import of_fidelity
 from .masks import PAINTED
@@ -143,6 +144,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         default=None,
         help="keep the networks of other stages in the host's memory, for GPUs of little memory",
+    )
+    group.add_argument(
+        "--compile",
+        metavar="BACKEND",
+        nargs="?",
+        const=DEFAULT_BACKEND,
+        help="compile the networks of stage 2, with a backend of torch.compile (default of the "
+        f"option: {DEFAULT_BACKEND}): the first step of each size takes minutes, the others less",
     )
     group.add_argument(
         "--sampler-option",

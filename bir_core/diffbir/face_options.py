@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -18,11 +19,11 @@ from ..faces.networks import (
     read_mtcnn,
 )
 from ..faces.pipeline import require_photo_version, restore_photo
-from ..models import DETECTOR_FILE, MTCNN_FILES, PARSER_FILE
+from ..models import DETECTOR_FILE, MTCNN_FILES, PARSER_FILE, find_file
 from .official_files import needed_file
 from .pipeline import DiffBIR
 from .restoration_modules import RestorationModule, load_restoration_module
-from .versions import official_files
+from .versions import DEFAULT_VERSION, find_version, official_files
 
 UNALIGNED_FACE = "unaligned_face"
 
@@ -87,6 +88,21 @@ def load_face_networks(
     )
     parse = None if square or folder is None else load_face_parser(folder, device=device)
     return FaceNetworks(load_restoration_module(stage1, device=device), detect, parse)
+
+
+def has_face_files(version: str | None, models: Path | None) -> bool:
+    """Whether a folder of models has all that `load_face_networks` needs where no file is named,
+    and the package that opens it is there.
+
+    Args:
+        version: of DiffBIR; None for the default one.
+    """
+    row = find_version(version or DEFAULT_VERSION)
+    if not row.whole_photos or find_spec("facexlib") is None:
+        return False
+    stage1 = official_files("face", version or DEFAULT_VERSION).stage1
+    files = (stage1, DETECTOR_FILE, PARSER_FILE)
+    return all(find_file(file, models) is not None for file in files)
 
 
 def _mtcnn(folder: Path | None, device: torch.device) -> DetectFaces:

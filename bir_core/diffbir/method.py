@@ -22,6 +22,7 @@ from ..memory import CPU, MemoryPlan, free_memory, visiting
 from ..networks.text_encoder import TextEncoder
 from . import pipeline as pipeline_module
 from . import which_version
+from .compiling import require_backend
 from .face_options import UNALIGNED_FACE, FaceOptions, load_face_networks, photo_restorer
 from .masks import Painted, mask_values
 from .memory_plan import plan_diffbir
@@ -53,7 +54,7 @@ class DiffBIROptions:
         upscale: output by input side.
         prompt, negative: texts, instead of the authors', or files with their embeddings.
         settings: what differs from those of the version, see `DiffBIRSettings`.
-        offload: as in `DiffBIR`.
+        offload, compile: as in `DiffBIR`.
         mask: a file, or a folder of them; `bir restore` reads them.
         try_crop: left, top and side in pixels of the result of the piece that is restored alone.
         painted: what is meant by white in it; None for "keep".
@@ -77,6 +78,7 @@ class DiffBIROptions:
     negative_embedding: Path | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     offload: bool = False
+    compile: str | None = None
     mask: Path | None = None
     painted: Painted | None = None
     try_crop: tuple[int, int, int] | None = None
@@ -138,6 +140,8 @@ def load(options: DiffBIROptions, device: torch.device) -> Loaded:
             "Expected a GPU for --offload, but the CPU computes, which has no memory of its own; "
             "leave the option out or choose another --device."
         )
+    if options.compile is not None:
+        require_backend(options.compile)  # before files are read
     # The version that was found, and the tiles that were chosen, one line for each picture.
     for module in (which_version, pipeline_module):
         logging.getLogger(module.__name__).setLevel(logging.INFO)
@@ -170,6 +174,7 @@ def load(options: DiffBIROptions, device: torch.device) -> Loaded:
         version=version,
         device=device,
         offload=options.offload,
+        compile=options.compile,
     )
     restorer: Callable[..., Tensor] = pipeline if faces is None else photo_restorer(pipeline, faces)
     return Loaded(version, partial(_restored_by, restorer, prompts, version))

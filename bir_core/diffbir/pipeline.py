@@ -19,6 +19,7 @@ from ..fallbacks import enough_memory
 from ..images import masks_of_batch, require_image
 from ..memory import CPU, MemoryPlan, free_memory, visiting, weight_bytes
 from ..seeds import image_seeds
+from .compiling import require_backend
 from .masks import picture_mask
 from .memory_plan import plan_diffbir
 from .networks import DiffBIRNetworks
@@ -57,10 +58,13 @@ class DiffBIR(Stages):
         device: where the work is done; None for where `sd_unet` lies, and the others with it.
         offload: only the networks of the stage at work lie on the device, the others wait in the
             host's memory.
+        compile: a backend of torch.compile for the networks of a step of stage 2, such as
+            "inductor", which makes graphs on CUDA; the first step of each size then takes minutes.
+            None for none.
 
     Raises:
-        BIRError: an unknown version, one that files and base do not say or contradict each other
-            in, or an IRControlNet with other sizes than the UNet.
+        BIRError: an unknown version or backend, a version that files and base do not say or
+            contradict each other in, or an IRControlNet with other sizes than the UNet.
     """
 
     def __init__(
@@ -74,7 +78,10 @@ class DiffBIR(Stages):
         version: str | None = None,
         device: torch.device | str | None = None,
         offload: bool = False,
+        compile: str | None = None,
     ) -> None:
+        if compile is not None:
+            require_backend(compile)
         configs = [getattr(network, "config", None) for network in (sd_unet, ir_controlnet)]
         if None not in configs and configs[0] != configs[1]:
             raise BIRError(
@@ -95,7 +102,7 @@ class DiffBIR(Stages):
             with visiting(place, sd_unet if offload else None):
                 predicts = ask_unet(sd_unet, place).predicts
             version = version_of(getattr(ir_controlnet, "origin", Origin()), predicts)
-        super().__init__(networks, version, place, offload)
+        super().__init__(networks, version, place, offload, compile)
 
     def with_stage1(
         self, stage1: RestorationModule | Callable[[Tensor], Tensor] | None
@@ -110,6 +117,7 @@ class DiffBIR(Stages):
             version=self.version,
             device=self.device,
             offload=self.offload,
+            compile=self.compile,
         )
 
     def plan(

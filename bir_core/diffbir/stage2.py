@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from ..diffusion.denoisers import (
@@ -20,6 +21,7 @@ from ..diffusion.schedules import q_sample, sampling_schedule
 from ..exact_vae.tiled import decode_with_gradient
 from ..latents import LATENT_FACTOR, LATENT_SCALE
 from ..memory import dtype_of
+from .compiling import compiled
 from .conditioning import augment_condition
 from .masks import control_share, weigh
 from .settings import DiffBIRSettings
@@ -33,6 +35,7 @@ class Stage2:
         sd_unet, ir_controlnet, sd_vae: as in `DiffBIR`.
         alphas_cumprod: (1000,) of the base, see `diffusion.schedules.sd_alphas_cumprod`.
         parameterization: what the base predicts.
+        compile: as in `DiffBIR`.
     """
 
     sd_unet: nn.Module
@@ -40,6 +43,7 @@ class Stage2:
     sd_vae: nn.Module
     alphas_cumprod: Tensor
     parameterization: Parameterization
+    compile: str | None = None
 
     def sample(
         self,
@@ -78,8 +82,13 @@ class Stage2:
         if settings.noise_aug:
             hint = augment_condition(hint, self.alphas_cumprod[settings.noise_aug], draws)
 
-        def network(x: Tensor, timesteps: Tensor, /, **cond: Tensor) -> Tensor:
-            return self.predict(x, timesteps, strength=settings.strength, **cond)
+        predict: Callable[..., Tensor] = self.predict
+        if self.compile is not None:
+            predict = compiled(predict, self.compile, condition.device)
+
+        def network(x: Tensor, timestep: float, /, **cond: Tensor) -> Tensor:
+            timesteps = torch.full((len(x),), timestep, device=x.device)
+            return predict(x, timesteps, strength=settings.strength, **cond)
 
         if tile:
             overlap = min(settings.overlap, tile // 2)
@@ -107,15 +116,17 @@ class Stage2:
         def report(step: Step) -> None:
             callback(step.index + 1, step.steps)
 
-        latent = sampler.run(
-            denoiser,
-            scale_noise(x, schedule.sigmas[0]),
-            schedule.sigmas,
-            noise_sampler=draws.of_sampler(condition, schedule.sigmas, sampler.brownian),
-            options=settings.sampler_options,
-            callback=report,
-        )
-        return unscale(latent, schedule.sigmas[-1])
+        intervals = None if sampler.path is None else sampler.path(schedule.sigmas)
+        with draws.of_sampler(condition, schedule.sigmas, intervals) as noise:
+            latent = sampler.run(
+                denoiser,
+                scale_noise(x, schedule.levels[0][0]),
+                schedule.sigmas,
+                noise_sampler=noise,
+                options=settings.sampler_options,
+                callback=report,
+            )
+        return unscale(latent, schedule.levels[-1][0])
 
     def predict(
         self,
@@ -135,7 +146,7 @@ class Stage2:
         control = None
         if strength:
             residuals = self.ir_controlnet(half_x, hint.to(dtype), timesteps, half_context)
-            control = [residual * strength for residual in residuals]
+            control = residuals if strength == 1 else [each * strength for each in residuals]
             if share is not None:
                 control = [weigh(residual, share) for residual in control]
         output: Tensor = self.sd_unet(half_x, timesteps, half_context, control)

@@ -42,16 +42,22 @@ class Stages:
         networks: on the device, or with `offload` on the host.
         version: of the networks.
         device: where they compute.
-        offload: as in `DiffBIR`.
+        offload, compile: as in `DiffBIR`.
     """
 
     def __init__(
-        self, networks: DiffBIRNetworks, version: str, device: torch.device, offload: bool
+        self,
+        networks: DiffBIRNetworks,
+        version: str,
+        device: torch.device,
+        offload: bool,
+        compile: str | None = None,
     ) -> None:
         self.networks = networks
         self.version = version
         self.device = device
         self.offload = offload
+        self.compile = compile
         self.alphas_cumprod = sd_alphas_cumprod(zero_snr=find_version(version).zero_snr)
 
     def _present(self, *networks: nn.Module | None) -> AbstractContextManager[None]:
@@ -188,6 +194,7 @@ class Stages:
             sd_vae=networks.sd_vae,
             alphas_cumprod=self.alphas_cumprod,
             parameterization=find_version(self.version).parameterization,
+            compile=self.compile,
         )
 
         def sample(tile: int, tile_batch: int) -> Tensor:

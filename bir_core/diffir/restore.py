@@ -13,6 +13,7 @@ from ..networks.diffir import DiffIRStage2
 from ..networks.diffir_config import DiffIRConfig
 from ..networks.diffir_prior import IPR_LENGTH, draw_noise
 from .memory_plan import diffir_strips
+from .rough_filling import fill_roughly
 from .streaming import stream
 
 Callback = Callable[[int, int], None]
@@ -88,7 +89,8 @@ def restore(
     if mask is None:
         lq = pad_to_multiple(lq, config.size_multiple, "reflect")
     else:
-        masked = torch.cat([lq * (1 - mask), mask], dim=1)
+        lq = fill_roughly(lq, mask) if config.corrects else lq * (1 - mask)
+        masked = torch.cat([lq, mask], dim=1)
         lq = pad_to_multiple(masked, config.size_multiple, "symmetric")
     restored = _stream(model, lq, noise, strip, callback).float()
     restored = crop(restored, height * config.scale, width * config.scale)

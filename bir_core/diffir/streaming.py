@@ -160,7 +160,7 @@ def _dirformer_image(
                 maps.pop(step.level), module, target, getattr(network, step.reduce), strip, progress
             )
 
-    output = CorrectedOutput(result, None if config.task == "inpainting" else lq)
+    output = CorrectedOutput(result, lq[:3] if config.corrects else None)
     head = _head_stages(network, first)
     for rows in strips_of(first, head_strip(config, strip), progress):
         output.write(run_stages(head, rows))

@@ -83,10 +83,18 @@ class _Gram:
         return (cosine * temperature.to(cosine)).softmax(dim=-1)
 
 
+def _merged(attn: DMTA, gram: _Gram) -> Tensor:
+    """project_out times the attention matrix, (C, C, 1, 1), float32."""
+    attention = gram.attention(attn.temperature)
+    projection = attn.project_out.weight.to(attention)[:, :, 0, 0]
+    projection = rearrange(projection, "o (h i) -> h o i", h=attn.heads)
+    return rearrange(projection @ attention, "h o j -> o (h j) 1 1")
+
+
 def _attention_matrix(
     x: Tensor, attn: DMTA, norm: _ModulatedNorm, strip: int, progress: Progress
 ) -> Tensor:
-    """First sweep of a block: project_out times the attention matrix, (C, C, 1, 1), float32."""
+    """First sweep of a block: what `_merged` gives for all pixels."""
     height, _, channels = x.shape
     q_conv, k_conv = (
         _Pointwise3x3(height, attn.qkv, attn.qkv_dwconv, part, x)
@@ -98,10 +106,7 @@ def _attention_matrix(
         q, k = q_conv(u), k_conv(u)
         if q.shape[0]:
             gram.add(q, k)
-    attention = gram.attention(attn.temperature)
-    projection = attn.project_out.weight.to(attention)[:, :, 0, 0]
-    projection = rearrange(projection, "o (h i) -> h o i", h=attn.heads)
-    return rearrange(projection @ attention, "h o j -> o (h j) 1 1")
+    return _merged(attn, gram)
 
 
 class _AttentionRows:
@@ -158,10 +163,32 @@ def _block(x: Tensor, block: DIRformerBlock, z: Tensor, strip: int, progress: Pr
         finished += delta.shape[0]
 
 
+def _whole_block(x: Tensor, block: DIRformerBlock, z: Tensor) -> None:
+    """One block, in place on a map x (H, W, C) that one strip covers: nothing is computed in parts
+    nor twice."""
+    height, _, channels = x.shape
+    attn, ffn, every = block.attn, block.ffn, slice(None)
+    u = _ModulatedNorm(block.norm1, attn.kernel, z)(x)
+    qkv = _Pointwise3x3(height, attn.qkv, attn.qkv_dwconv, every, x)(u)
+    q, k, v = qkv.chunk(3, dim=-1)
+    gram = _Gram(channels, attn.heads, x.device)
+    gram.add(q, k)
+    x.add_(conv1x1(v, _merged(attn, gram).to(x), cast_weights(attn.project_out, x)[1]))
+    u = _ModulatedNorm(block.norm2, ffn.kernel, z)(x)
+    gate, value = _Pointwise3x3(height, ffn.project_in, ffn.dwconv, every, x)(u).chunk(2, dim=-1)
+    x.add_(conv1x1(F.gelu(gate).mul_(value), *cast_weights(ffn.project_out, x)))
+
+
 def stream_blocks(
     x: Tensor, blocks: nn.ModuleList, z: Tensor, strip: int, progress: Progress
 ) -> None:
     """The blocks of a level, in place on its map x (H, W, C), with the IPR z (1, 256)."""
     for block in blocks:
         assert isinstance(block, DIRformerBlock)
-        _block(x, block, z, strip, progress)
+        # On a CPU the narrower maps of the parts are faster, as they stay in the caches.
+        if x.shape[0] > strip or x.device.type == "cpu":
+            _block(x, block, z, strip, progress)
+        else:
+            _whole_block(x, block, z)
+            for _ in range(2):  # the sweeps of a block
+                progress.advance()

@@ -56,7 +56,7 @@ def dirformer_steps(config: DiffIRConfig) -> list[Step]:
         Up("up2_1", 1, None),
         Blocks("decoder_level1", 0, first),
     ]
-    if config.task != "inpainting":
+    if config.corrects:
         steps.append(Blocks("refinement", 0, config.num_refinement_blocks))
     return steps
 

@@ -1,7 +1,8 @@
 """From a network that predicts eps or v at a trained timestep to a denoiser at a noise level.
 
 `cond` is whatever the network takes besides x and its level (context, hint, ...), each entry with a
-batch axis.
+batch axis. A batch has one level, a number of the host: what follows from it is decided without
+waiting for the device.
 """
 
 import math
@@ -18,25 +19,19 @@ from .schedules import TRAINED_STEPS, SamplingSchedule
 Parameterization = Literal["eps", "v"]
 
 
-# (x (B, C, h, w) in the variance-preserving form, timesteps (B,), **cond) -> (B, C, h, w)
+# (x (B, C, h, w) in the variance-preserving form, timestep, **cond) -> (B, C, h, w)
 Network = Callable[..., Tensor]
-# (x (B, C, h, w) = x0 + sigma noise, sigma (B,), **cond) -> the clean estimate of x0. At an
-# infinite sigma, the first level of a zero-terminal-SNR schedule, x is the noise alone.
+# (x (B, C, h, w) = x0 + sigma noise, sigma, **cond) -> the clean estimate of x0. At an infinite
+# sigma, the first level of a zero-terminal-SNR schedule, x is the noise alone.
 Denoiser = Callable[..., Tensor]
 
 
-def per_sample(level: Tensor, x: Tensor) -> Tensor:
-    """A level (B,) in the type of x and in a shape that multiplies it, (B, 1, 1, 1)."""
-    return level.to(x).reshape(-1, *[1] * (x.ndim - 1))
-
-
-def nearest_timesteps(sigma: Tensor, schedule: SamplingSchedule) -> Tensor:
-    """Timestep of the nearest scheduled level, by the difference of sigmas, as the official EDM
-    samplers take it. sigma: (B,). Returns (B,) in the schedule's type."""
-    table = schedule.sigmas.to(sigma.device)
+def nearest_timestep(sigma: float, levels: Sequence[tuple[float, float]]) -> float:
+    """Timestep of the nearest level, each (sigma, timestep), by the difference of sigmas, as the
+    official EDM samplers take it."""
     # The difference of two infinite levels is NaN, but they are the same level.
-    distance = (sigma.to(table)[:, None] - table).abs().nan_to_num(nan=0.0, posinf=math.inf)
-    return schedule.timesteps.to(sigma.device)[distance.argmin(dim=1)]
+    distances = [0.0 if level == sigma else abs(level - sigma) for level, _ in levels]
+    return levels[distances.index(min(distances))][1]
 
 
 def discrete_denoiser(
@@ -54,22 +49,22 @@ def discrete_denoiser(
     Raises:
         BIRError: from the denoiser, an eps network at an infinite sigma, where x says nothing.
     """
+    levels = schedule.levels
 
-    def denoise(x: Tensor, sigma: Tensor, /, **cond: Tensor) -> Tensor:
-        noise_alone = torch.isinf(sigma)
-        if parameterization == "eps" and bool(noise_alone.any()):
-            raise BIRError(
-                "An eps-prediction base model should start at a finite noise level, but a zero "
-                "terminal SNR schedule came; use its v-prediction base or the plain schedule."
-            )
-        root = (sigma**2 + 1).sqrt()
-        c_in = torch.where(noise_alone, 1.0, 1 / root)
-        timesteps = nearest_timesteps(sigma, schedule)
-        output = network(per_sample(c_in, x) * x, timesteps, **cond)
+    def denoise(x: Tensor, sigma: float, /, **cond: Tensor) -> Tensor:
+        timestep = nearest_timestep(sigma, levels)
+        if sigma == math.inf:
+            if parameterization == "eps":
+                raise BIRError(
+                    "An eps-prediction base model should start at a finite noise level, but a zero "
+                    "terminal SNR schedule came; use its v-prediction base or the plain schedule."
+                )
+            return -network(x, timestep, **cond)
+        root = math.sqrt(sigma**2 + 1)
+        output = network(x / root, timestep, **cond)
         if parameterization == "eps":
-            return x - per_sample(sigma, x) * output
-        c_out = torch.where(noise_alone, 1.0, sigma / root)
-        return per_sample(1 / root**2, x) * x - per_sample(c_out, x) * output
+            return x - sigma * output
+        return x / root**2 - (sigma / root) * output
 
     return denoise
 
@@ -102,12 +97,12 @@ def with_cfg(
         A callable (x, level) with the conditions bound.
     """
 
-    def guide(x: Tensor, level: Tensor, /) -> Tensor:
-        strength = scale(float(level[0])) if callable(scale) else scale
+    def guide(x: Tensor, level: float, /) -> Tensor:
+        strength = scale(level) if callable(scale) else scale
         if uncond is None or strength == 1:
             return network(x, level, **cond)
         both = {name: torch.cat([value, uncond[name]]) for name, value in cond.items()}
-        output = network(torch.cat([x, x]), torch.cat([level, level]), **both)
+        output = network(torch.cat([x, x]), level, **both)
         output_cond, output_uncond = output.chunk(2)
         return output_uncond + strength * (output_cond - output_uncond)
 
@@ -132,7 +127,7 @@ def with_tiles(
         spatial: the conditions that have the height and width of x and are cut with it.
     """
 
-    def run(x: Tensor, level: Tensor, /, **cond: Tensor) -> Tensor:
+    def run(x: Tensor, level: float, /, **cond: Tensor) -> Tensor:
         def piecewise(pieces: Tensor, chosen: Sequence[Tile]) -> Tensor:
             cut = {
                 name: torch.cat([piece.crop(value) for piece in chosen])
@@ -140,7 +135,7 @@ def with_tiles(
                 else torch.cat([value] * len(chosen))
                 for name, value in cond.items()
             }
-            return network(pieces, level.repeat(len(chosen)), **cut)
+            return network(pieces, level, **cut)
 
         return tiled_apply(piecewise, x, tile, overlap, weights=weights, tile_batch=tile_batch)
 

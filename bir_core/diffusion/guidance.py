@@ -5,9 +5,9 @@ section 3.3, with the constants of the official code (v2.0.0). The official rele
 switched off. It acts on `denoised` alone, so it works with every sampler.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -15,13 +15,14 @@ from torch.nn import functional as F
 
 from ..errors import BIRError
 from ..latents import LATENT_FACTOR
-from .denoisers import Denoiser, nearest_timesteps
+from .denoisers import Denoiser, nearest_timestep
 from .schedules import SamplingSchedule
 
 # The official code multiplies the scale that the user gives by this.
 SCALE_FACTOR = 3000.0
 # Of the picture for which the official code recommends a scale, in latents.
 RECOMMENDED_AREA = (512 // LATENT_FACTOR) ** 2
+Level = TypeVar("Level", float, Tensor)
 
 
 def region_weight(image: Tensor) -> Tensor:
@@ -157,26 +158,27 @@ def kept_share(mask: Tensor) -> Tensor:
     return (2 * mask - 1).clamp(min=0)
 
 
-def posterior_weight(sigma: float, sigma_next: float) -> float:
+def posterior_weight(sigma: Level, sigma_next: Level) -> Level:
     """Share of the clean estimate in the mean of DDPM's posterior of the next level (posterior mean
     coefficient 1, beta sqrt(abar_next) / (1 - abar)), written in sigma; 1 in a step to 0."""
-    ratio = 0.0 if math.isinf(sigma) else sigma_next / sigma
-    return (1 - ratio**2) / math.sqrt(1 + sigma_next**2)
+    ratio = sigma_next / sigma
+    weight: Level = (1 - ratio**2) / (1 + sigma_next**2) ** 0.5
+    return weight
 
 
-def next_sigma(sigma: float, sigmas: Tensor) -> float:
-    """The largest scheduled level clearly below `sigma`, 0 if there is none. Samplers of higher
-    order also evaluate between the levels of their schedule."""
-    below = [level for level in sigmas.tolist() if level < sigma * (1 - 1e-4)]
-    return max(below, default=0.0)
+def next_sigma(sigma: float | Tensor, sigmas: Tensor) -> Tensor:
+    """The largest scheduled level clearly below `sigma`, 0 if there is none; a scalar where
+    `sigmas` lies, which nothing waits for. Samplers of higher order also evaluate between the
+    levels of their schedule."""
+    return torch.where(sigmas < sigma * (1 - 1e-4), sigmas, 0).amax()
 
 
 def guided(
     denoised: Tensor,
     guidance: RestorationGuidance,
     *,
-    sigma: float,
-    sigma_next: float,
+    sigma: Level,
+    sigma_next: Level,
     timestep: float,
 ) -> Tensor:
     """The clean estimate after guidance: denoised += d / c1, where d is the negative gradient and
@@ -184,7 +186,8 @@ def guided(
 
     Args:
         denoised: (B, 4, h, w), the clean estimate, after classifier-free guidance.
-        sigma, sigma_next: this level and the one that the sampler goes to.
+        sigma, sigma_next: this level and the one that the sampler goes to; scalars on the device
+            of `denoised` will do, which nothing waits for.
         timestep: what the network is told at this level.
 
     Returns:
@@ -219,15 +222,15 @@ def with_guidance(
     denoiser: Denoiser, guidance: RestorationGuidance, schedule: SamplingSchedule
 ) -> Denoiser:
     """A denoiser whose estimates are guided, for a sampler that walks down `schedule`."""
+    sigmas, levels = schedule.sigmas, schedule.levels
 
-    def denoise(x: Tensor, sigma: Tensor, /, **cond: Tensor) -> Tensor:
-        level = float(sigma[0])
+    def denoise(x: Tensor, sigma: float, /, **cond: Tensor) -> Tensor:
         return guided(
             denoiser(x, sigma, **cond),
             guidance,
-            sigma=level,
-            sigma_next=next_sigma(level, schedule.sigmas),
-            timestep=float(nearest_timesteps(sigma[:1], schedule)),
+            sigma=sigma,
+            sigma_next=float(next_sigma(sigma, sigmas)),
+            timestep=nearest_timestep(sigma, levels),
         )
 
     return denoise

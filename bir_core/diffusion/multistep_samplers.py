@@ -3,13 +3,15 @@
 What holds for `samplers` holds here.
 """
 
-import torch
+import math
+from itertools import pairwise
+
 from torch import Tensor
 
 from ..errors import BIRError
 from .denoisers import Denoiser
-from .noise import NoiseSampler
-from .samplers import Callback, denoise_at, report_step
+from .noise import Interval, NoiseSampler
+from .samplers import Callback, report_step, slope_at
 
 
 def sample_dpmpp_2m(
@@ -28,20 +30,20 @@ def sample_dpmpp_2m(
         lower_order_last: make the last step one of first order in any case, as the official
             dpm++_m2 does below 10 steps.
     """
-    steps = len(sigmas) - 1
+    levels = sigmas.tolist()
+    steps = len(levels) - 1
     before = None
     for i in range(steps):
-        denoised = denoise_at(denoiser, x, sigmas[i])
-        h = (sigmas[i] / sigmas[i + 1]).log()
+        denoised = denoiser(x, levels[i])
         estimate = denoised
-        first_order = sigmas[i + 1] == 0 or (lower_order_last and i == steps - 1)
+        first_order = levels[i + 1] == 0 or (lower_order_last and i == steps - 1)
         if before is not None and not first_order:
-            r = (sigmas[i - 1] / sigmas[i]).log() / h
-            estimate = denoised + (denoised - before) / (2 * r).to(x)
-        ratio = sigmas[i + 1] / sigmas[i]
-        x = ratio.to(x) * x - torch.expm1(-h).to(x) * estimate
+            r = math.log(levels[i - 1] / levels[i]) / math.log(levels[i] / levels[i + 1])
+            estimate = denoised + (denoised - before) / (2 * r)
+        ratio = levels[i + 1] / levels[i]
+        x = ratio * x + (1 - ratio) * estimate
         before = denoised
-        report_step(callback, i, sigmas, x, denoised)
+        report_step(callback, i, levels, x, denoised)
     return x
 
 
@@ -105,15 +107,20 @@ def sample_lms(
         BIRError: another order.
     """
     require_order(order)
-    levels = sigmas.double().tolist()
+    levels = sigmas.tolist()
     slopes: list[Tensor] = []  # the latest first
-    for i in range(len(sigmas) - 1):
-        denoised = denoise_at(denoiser, x, sigmas[i])
-        slopes = [(x - denoised) / sigmas[i].to(x), *slopes[: int(order) - 1]]
+    for i in range(len(levels) - 1):
+        denoised = denoiser(x, levels[i])
+        slopes = [slope_at(x, denoised, levels[i]), *slopes[: int(order) - 1]]
         for weight, slope in zip(_multistep_weights(levels, i, len(slopes)), slopes, strict=True):
             x = x + weight * slope
-        report_step(callback, i, sigmas, x, denoised)
+        report_step(callback, i, levels, x, denoised)
     return x
+
+
+def step_intervals(sigmas: Tensor) -> list[Interval]:
+    """What the two samplers below ask their noise for; a step to 0 has none."""
+    return [(high, low) for high, low in pairwise(sigmas.tolist()) if low > 0]
 
 
 def sample_dpmpp_2m_sde(
@@ -128,25 +135,25 @@ def sample_dpmpp_2m_sde(
 ) -> Tensor:
     """SDE-DPM-Solver++(2M), midpoint form (Lu et al. 2022, eq. 19 ff.). Arguments as in
     `sample_euler_ancestral`."""
-    before = None
-    h_before = sigmas.new_zeros(())
-    for i in range(len(sigmas) - 1):
-        denoised = denoise_at(denoiser, x, sigmas[i])
-        if sigmas[i + 1] == 0:
+    levels = sigmas.tolist()
+    before, h_before = None, 0.0
+    for i in range(len(levels) - 1):
+        denoised = denoiser(x, levels[i])
+        if levels[i + 1] == 0:
             x = denoised
         else:
-            h = (sigmas[i] / sigmas[i + 1]).log()
-            decay = torch.expm1(-h * (1 + eta)).neg().to(x)
-            kept = sigmas[i + 1] / sigmas[i] * (-h * eta).exp()
-            x = kept.to(x) * x + decay * denoised
+            h = math.log(levels[i] / levels[i + 1])
+            decay = -math.expm1(-h * (1 + eta))
+            kept = levels[i + 1] / levels[i] * math.exp(-h * eta)
+            x = kept * x + decay * denoised
             if before is not None:
-                x = x + 0.5 * decay * (denoised - before) / (h_before / h).to(x)
+                x = x + (0.5 * decay * h / h_before) * (denoised - before)
             if eta > 0:
-                deviation = sigmas[i + 1] * torch.expm1(-2 * eta * h).neg().sqrt() * s_noise
-                x = x + noise_sampler(sigmas[i], sigmas[i + 1]) * deviation.to(x)
+                deviation = levels[i + 1] * math.sqrt(-math.expm1(-2 * eta * h)) * s_noise
+                x = x + noise_sampler(levels[i], levels[i + 1]) * deviation
             h_before = h
         before = denoised
-        report_step(callback, i, sigmas, x, denoised)
+        report_step(callback, i, levels, x, denoised)
     return x
 
 
@@ -162,32 +169,32 @@ def sample_dpmpp_3m_sde(
 ) -> Tensor:
     """SDE-DPM-Solver++(3M): the same with the two last estimates; the default of DiffBIR v2.1.
     Arguments as in `sample_euler_ancestral`."""
+    levels = sigmas.tolist()
     memory: list[Tensor] = []  # the estimates of the two steps before, the latest first
-    lengths: list[Tensor] = []  # and the lengths of those steps
-    for i in range(len(sigmas) - 1):
-        denoised = denoise_at(denoiser, x, sigmas[i])
-        if sigmas[i + 1] == 0:
+    lengths: list[float] = []  # and the lengths of those steps
+    for i in range(len(levels) - 1):
+        denoised = denoiser(x, levels[i])
+        if levels[i + 1] == 0:
             x = denoised
-            report_step(callback, i, sigmas, x, denoised)
+            report_step(callback, i, levels, x, denoised)
             continue
-        h = (sigmas[i] / sigmas[i + 1]).log()
+        h = math.log(levels[i] / levels[i + 1])
         h_eta = h * (1 + eta)
-        phi1 = torch.expm1(-h_eta)
+        phi1 = math.expm1(-h_eta)
         phi2 = phi1 / h_eta + 1
-        x = (-h_eta).exp().to(x) * x - phi1.to(x) * denoised
+        x = math.exp(-h_eta) * x - phi1 * denoised
         if len(memory) == 1:
-            slope = (denoised - memory[0]) / (lengths[0] / h).to(x)
-            x = x + phi2.to(x) * slope
+            x = x + (phi2 * h / lengths[0]) * (denoised - memory[0])
         elif len(memory) == 2:
             r0, r1 = lengths[0] / h, lengths[1] / h
-            d1_0 = (denoised - memory[0]) / r0.to(x)
-            d1_1 = (memory[0] - memory[1]) / r1.to(x)
-            d1 = d1_0 + (d1_0 - d1_1) * (r0 / (r0 + r1)).to(x)
-            d2 = (d1_0 - d1_1) / (r0 + r1).to(x)
-            x = x + phi2.to(x) * d1 - (phi2 / h_eta - 0.5).to(x) * d2
+            d1_0 = (denoised - memory[0]) / r0
+            d1_1 = (memory[0] - memory[1]) / r1
+            d1 = d1_0 + (d1_0 - d1_1) * (r0 / (r0 + r1))
+            d2 = (d1_0 - d1_1) / (r0 + r1)
+            x = x + phi2 * d1 - (phi2 / h_eta - 0.5) * d2
         if eta > 0:
-            deviation = sigmas[i + 1] * torch.expm1(-2 * h * eta).neg().sqrt() * s_noise
-            x = x + noise_sampler(sigmas[i], sigmas[i + 1]) * deviation.to(x)
+            deviation = levels[i + 1] * math.sqrt(-math.expm1(-2 * h * eta)) * s_noise
+            x = x + noise_sampler(levels[i], levels[i + 1]) * deviation
         memory, lengths = [denoised, *memory[:1]], [h, *lengths[:1]]
-        report_step(callback, i, sigmas, x, denoised)
+        report_step(callback, i, levels, x, denoised)
     return x

@@ -4,8 +4,10 @@ So an image's noise depends neither on its batch nor on the device nor on what r
 """
 
 import importlib.util
-import warnings
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -13,9 +15,14 @@ from torch import Tensor
 from ..errors import BIRError
 from ..seeds import image_generator, image_seed
 from ..tiling import Tile
+from ..transfers import sent
 
-# (sigma, sigma_next), each a scalar tensor -> standard normal noise of the latent's shape
-NoiseSampler = Callable[[Tensor, Tensor], Tensor]
+# To which the Brownian tree rounds levels.
+TREE_DIGITS = 6
+# (sigma, sigma_next) -> standard normal noise of the latent's shape
+NoiseSampler = Callable[[float, float], Tensor]
+# (sigma, sigma_next), what noise is asked for
+Interval = tuple[float, float]
 # A latent (B, C, h, w) -> standard normal noise like it
 NoiseSource = Callable[[Tensor], Tensor]
 
@@ -32,7 +39,7 @@ def draw_normal(generators: Sequence[torch.Generator], like: Tensor) -> Tensor:
         torch.randn(like.shape[1:], generator=generator, dtype=torch.float32)
         for generator in generators
     ]
-    return torch.stack(draws).to(like)
+    return sent(torch.stack(draws), like)
 
 
 def normal_noise(generators: Sequence[torch.Generator], like: Tensor) -> NoiseSampler:
@@ -56,6 +63,34 @@ def require_brownian_noise() -> None:
         )
 
 
+def brownian_path(seeds: Sequence[int], shape: torch.Size, sigmas: Tensor) -> NoiseSampler:
+    """`brownian_noise` in the host's memory, for latents of a shape (C, h, w)."""
+    require_brownian_noise()
+    import torchsde
+
+    levels = sigmas[sigmas > 0].tolist()
+    # The tree rounds its ends to these, and warns of levels that go beyond.
+    lowest, highest = (round(end, TREE_DIGITS) for end in (min(levels), max(levels)))
+    trees = [
+        torchsde.BrownianTree(
+            lowest,
+            torch.zeros(shape),
+            highest,
+            entropy=image_seed(seed, 0),
+            tol=10.0**-TREE_DIGITS,
+        )
+        for seed in seeds
+    ]
+
+    def increment(sigma: float, sigma_next: float) -> Tensor:
+        low, high = sorted((sigma, sigma_next))
+        sign = 1 if sigma < sigma_next else -1
+        path = torch.stack([tree(max(low, lowest), min(high, highest)) for tree in trees])
+        return path * (sign / math.sqrt(high - low))
+
+    return increment
+
+
 def brownian_noise(seeds: Sequence[int], like: Tensor, sigmas: Tensor) -> NoiseSampler:
     """Increments of a Brownian path over the noise level, divided by the root of the interval: the
     same path whatever the steps between its ends. It is what the official code and ComfyUI draw
@@ -70,27 +105,37 @@ def brownian_noise(seeds: Sequence[int], like: Tensor, sigmas: Tensor) -> NoiseS
     Raises:
         BIRError: the package torchsde is not installed.
     """
-    require_brownian_noise()
-    import torchsde
+    path = brownian_path(seeds, like.shape[1:], sigmas)
+    return lambda sigma, sigma_next: sent(path(sigma, sigma_next), like)
 
-    levels = sigmas[sigmas > 0].cpu()
-    trees = [
-        torchsde.BrownianTree(
-            levels.min(), torch.zeros(like.shape[1:]), levels.max(), entropy=image_seed(seed, 0)
-        )
-        for seed in seeds
-    ]
 
-    def increment(sigma: Tensor, sigma_next: Tensor) -> Tensor:
-        low, high = sorted((sigma.cpu(), sigma_next.cpu()))
-        sign = 1 if sigma < sigma_next else -1
-        with warnings.catch_warnings():
-            # The tree rounds its ends, warns that the levels go beyond them, and takes the ends.
-            warnings.filterwarnings("ignore", "Should have t[ab]", UserWarning)
-            path = torch.stack([tree(low, high) for tree in trees]) * sign
-        return (path / (high - low).sqrt()).to(like)
+@contextmanager
+def drawn_ahead(noise: NoiseSampler, intervals: Sequence[Interval]) -> Iterator[NoiseSampler]:
+    """The same noise, drawn while the step before runs: by a thread, one ahead, which ends with
+    the context, whatever ends that.
 
-    return increment
+    Args:
+        noise: of the host; whatever it was asked before, an interval gets the same numbers.
+        intervals: those that will be asked for, in their order.
+    """
+    coming = iter(intervals)
+    ahead: dict[Interval, Future[Tensor]] = {}
+    with ThreadPoolExecutor(1) as pool:
+
+        def draw_next() -> None:
+            interval = next(coming, None)
+            if interval is not None:
+                ahead[interval] = pool.submit(noise, *interval)
+
+        def take(sigma: float, sigma_next: float) -> Tensor:
+            asked = (sigma, sigma_next)
+            drawn = ahead.pop(asked, None) or pool.submit(noise, *asked)
+            numbers = drawn.result()
+            draw_next()
+            return numbers
+
+        draw_next()
+        yield take
 
 
 class Draws:
@@ -137,11 +182,21 @@ class Draws:
         if self.next == len(self.drawn):
             self.drawn.append(self.source(like).cpu())
         self.next += 1
-        return self.drawn[self.next - 1].to(like)
+        return sent(self.drawn[self.next - 1], like)
 
-    def of_sampler(self, like: Tensor, sigmas: Tensor, brownian: bool) -> NoiseSampler:
-        """The noise of the steps through `sigmas`; a Brownian path only if no source was given."""
-        if brownian and self.source is None:
-            path = brownian_noise(self.seeds, self._whole(like), sigmas)
-            return lambda sigma, sigma_next: self._cut(path(sigma, sigma_next))
-        return lambda sigma, sigma_next: self(like)
+    @contextmanager
+    def of_sampler(
+        self, like: Tensor, sigmas: Tensor, intervals: Sequence[Interval] | None
+    ) -> Iterator[NoiseSampler]:
+        """The noise of the steps through `sigmas`, on the device of `like`.
+
+        Args:
+            intervals: those of a Brownian path that the steps will ask for, in their order; None
+                for noise that is drawn anew. A source is asked in any case.
+        """
+        if intervals is None or self.source is not None:
+            yield lambda sigma, sigma_next: self(like)
+            return
+        path = brownian_path(self.seeds, self._whole(like).shape[1:], sigmas)
+        with drawn_ahead(path, intervals) as ahead:
+            yield lambda sigma, sigma_next: sent(self._cut(ahead(sigma, sigma_next)), like)

@@ -1,11 +1,13 @@
 """Samplers as functions: a denoiser, the noisy start and the levels in, the latent out.
 
 x stands in the variance-exploding form, x0 + sigma noise (noise alone at an infinite sigma); enter
-it with `scale_noise` and leave it with `unscale`. Levels descend; arithmetic on them is float32 as
-in the official code, whose first ancestral step from sigma 1e4 depends on it.
+it with `scale_noise` and leave it with `unscale`. Levels descend. The numbers that follow from them
+are made before the first step and stay on the host, so that no step waits for the device that
+computes the latent.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -30,33 +32,28 @@ class Step:
 Callback = Callable[[Step], None]
 
 
-def _root(sigma: Tensor) -> Tensor:
+def _root(sigma: float) -> float:
     """sqrt(1 + sigma^2), the factor between the two forms; 1 where x is noise alone."""
-    return (1 + sigma**2).sqrt() if torch.isfinite(sigma) else torch.ones_like(sigma)
+    return math.sqrt(1 + sigma**2) if math.isfinite(sigma) else 1.0
 
 
-def scale_noise(x: Tensor, sigma: Tensor) -> Tensor:
+def scale_noise(x: Tensor, sigma: float) -> Tensor:
     """From the variance-preserving form (unit noise x_T at the start) to the samplers' form."""
-    return x * _root(sigma).to(x)
+    return x * _root(sigma)
 
 
-def unscale(x: Tensor, sigma: Tensor) -> Tensor:
+def unscale(x: Tensor, sigma: float) -> Tensor:
     """The reverse of `scale_noise`, for schedules that do not end at the clean latent."""
-    return x / _root(sigma).to(x)
+    return x / _root(sigma)
 
 
-def denoise_at(denoiser: Denoiser, x: Tensor, sigma: Tensor) -> Tensor:
-    """The clean estimate of a batch at one level."""
-    return denoiser(x, sigma.to(x.device).expand(x.shape[0]))
-
-
-def slope_at(x: Tensor, denoised: Tensor, sigma: Tensor) -> Tensor:
+def slope_at(x: Tensor, denoised: Tensor, sigma: float) -> Tensor:
     """dx / dsigma of the probability flow at one level (Karras et al. 2022, eq. 3)."""
-    return (x - denoised) / sigma.to(x)
+    return (x - denoised) / sigma
 
 
 def report_step(
-    callback: Callback | None, index: int, sigmas: Tensor, x: Tensor, denoised: Tensor
+    callback: Callback | None, index: int, sigmas: Sequence[float], x: Tensor, denoised: Tensor
 ) -> None:
     """Tell a callback of the step from sigmas[index]."""
     if callback is not None:
@@ -75,7 +72,7 @@ def sample_spaced(
     Dhariwal 2021 for the spacing); the only one of DiffBIR v1 and v2.
 
     Args:
-        denoiser: (x, sigma (B,)) -> denoised, its conditions bound.
+        denoiser: (x, sigma) -> denoised, its conditions bound.
         x: (B, C, h, w).
         sigmas: (K + 1,) descending; the first may be infinite, the last 0.
         noise_sampler: called once for every step, the last included, where its draw has no weight.
@@ -84,17 +81,19 @@ def sample_spaced(
     Returns:
         The latent at the last level, (B, C, h, w).
     """
-    abar = alphas_cumprod_from_sigmas(sigmas.cpu().double())
-    for i in range(len(sigmas) - 1):
-        denoised = denoise_at(denoiser, x, sigmas[i])
-        beta = 1 - abar[i] / abar[i + 1]
-        c1 = beta * abar[i + 1].sqrt() / (1 - abar[i])
-        c2 = (1 - abar[i + 1]) * (1 - beta).sqrt() / (1 - abar[i])
-        variance = beta * (1 - abar[i + 1]) / (1 - abar[i])
-        noise = noise_sampler(sigmas[i], sigmas[i + 1])
-        mean = c1.to(x) * denoised + c2.to(x) * unscale(x, sigmas[i])
-        x = scale_noise(mean + variance.sqrt().to(x) * noise, sigmas[i + 1])
-        report_step(callback, i, sigmas, x, denoised)
+    levels = sigmas.tolist()
+    abar = alphas_cumprod_from_sigmas(torch.tensor(levels, dtype=torch.float64))
+    now, later = abar[:-1], abar[1:]
+    beta = 1 - now / later
+    c1 = (beta * later.sqrt() / (1 - now)).tolist()
+    c2 = ((1 - later) * (1 - beta).sqrt() / (1 - now)).tolist()
+    deviation = (beta * (1 - later) / (1 - now)).sqrt().tolist()
+    for i in range(len(levels) - 1):
+        denoised = denoiser(x, levels[i])
+        noise = noise_sampler(levels[i], levels[i + 1])
+        mean = c1[i] * denoised + c2[i] * unscale(x, levels[i])
+        x = scale_noise(mean + deviation[i] * noise, levels[i + 1])
+        report_step(callback, i, levels, x, denoised)
     return x
 
 
@@ -102,14 +101,14 @@ def sample_ddim(
     denoiser: Denoiser, x: Tensor, sigmas: Tensor, *, callback: Callback | None = None
 ) -> Tensor:
     """DDIM without noise (Song et al. 2021, eq. 12 with sigma 0). Arguments as `sample_spaced`."""
-    abar = alphas_cumprod_from_sigmas(sigmas.cpu().double())
-    for i in range(len(sigmas) - 1):
-        denoised = denoise_at(denoiser, x, sigmas[i])
-        signal = abar[i].sqrt().to(x) * denoised
-        eps = (unscale(x, sigmas[i]) - signal) / (1 - abar[i]).sqrt().to(x)
-        step = abar[i + 1].sqrt().to(x) * denoised + (1 - abar[i + 1]).sqrt().to(x) * eps
-        x = scale_noise(step, sigmas[i + 1])
-        report_step(callback, i, sigmas, x, denoised)
+    levels = sigmas.tolist()
+    abar = alphas_cumprod_from_sigmas(torch.tensor(levels, dtype=torch.float64))
+    signal, spread = abar.sqrt().tolist(), (1 - abar).sqrt().tolist()
+    for i in range(len(levels) - 1):
+        denoised = denoiser(x, levels[i])
+        eps = (unscale(x, levels[i]) - signal[i] * denoised) / spread[i]
+        x = scale_noise(signal[i + 1] * denoised + spread[i + 1] * eps, levels[i + 1])
+        report_step(callback, i, levels, x, denoised)
     return x
 
 
@@ -125,19 +124,19 @@ class Churn:
     def raised(
         self,
         x: Tensor,
-        sigma: Tensor,
-        sigma_next: Tensor,
+        sigma: float,
+        sigma_next: float,
         steps: int,
         noise_sampler: NoiseSampler | None,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, float]:
         """x and its level after noise took it from sigma to sigma (1 + gamma)."""
         if self.s_churn == 0 or noise_sampler is None:
             return x, sigma
         noise = noise_sampler(sigma, sigma_next) * self.s_noise
-        if not self.s_tmin <= float(sigma) <= self.s_tmax:
+        if not self.s_tmin <= sigma <= self.s_tmax:
             return x, sigma
         sigma_hat = sigma * (1 + min(self.s_churn / steps, 2**0.5 - 1))
-        return x + noise * (sigma_hat**2 - sigma**2).sqrt().to(x), sigma_hat
+        return x + noise * math.sqrt(sigma_hat**2 - sigma**2), sigma_hat
 
 
 def sample_euler(
@@ -163,14 +162,14 @@ def sample_euler(
         s_tmin, s_tmax: levels between which there is churn.
         s_noise: factor of that noise.
     """
-    steps = len(sigmas) - 1
+    levels = sigmas.tolist()
+    steps = len(levels) - 1
     churn = Churn(s_churn, s_tmin, s_tmax, s_noise)
     for i in range(steps):
-        x, sigma_hat = churn.raised(x, sigmas[i], sigmas[i + 1], steps, noise_sampler)
-        denoised = denoise_at(denoiser, x, sigma_hat)
-        slope = slope_at(x, denoised, sigma_hat)
-        x = x + slope * (sigmas[i + 1] - sigma_hat).to(x)
-        report_step(callback, i, sigmas, x, denoised)
+        x, sigma_hat = churn.raised(x, levels[i], levels[i + 1], steps, noise_sampler)
+        denoised = denoiser(x, sigma_hat)
+        x = x + slope_at(x, denoised, sigma_hat) * (levels[i + 1] - sigma_hat)
+        report_step(callback, i, levels, x, denoised)
     return x
 
 
@@ -188,39 +187,48 @@ def sample_heun(
 ) -> Tensor:
     """Heun steps of the probability flow (Karras et al. 2022, algorithm 2); two evaluations a step,
     one in a step to 0. Arguments as in `sample_euler`."""
-    steps = len(sigmas) - 1
+    levels = sigmas.tolist()
+    steps = len(levels) - 1
     churn = Churn(s_churn, s_tmin, s_tmax, s_noise)
     for i in range(steps):
-        x, sigma_hat = churn.raised(x, sigmas[i], sigmas[i + 1], steps, noise_sampler)
-        denoised = denoise_at(denoiser, x, sigma_hat)
+        x, sigma_hat = churn.raised(x, levels[i], levels[i + 1], steps, noise_sampler)
+        denoised = denoiser(x, sigma_hat)
         slope = slope_at(x, denoised, sigma_hat)
-        dt = (sigmas[i + 1] - sigma_hat).to(x)
+        dt = levels[i + 1] - sigma_hat
         euler = x + slope * dt
-        if sigmas[i + 1] == 0:
+        if levels[i + 1] == 0:
             x = euler
         else:
-            ahead = denoise_at(denoiser, euler, sigmas[i + 1])
-            slope_ahead = slope_at(euler, ahead, sigmas[i + 1])
+            ahead = denoiser(euler, levels[i + 1])
+            slope_ahead = slope_at(euler, ahead, levels[i + 1])
             x = x + (slope + slope_ahead) / 2 * dt
-        report_step(callback, i, sigmas, x, denoised)
+        report_step(callback, i, levels, x, denoised)
     return x
 
 
-def ancestral_levels(sigma: Tensor, sigma_next: Tensor, eta: float) -> tuple[Tensor, Tensor]:
-    """(sigma_down, sigma_up): the level to step down to and the deviation of the noise that then
-    brings it up to sigma_next. The order of operations is the official one."""
-    variance = sigma_next**2 * (sigma**2 - sigma_next**2) / sigma**2
-    sigma_up = torch.minimum(sigma_next, eta * variance**0.5)
-    return (sigma_next**2 - sigma_up**2) ** 0.5, sigma_up
+def ancestral_levels(
+    sigmas: Tensor, sigmas_next: Tensor, eta: float
+) -> tuple[list[float], list[float]]:
+    """(sigma_down, sigma_up) of each step (K,) from a level to the next: the level to step down to,
+    and the deviation of the noise that then brings it up to the next. The order of operations is
+    the official one and float32 its type: what is left of a step from sigma 1e4 is rounding."""
+    variances = sigmas_next**2 * (sigmas**2 - sigmas_next**2) / sigmas**2
+    up = torch.minimum(sigmas_next, eta * variances**0.5)
+    return ((sigmas_next**2 - up**2) ** 0.5).tolist(), up.tolist()
 
 
 def add_ancestral(
-    x: Tensor, sigmas: Tensor, sigma_up: Tensor, s_noise: float, noise_sampler: NoiseSampler
+    x: Tensor,
+    sigma: float,
+    sigma_next: float,
+    sigma_up: float,
+    s_noise: float,
+    noise_sampler: NoiseSampler,
 ) -> Tensor:
-    """x after the noise of a step from sigmas[0] to sigmas[1], which a step to 0 has none of."""
-    if sigmas[1] == 0:
+    """x after the noise of a step, which a step to 0 has none of."""
+    if sigma_next == 0:
         return x
-    return x + noise_sampler(sigmas[0], sigmas[1]) * s_noise * sigma_up.to(x)
+    return x + noise_sampler(sigma, sigma_next) * (s_noise * sigma_up)
 
 
 def sample_euler_ancestral(
@@ -242,11 +250,11 @@ def sample_euler_ancestral(
         eta: 0 no new noise, 1 as much as in DDPM.
         s_noise: factor of the noise.
     """
-    for i in range(len(sigmas) - 1):
-        denoised = denoise_at(denoiser, x, sigmas[i])
-        sigma_down, sigma_up = ancestral_levels(sigmas[i], sigmas[i + 1], eta)
-        slope = slope_at(x, denoised, sigmas[i])
-        x = x + slope * (sigma_down - sigmas[i]).to(x)
-        x = add_ancestral(x, sigmas[i : i + 2], sigma_up, s_noise, noise_sampler)
-        report_step(callback, i, sigmas, x, denoised)
+    levels = sigmas.tolist()
+    down, up = ancestral_levels(sigmas[:-1], sigmas[1:], eta)
+    for i in range(len(levels) - 1):
+        denoised = denoiser(x, levels[i])
+        x = x + slope_at(x, denoised, levels[i]) * (down[i] - levels[i])
+        x = add_ancestral(x, levels[i], levels[i + 1], up[i], s_noise, noise_sampler)
+        report_step(callback, i, levels, x, denoised)
     return x

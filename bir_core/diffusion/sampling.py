@@ -9,7 +9,7 @@ from ..errors import BIRError
 from . import midpoint_samplers as midpoint
 from . import multistep_samplers as multistep
 from . import samplers
-from .noise import NoiseSampler
+from .noise import Interval, NoiseSampler
 from .schedules import SchedulePlan
 
 # (denoiser, x, sigmas, *, noise_sampler, options, callback) -> latent
@@ -27,15 +27,21 @@ class NamedSampler:
     Attributes:
         options: the names of its numbers that can be set; what they do stands at the function.
         draws: whether it takes noise on the way.
-        brownian: the official code and ComfyUI draw its noise from one Brownian path over the
-            levels, see `noise.brownian_noise`, and not anew at each step.
+        path: from the levels to the intervals that its steps ask for, in their order, if the
+            official code and ComfyUI draw its noise from one Brownian path over the levels, see
+            `noise.brownian_noise`, and not anew at each step.
     """
 
     plan: SchedulePlan
     function: SamplerFunction
     options: tuple[str, ...] = ()
     draws: bool = True
-    brownian: bool = False
+    path: Callable[[Tensor], list[Interval]] | None = None
+
+    @property
+    def brownian(self) -> bool:
+        """Whether its noise comes from one path."""
+        return self.path is not None
 
     def run(
         self,
@@ -65,10 +71,16 @@ SAMPLERS = {
     "lms": NamedSampler("edm", multistep.sample_lms, ("order",), draws=False),
     "dpmpp_m2": NamedSampler("dpm", multistep.sample_dpmpp_m2, draws=False),
     "dpmpp_2s_ancestral": NamedSampler("edm", midpoint.sample_dpmpp_2s_ancestral, NEW_NOISE),
-    "dpmpp_sde": NamedSampler("edm", midpoint.sample_dpmpp_sde, NEW_NOISE, brownian=True),
+    "dpmpp_sde": NamedSampler(
+        "edm", midpoint.sample_dpmpp_sde, NEW_NOISE, path=midpoint.half_intervals
+    ),
     "dpmpp_2m": NamedSampler("edm", multistep.sample_dpmpp_2m, draws=False),
-    "dpmpp_2m_sde": NamedSampler("edm", multistep.sample_dpmpp_2m_sde, NEW_NOISE, brownian=True),
-    "dpmpp_3m_sde": NamedSampler("edm", multistep.sample_dpmpp_3m_sde, NEW_NOISE, brownian=True),
+    "dpmpp_2m_sde": NamedSampler(
+        "edm", multistep.sample_dpmpp_2m_sde, NEW_NOISE, path=multistep.step_intervals
+    ),
+    "dpmpp_3m_sde": NamedSampler(
+        "edm", multistep.sample_dpmpp_3m_sde, NEW_NOISE, path=multistep.step_intervals
+    ),
 }
 
 

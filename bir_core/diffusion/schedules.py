@@ -91,6 +91,11 @@ class SamplingSchedule:
         """(K + 1,) float32, as the samplers take them."""
         return sigmas_from_alphas_cumprod(self.alphas_cumprod).float()
 
+    @property
+    def levels(self) -> list[tuple[float, float]]:
+        """(sigma, timestep) of each level."""
+        return list(zip(self.sigmas.tolist(), self.timesteps.tolist(), strict=True))
+
 
 def _check_steps(steps: int, most: int) -> None:
     if not 1 <= steps <= most:

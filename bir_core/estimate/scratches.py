@@ -109,13 +109,19 @@ def _found(image: Tensor, model: DamageFinder, tile: int, callback: Callback | N
     return torch.cat(list(alone))
 
 
-def damage_mask(probability: Tensor, threshold: float = THRESHOLD, grow: int = GROW) -> Tensor:
+def damage_mask(
+    probability: Tensor,
+    threshold: float = THRESHOLD,
+    grow: int = GROW,
+    widest: int | None = None,
+) -> Tensor:
     """What is taken for damage.
 
     Args:
         probability: (B, 1, H, W), from `find_damage`.
         threshold: the least probability, above 0.
         grow: pixels around it that are taken with it.
+        widest: in pixels, with what was grown; what is wider is left out. None: nothing is.
 
     Returns:
         (B, 1, H, W) float32, 1 where it is damaged, else 0.
@@ -123,12 +129,20 @@ def damage_mask(probability: Tensor, threshold: float = THRESHOLD, grow: int = G
     Raises:
         BIRError: a threshold outside of (0, 1], or a negative number of pixels.
     """
-    if not (0 < threshold <= 1 and grow >= 0):
+    if not (0 < threshold <= 1 and grow >= 0 and (widest is None or widest >= 0)):
         raise BIRError(
-            "Expected a threshold above 0 and up to 1, and 0 or more pixels to grow by, but "
-            f"{threshold:g} and {grow} came; correct them."
+            "Expected a threshold above 0 and up to 1, and 0 or more pixels to grow by and at the "
+            f"widest, but {threshold:g}, {grow} and {widest} came; correct them."
         )
-    return grown((probability >= threshold).float(), grow)
+    mask = grown((probability >= threshold).float(), grow)
+    return mask if widest is None else _thin_part(mask, widest)
+
+
+def _thin_part(mask: Tensor, widest: int) -> Tensor:
+    """The part of a mask (B, 1, H, W) that is no wider than `widest` pixels."""
+    radius = widest // 2
+    cores = 1 - grown(1 - mask, radius)  # farther than the radius from what is whole
+    return mask * (1 - grown(cores, radius + 1))
 
 
 def grown(mask: Tensor, radius: int) -> Tensor:

@@ -54,6 +54,21 @@ def found_and_false(mask: Tensor, damage: Tensor) -> tuple[float | None, float]:
     return (float((damage * near).sum() / damage.sum()) if damage.any() else None), false
 
 
+def old_photo_preset(name: str) -> Degradation:
+    """A preset that says where it damages the surface of pictures.
+
+    Raises:
+        BIRError: an unknown one, or one that does not.
+    """
+    preset = get_preset(name)
+    if not preset.damages_surface:
+        raise BIRError(
+            "Expected a preset that damages the surface of pictures, but "
+            f"{name} does not; choose old_photo or foreign_old_photo."
+        )
+    return preset
+
+
 def score_finder(
     model: DamageFinder,
     originals: Sequence[Path],
@@ -67,14 +82,9 @@ def score_finder(
     all `THRESHOLDS`.
 
     Raises:
-        BIRError: an unknown preset, or one that does not say where it damages the surface.
+        BIRError: as `old_photo_preset`.
     """
-    parameters = get_preset(preset)
-    if not parameters.damages_surface:
-        raise BIRError(
-            "Expected a preset that damages the surface of pictures, but "
-            f"{preset} does not; choose old_photo or foreign_old_photo."
-        )
+    parameters = old_photo_preset(preset)
 
     def probability(image: Tensor) -> Tensor:
         return find_damage(image.to(device), model).cpu()

@@ -48,13 +48,12 @@ class _Norm:
     """The group norm before an operation on the way back: factor and offset of each channel as they
     were, and the gradients for them, summed up."""
 
-    def __init__(self, norm: Layer, source: ParkedMap, device: torch.device) -> None:
+    def __init__(self, norm: Layer, source: ParkedMap) -> None:
         self.source = source
         self.statistics = [each.clone().requires_grad_() for each in (source.mean, source.variance)]
         self.affine = group_affine(norm, *self.statistics)
         self.leaves = [
-            part.detach().float().reshape(-1, 1, 1).to(device).requires_grad_()
-            for part in self.affine
+            part.detach().float().reshape(-1, 1, 1).requires_grad_() for part in self.affine
         ]
         self.sums = [torch.zeros_like(leaf) for leaf in self.leaves]
 
@@ -68,12 +67,12 @@ class _Norm:
 
     def finish(self, into: Tensor, run: TiledRun) -> None:
         """Add to `into` (C, H, W) what comes through mean and variance of the whole map."""
-        sums = [each.flatten().cpu().double() for each in self.sums]
+        sums = [each.flatten().to(self.source.mean) for each in self.sums]
         of_mean, of_variance = torch.autograd.grad(self.affine, self.statistics, sums)
         count = self.source.values[0].numel()
 
         def column(values: Tensor) -> Tensor:
-            return values.detach().float().reshape(-1, 1, 1).to(run.device)
+            return values.detach().float().reshape(-1, 1, 1)
 
         mean = column(self.source.mean)
         constant, slope = column(of_mean / count), column(2 * of_variance / count)
@@ -102,7 +101,7 @@ class _Backward:
     ) -> None:
         """Add to `into` the gradient of the input."""
         run, conv, resample = self.run, operation.conv, operation.resample
-        norm = None if operation.norm is None else _Norm(operation.norm, source, run.device)
+        norm = None if operation.norm is None else _Norm(operation.norm, source)
         _, height, width = source.values.shape
         side = tile_side(run.tile, max(len(source.values), len(gradient)), run.base, resample)
         for box in boxes(gradient.shape[-2], gradient.shape[-1], side):
@@ -152,7 +151,7 @@ class _Backward:
         run = self.run
         channels, height, width = source.values.shape
         scale = channels**-0.5
-        norm = _Norm(operation.norm, source, run.device)
+        norm = _Norm(operation.norm, source)
         layers = (operation.q, operation.k, operation.v)
         chunk = attention_chunk(run.tile)
         starts = range(0, height * width, chunk)

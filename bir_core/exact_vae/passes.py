@@ -14,7 +14,7 @@ Works on every encoder or decoder with the module names of latent diffusion, Com
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -23,6 +23,7 @@ from torch.nn import functional as F
 
 from ..networks.layers import GROUPS
 from ..tiling import Progress
+from ..transfers import sent
 from .operations import (
     Attention,
     Convolution,
@@ -79,13 +80,20 @@ def boxes(height: int, width: int, side: int) -> Iterator[Box]:
             yield Box(top, min(top + side, height), left, min(left + side, width))
 
 
+def exactly(values: Tensor) -> Tensor:
+    """In float64, which MPS does not have."""
+    return values if values.device.type == "mps" else values.double()
+
+
 class ParkedMap:
     """A full map (C, H, W) and the statistics of its channels, for one image."""
 
     def __init__(self, values: Tensor) -> None:
         self.values = values
-        self.mean = torch.zeros(0)  # (C,) float64, of the whole map, after `finish`
+        # (C,) float64, of the whole map, where it was computed; after `finish`.
+        self.mean = torch.zeros(0)
         self.variance = torch.zeros(0)
+        self.peak: Tensor | None = None  # scalar, of a map that is parked in float16
         self._moments: list[tuple[int, Tensor, Tensor]] = []
         self._peaks: list[Tensor] = []
 
@@ -110,19 +118,13 @@ class ParkedMap:
 
     def finish(self) -> None:
         """Combine what was counted into the statistics of the whole map (Chan's formula for many
-        parts, in float64).
-
-        Raises:
-            ParkingOverflow: a number beyond float16.
-        """
+        parts, in float64 where the device has it)."""
         if self._peaks:
-            peak = float(torch.stack(self._peaks).amax())
-            if LARGEST_FLOAT16 < peak < math.inf:
-                raise ParkingOverflow(f"{peak:.3g} does not fit into float16")
+            self.peak = torch.stack(self._peaks).amax()
         counts = torch.tensor([count for count, _, _ in self._moments], dtype=torch.float64)
-        means = torch.stack([mean for _, mean, _ in self._moments]).cpu().double()
-        variances = torch.stack([variance for *_, variance in self._moments]).cpu().double()
-        shares = (counts / counts.sum())[:, None]
+        means = exactly(torch.stack([mean for _, mean, _ in self._moments]))
+        variances = exactly(torch.stack([variance for *_, variance in self._moments]))
+        shares = sent(counts / counts.sum(), means)[:, None]
         self.mean = (shares * means).sum(0)
         self.variance = (shares * (variances + (means - self.mean) ** 2)).sum(0)
         self._moments, self._peaks = [], []
@@ -137,21 +139,21 @@ class Affine(NamedTuple):
 
 def group_affine(norm: Layer, means: Tensor, variances: Tensor) -> tuple[Tensor, Tensor]:
     """Factor and offset of a group norm for each channel, from the mean and the variance of each
-    channel of the whole map; all (C,) float64."""
+    channel of the whole map; all (C,) of one type and device."""
     groups = getattr(norm, "num_groups", GROUPS)
     means, variances = means.reshape(groups, -1), variances.reshape(groups, -1)
     mean = means.mean(1, keepdim=True)
     variance = (variances + (means - mean) ** 2).mean(1, keepdim=True)
-    weight = norm.weight.detach().cpu().double().reshape(groups, -1)
-    bias = norm.bias.detach().cpu().double().reshape(groups, -1)
+    weight = norm.weight.detach().to(means).reshape(groups, -1)
+    bias = norm.bias.detach().to(means).reshape(groups, -1)
     factor = weight / (variance + norm.eps).sqrt()
     return factor.flatten(), (bias - mean * factor).flatten()
 
 
-def affine_of(norm: Layer, source: ParkedMap, device: torch.device) -> Affine:
+def affine_of(norm: Layer, source: ParkedMap) -> Affine:
     """The group norm of a whole map, from the statistics of its channels."""
     parts = group_affine(norm, source.mean, source.variance)
-    return Affine(*(part.reshape(-1, 1, 1).float().to(device) for part in parts))
+    return Affine(*(part.reshape(-1, 1, 1).float() for part in parts))
 
 
 def reach(box: Box, height: int, width: int, resample: str) -> Box:
@@ -225,6 +227,8 @@ class TiledRun:
         tile: side of a tile on the widest grid.
         base: channels of the maps there.
         in_place: write a map over the one before where it fits.
+        peaks: largest numbers of the maps so far, as scalars of the device, if they are parked in
+            float16.
     """
 
     dtype: torch.dtype
@@ -235,6 +239,23 @@ class TiledRun:
     progress: Progress
     call: LayerCall
     in_place: bool = True
+    peaks: list[Tensor] = field(default_factory=list)
+
+    def finish(self, target: ParkedMap) -> ParkedMap:
+        """A map that is written, with its statistics."""
+        target.finish()
+        if target.peak is not None:
+            self.peaks.append(target.peak)
+        return target
+
+    def require_fit(self) -> None:
+        """Once for all maps, since it waits for the device: raise ParkingOverflow for a number
+        beyond float16."""
+        if self.peaks:
+            peaks = torch.stack(self.peaks)
+            peak = float(torch.where(peaks.isfinite(), peaks, 0).amax())
+            if peak > LARGEST_FLOAT16:
+                raise ParkingOverflow(f"{peak:.3g} does not fit into float16")
 
     def sweep(
         self,
@@ -248,8 +269,7 @@ class TiledRun:
         for box in boxes(height, width, tile_side(self.tile, channels, self.base, resample)):
             target.write(target.part(box), produce(box))
             self.progress.advance()
-        target.finish()
-        return target
+        return self.finish(target)
 
     def _read(self, source: ParkedMap, box: Box, affine: Affine | None) -> Tensor:
         """A piece of a map as input of a convolution, (1, C, h, w), after norm and SiLU. Zeros
@@ -275,7 +295,7 @@ class TiledRun:
 
     def convolution(self, operation: Convolution, source: ParkedMap) -> ParkedMap:
         conv, resample = operation.conv, operation.resample
-        affine = None if operation.norm is None else affine_of(operation.norm, source, self.device)
+        affine = None if operation.norm is None else affine_of(operation.norm, source)
         height, width = source.values.shape[-2:]
         size = resized(height, width, resample)
         target = ParkedMap.empty(conv.out_channels, *size, self.parking)
@@ -296,7 +316,7 @@ class TiledRun:
         conv2, shortcut = operation.conv2, operation.shortcut
         channels, (height, width) = conv2.out_channels, x.values.shape[-2:]
         hidden = self.hidden(operation, x)
-        between = affine_of(operation.norm2, hidden, self.device)
+        between = affine_of(operation.norm2, hidden)
         # x is read at the written pixels only, so the sum goes in its place where it fits.
         if self.in_place and channels <= len(x.values):
             target = ParkedMap(x.values[:channels])
@@ -313,7 +333,7 @@ class TiledRun:
 
     def attention(self, operation: Attention, x: ParkedMap) -> ParkedMap:
         channels, height, width = x.values.shape
-        affine = affine_of(operation.norm, x, self.device)
+        affine = affine_of(operation.norm, x)
         keys_values = ParkedMap.empty(2 * channels, height, width, self.parking)
 
         def normalised(part: Tensor) -> Tensor:
@@ -330,7 +350,7 @@ class TiledRun:
             both = torch.cat([self.call(layer, piece) for layer in (operation.k, operation.v)], 1)
             keys_values.write(parked[..., start : start + chunk], both[0].float())
             self.progress.advance()
-        keys_values.finish()
+        self.finish(keys_values)
         target = ParkedMap(x.values if self.in_place else torch.empty_like(x.values))
         results = target.values.view(channels, 1, -1)
         for start in starts:
@@ -342,8 +362,7 @@ class TiledRun:
             summed = projected.float().add_(part.to(self.device))
             target.write(results[..., start : start + chunk], summed)
             self.progress.advance()
-        target.finish()
-        return target
+        return self.finish(target)
 
     def operation(self, operation: Operation, x: ParkedMap) -> ParkedMap:
         if isinstance(operation, Convolution):
@@ -389,5 +408,6 @@ def run_tiled(
         current = ParkedMap(image)
         for operation in operations:
             current = run.operation(operation, current)
+        run.require_fit()
         results.append(current.values.to(x.device, x.dtype))
     return torch.stack(results)

@@ -187,7 +187,7 @@ class DIRformer(nn.Module):
         self.decoder_level2 = blocks(counts[1], 2 * dim, 1)
         self.up2_1 = resample(2 * dim, "up")
         self.decoder_level1 = blocks(counts[0], 2 * dim, 0)
-        if config.task != "inpainting":
+        if config.corrects:
             self.refinement = blocks(config.num_refinement_blocks, 2 * dim, 0)
         if config.task == "sr":
             upsample = nn.Sequential(
@@ -219,11 +219,11 @@ class DIRformer(nn.Module):
         x = self.reduce_chan_level2(torch.cat([self.up3_2(x), enc2], dim=1))
         x = through(self.decoder_level2, x)
         x = through(self.decoder_level1, torch.cat([self.up2_1(x), enc1], dim=1))  # (B, 2d, h, w)
-        if self.config.task == "inpainting":
+        if not self.config.corrects:
             return self.output(x)
         x = through(self.refinement, x)
-        if self.config.task == "deblur":
-            return lq + self.output(x)
+        if self.config.task != "sr":
+            return lq[:, :3] + self.output(x)
         return F.interpolate(lq, scale_factor=self.config.scale, mode="nearest") + self.tail(x)
 
 
@@ -304,7 +304,8 @@ class DiffIRStage2(nn.Module):
 
         Args:
             lq: (B, in_channels, H, W) in [0, 1], sides dividing by `config.size_multiple`; for
-                inpainting the image times (1 - mask), then the mask, 1 in the hole.
+                inpainting the image times (1 - mask), or filled roughly if the network corrects,
+                then the mask, 1 in the hole.
             noise: Z_T, (B, 256) standard normal; drawn from `seed` where absent.
             seed: image i of the batch takes its noise from a CPU generator seeded `seed + i`.
 

@@ -52,6 +52,13 @@ class DiffIRConfig:
         return 4 if self.task == "inpainting" else 3
 
     @property
+    def corrects(self) -> bool:
+        """Whether the result is the image and a correction. Of inpainting it is with refinement
+        blocks, which the published networks lack: the hole then comes filled roughly (see
+        `diffir.rough_filling`), and small networks soon learn what is wrong with that."""
+        return self.task != "inpainting" or self.num_refinement_blocks > 0
+
+    @property
     def unshuffle(self) -> int:
         """Side of the pixel blocks that the DIRformer's input folds into channels, so that super-
         resolution always enlarges the working grid by 4."""

@@ -6,6 +6,8 @@ spectrum        blur and enlargement: where the power ends
 steps           JPEG: differences that are larger at the edges of blocks of 8 pixels
 blocks          JPEG: how many coefficients of each frequency are 0 (Fan and de Queiroz,
                 "Identification of bitmap compression history", 2003)
+edges           blur: how much less steep they become when blurred once more (Zhuo and Sim, "Defocus
+                map estimation from a single image", Pattern Recognition 2011)
 """
 
 import math
@@ -29,6 +31,10 @@ ZERO = 1.0
 FLOOR = 0.1
 COUNT = 4 * (len(QUANTILES) + len(PLACES) + 1) + 3 + RINGS + CHROMA_RINGS + LINES + BLOCK
 COUNT += 2 * BLOCK - 1
+# Of the steepest tenth of a patch, how the sharpest of it and the rest lose their steepness.
+STEEPEST, EDGES = 0.9, (0.5, 0.75, 0.95)
+REBLURS = (1.0, 2.0)
+COUNT += len(EDGES) * len(REBLURS)
 
 
 @torch.no_grad()
@@ -45,6 +51,7 @@ def patch_statistics(patches: Tensor) -> Tensor:
             _rings(chroma, CHROMA_RINGS),
             _lines(grey),
             *_blocks(grey[:, 0]),
+            *(_edges(grey, sigma) for sigma in REBLURS),
         ],
         dim=1,
     )
@@ -147,6 +154,29 @@ def _blocks(grey: Tensor) -> tuple[Tensor, Tensor]:
     frequency = torch.arange(BLOCK, device=grey.device)
     diagonal = F.one_hot((frequency[:, None] + frequency).flatten()).to(grey)
     return (profiles[0] + profiles[1]), zeros.flatten(1) @ diagonal / diagonal.sum(0)
+
+
+def _edges(grey: Tensor, sigma: float) -> Tensor:
+    """Quantiles of the logarithm of the steepness (B, 1, h, w) by that after a blur of `sigma`, of
+    the pixels that are steepest after it: about log(1 + sigma^2 / blur^2) / 2 of an edge."""
+    reach = math.ceil(3 * sigma)
+    place = torch.arange(-reach, reach + 1, device=grey.device)
+    kernel = torch.exp(-0.5 * (place / sigma) ** 2)
+    kernel = kernel / kernel.sum()
+    blurred = F.pad(grey, (reach, reach, reach, reach), mode="reflect")
+    blurred = F.conv2d(F.conv2d(blurred, kernel.view(1, 1, 1, -1)), kernel.view(1, 1, -1, 1))
+    before, after = (_steepness(image).flatten(1) for image in (grey, blurred))
+    count = max(1, round((1 - STEEPEST) * after.shape[1]))
+    after, places = after.topk(count, dim=1)
+    ratio = (before.gather(1, places) + FLOOR).log() - (after + FLOOR).log()
+    return torch.quantile(ratio, ratio.new_tensor(EDGES), dim=1).T
+
+
+def _steepness(image: Tensor) -> Tensor:
+    """Length of the gradient, but for the outermost pixels."""
+    across = image[..., 1:-1, 2:] - image[..., 1:-1, :-2]
+    down = image[..., 2:, 1:-1] - image[..., :-2, 1:-1]
+    return torch.hypot(across, down)
 
 
 def dct_matrix() -> Tensor:

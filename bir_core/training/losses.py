@@ -134,3 +134,10 @@ def _squared_errors(restored: Sequence[Tensor], hq: Sequence[Tensor]) -> list[Te
 def known_l1(restored: Tensor, hq: Tensor, hole: Tensor) -> Tensor:
     """mean((1 - m) |restored - hq|) over all pixels; images (B, 3, H, W), hole (B, 1, H, W)."""
     return ((1 - hole.float()) * (restored.float() - hq.float()).abs()).mean()
+
+
+def missing_l1(restored: Tensor, hq: Tensor, hole: Tensor) -> Tensor:
+    """mean(m |restored - hq|) over the pixels of the hole; images (B, 3, H, W), hole (B, 1, H, W).
+    0 where there is no hole."""
+    difference = hole.float() * (restored.float() - hq.float()).abs()
+    return difference.sum() / (restored.shape[1] * hole.float().sum()).clamp(min=1)

@@ -13,26 +13,26 @@ _FILES = {
     "builtin-diffir-x1": "diffir_x1.safetensors",
 }
 BUILTIN_NAMES = tuple(_FILES)
-# What judges a picture and restores none lies apart: ComfyUI lists all of FOLDER as upscale models.
-_JUDGES = FOLDER.parent / "estimate" / "weights"
-_JUDGING_FILES = {
-    "builtin-scratches": "scratches.safetensors",
-    "builtin-estimate": "estimate.safetensors",
+# What restores no picture by itself lies apart: ComfyUI lists all of FOLDER as upscale models.
+_APART = {
+    "builtin-scratches": "estimate/weights/scratches.safetensors",
+    "builtin-estimate": "estimate/weights/estimate.safetensors",
+    "builtin-inpaint": "old_photo/weights/inpaint.safetensors",
 }
-JUDGING_NAMES = tuple(_JUDGING_FILES)
+NAMES_APART = tuple(_APART)
 DEFAULT_MODEL = "builtin-x4-sharp"
 DEFAULT_DIFFIR = "builtin-diffir-x4"
-# Says what is wrong with a picture, and restores none.
 # The DiffIRs in lists that also hold file names; saved graphs know these names.
 BUILT_IN = {
     "builtin: DiffIR x4 (small)": FOLDER / "diffir_x4.safetensors",
     "builtin: DiffIR x1 (small)": FOLDER / "diffir_x1.safetensors",
+    "builtin: DiffIR inpainting (small)": FOLDER.parent / _APART["builtin-inpaint"],
 }
 
 
 def builtin_model_path(name: str) -> Path | None:
-    """The file of a name among `BUILTIN_NAMES` and `JUDGING_NAMES`; None for any other, which may
-    be a path."""
-    if name in _JUDGING_FILES:
-        return _JUDGES / _JUDGING_FILES[name]
+    """The file of a name among `BUILTIN_NAMES` and `NAMES_APART`; None for any other, which may be
+    a path."""
+    if name in _APART:
+        return FOLDER.parent / _APART[name]
     return FOLDER / _FILES[name] if name in _FILES else None

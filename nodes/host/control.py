@@ -76,6 +76,7 @@ class IRControlNet(comfy.controlnet.ControlNet):
         version: the name of its version, which says the base it was trained on; None if unknown.
         hint: the image that conditions it.
         condition: the scaled latent of `hint` at the size of the picture, while it is sampled.
+        factors: `share` at that size.
         noise_aug: timestep up to which noise is added to the condition; 0 adds none.
         seed: of that noise.
         share: (B or 1, 1, h, w) factor on the strength at each place of the picture, None for 1.
@@ -90,6 +91,7 @@ class IRControlNet(comfy.controlnet.ControlNet):
     manual_cast_dtype: torch.dtype | None
     model_sampling_current: ModelSampling
     previous_controlnet: ControlNet | None
+    timestep_percent_range: tuple[float, float]
     timestep_range: tuple[float, float]
     upscale_algorithm: ResizeMode
 
@@ -120,6 +122,7 @@ class IRControlNet(comfy.controlnet.ControlNet):
         self.noise_aug = 0
         self.seed = 0
         self.share: Tensor | None = None
+        self.factors: Tensor | None = None
         self.largest: tuple[int, int] | None = None
 
     def copy(self) -> "IRControlNet":
@@ -206,6 +209,8 @@ class IRControlNet(comfy.controlnet.ControlNet):
             draws(condition)  # what a sampler with the same seed starts from
             condition = augment_condition(condition, alphas_cumprod_from_sigmas(sigma), draws)
         self.condition = condition
+        if self.share is not None:
+            self.factors = resize(self.share, height, width, "area")
 
     @spoken
     def get_control(
@@ -221,10 +226,10 @@ class IRControlNet(comfy.controlnet.ControlNet):
             previous = self.previous_controlnet.get_control(
                 x_noisy, t, cond, batched_number, transformer_options
             )
-        start, end = self.timestep_range
-        if t[0] > start or t[0] < end:
+        if not self.is_active(t):
             return previous
         dtype = self.computing_type
+        self.bring_to(x_noisy.device)
         assert self.condition is not None
         call = (x_noisy, cond, batched_number, transformer_options)
         hint = self.part_of_call(self.condition, *call)
@@ -237,16 +242,28 @@ class IRControlNet(comfy.controlnet.ControlNet):
             timesteps=sampling.timestep(t).float(),
             context=comfy.model_management.cast_to_device(context, x_noisy.device, dtype),
         )
-        if self.share is not None:
-            height, width = self.condition.shape[-2:]
-            whole = resize(self.share, height, width, "area")
-            share = self.part_of_call(whole, *call).to(x_noisy.device)
+        if self.factors is not None:
+            share = self.part_of_call(self.factors, *call)
             control = {
                 place: [None if residual is None else weigh(residual, share) for residual in each]
                 for place, each in control.items()
             }
         merged: Control = self.control_merge(control, previous, output_dtype=None)
         return merged
+
+    def is_active(self, t: Tensor) -> bool:
+        """Whether a level (B,) belongs to the part of the sampling that is controlled. It is not
+        read where all of it is, since that waits for the device."""
+        if self.timestep_percent_range == (0.0, 1.0):
+            return True
+        start, end = self.timestep_range
+        return end <= float(t[0]) <= start
+
+    def bring_to(self, device: torch.device) -> None:
+        """Once, what is the same for all steps."""
+        assert self.condition is not None
+        self.condition = self.condition.to(device)
+        self.factors = None if self.factors is None else self.factors.to(device)
 
     def part_of_call(
         self,
@@ -291,7 +308,7 @@ class IRControlNet(comfy.controlnet.ControlNet):
 
     def cleanup(self) -> None:
         super().cleanup()
-        self.condition = None
+        self.condition = self.factors = None
 
 
 def require_ours(control_net: ControlNet) -> IRControlNet:

@@ -134,13 +134,15 @@ class GuidancePatch:
         whole: Tensor = args["denoised"]
         denoised = whole if self.place is None else self.place.crop(whole)
         model: DiffusionModel = args["model"]
-        sigma = args["sigma"].flatten()[:1]
-        level = float(sigma)
+        sigma = args["sigma"].flatten()[0]
         schedule = args["model_options"]["transformer_options"]["sample_sigmas"]
+        sigma_next = next_sigma(sigma, schedule)
         place = (denoised.shape, denoised.device)
         if place not in self._fitted:
             self._fitted[place] = self.fit(denoised, model.latent_format)
-        timestep = trained_timestep(model.model_sampling.sigmas, sigma)
+        # Where it always acts, no timestep need be read, which would wait for the device.
+        always = self.start_percent == 0 and self.end_percent == 1
+        timestep = 0.0 if always else trained_timestep(model.model_sampling.sigmas, sigma)
 
         def run() -> Tensor:
             # One by one: each comes out as if alone, in the memory of one decoding.
@@ -148,8 +150,8 @@ class GuidancePatch:
                 guided(
                     denoised[index : index + 1],
                     guidance,
-                    sigma=level,
-                    sigma_next=next_sigma(level, schedule),
+                    sigma=sigma,
+                    sigma_next=sigma_next,
                     timestep=timestep,
                 )
                 for index, guidance in enumerate(self._fitted[place])
@@ -268,8 +270,8 @@ class GuidancePatch:
 
 
 def trained_timestep(sigmas: Tensor, sigma: Tensor) -> float:
-    """The timestep 0 to 999 of a noise level (1,), nearest in the logarithm. Asking the model would
-    not do: one with a continuous time, as Playground's, tells another number.
+    """The timestep 0 to 999 of a noise level, a scalar, nearest in the logarithm. Asking the model
+    would not do: one with a continuous time, as Playground's, tells another number.
 
     Args:
         sigmas: (T,) ascending, of the model's sampling.

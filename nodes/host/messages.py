@@ -43,6 +43,16 @@ def which_image(index: int, batch: int) -> str:
     return f"Image {index + 1} of {batch}: " if batch > 1 else ""
 
 
+def which_step(sigma: Tensor, sigmas: Tensor) -> int:
+    """The step, from 0, that an evaluation at a level belongs to. It waits for the device.
+
+    Args:
+        sigmas: (steps + 1,) descending, the levels that the sampler walks down.
+    """
+    behind = int((sigmas > (1 + SAME_LEVEL) * sigma).sum())
+    return min(behind, len(sigmas) - 2)
+
+
 @dataclass
 class TileProgress:
     """Tells of every tile of a sampling.
@@ -58,15 +68,8 @@ class TileProgress:
         """Before another sampling."""
         self._bar = None
 
-    def tell(self, done: int, tiles: int, sigma: float, sigmas: Tensor) -> None:
-        """That `done` tiles of this evaluation at `sigma` are ready.
-
-        Args:
-            sigmas: (steps + 1,) descending, the levels that the sampler walks down.
-        """
-        steps = len(sigmas) - 1
-        behind = int((sigmas > (1 + SAME_LEVEL) * sigma).sum())
-        step = min(behind, steps - 1)
+    def tell(self, done: int, tiles: int, step: int, steps: int) -> None:
+        """That `done` tiles of an evaluation in this step, from 0, are ready."""
         self._bar = self._bar or comfy.utils.ProgressBar(steps * tiles)
         self._bar.update_absolute(step * tiles + done, steps * tiles)
         say(f"{self.beginning}step {step + 1} of {steps}, tile {done} of {tiles}")

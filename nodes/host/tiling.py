@@ -24,7 +24,7 @@ from ...bir_core.latents import LATENT_FACTOR
 from ...bir_core.tiling import Tile, TileGrid, TileWeights, on_canvas, tiled_apply, tiles
 from . import tile_prompts
 from .control import AREA, WINDOW, AreaOffset, IRControlNet
-from .messages import TileProgress
+from .messages import TileProgress, which_step
 from .node import spoken
 from .protocols import Cond, ControlNet, DiffusionModel, Model, ModelCond
 from .supir import crop_supir
@@ -153,6 +153,10 @@ class TilingPatch:
                 "remove one of the nodes (DiffBIR Sampler has tiles of its own)."
             )
 
+        sigmas = model_options["transformer_options"]["sample_sigmas"]
+        # Read before the device has work, so that no tile waits for the one before it.
+        step, steps = which_step(timestep[0], sigmas), len(sigmas) - 1
+
         def run_tiles(pieces: Tensor, chosen: Sequence[Tile]) -> Tensor:
             comfy.model_management.throw_exception_if_processing_interrupted()
             options = dict(model_options)
@@ -173,8 +177,7 @@ class TilingPatch:
             times = timestep.repeat(len(chosen))
             outputs = executor(model, cropped, pieces, times, options)
             self.release()
-            sigmas = options["transformer_options"]["sample_sigmas"]
-            self.progress.tell(plan.index(chosen[-1]) + 1, len(plan), float(timestep[0]), sigmas)
+            self.progress.tell(plan.index(chosen[-1]) + 1, len(plan), step, steps)
             return torch.cat(outputs, dim=1)
 
         batch = 1 if has_areas(conds) else self.tile_batch or free_batch(model, conds, x, plan)

@@ -11,7 +11,7 @@ import bir_core
 from bir_core import load_model
 from bir_core.checkpoints.files import model_file
 from bir_core.diffir.restore import restore
-from bir_core.weights import BUILTIN_NAMES, JUDGING_NAMES
+from bir_core.weights import BUILTIN_NAMES, NAMES_APART
 
 Array = NDArray[np.float32]
 
@@ -79,4 +79,4 @@ def test_what_judges_pictures_is_no_upscale_model(server: Server) -> None:
     offered = server.get("/object_info/UpscaleModelLoader")["UpscaleModelLoader"]["input"]
     names = set(offered["required"]["model_name"][1]["options"])
     assert {model_file(name).name for name in BUILTIN_NAMES} <= names
-    assert not {model_file(name).name for name in JUDGING_NAMES} & names
+    assert not {model_file(name).name for name in NAMES_APART} & names

@@ -48,7 +48,12 @@ SAME_SIZE = (
     "Remove_noise_DiffBIR",
     "Restore_single_face_DiffBIR",
 )
-SCALES = {**dict.fromkeys(SAME_SIZE, 1), "Group_photo_restore_faces": 2}  # of the others: 4
+# Of those that are not here: 4.
+SCALES = {
+    **dict.fromkeys(SAME_SIZE, 1),
+    "Group_photo_restore_faces": 2,
+    "Restore_old_photo_scratches_fading_noise": 2,
+}
 RESULTS = {"Compare_two_methods_with_numbers": 2, "Guidance_side_by_side_DiffBIR": 3}
 # They run without a file from elsewhere; the folder needs one.
 BUILT_IN = (
@@ -57,6 +62,7 @@ BUILT_IN = (
     "Enlarge_photo",
     "Enlarge_photo_DiffIR",
     "First_run_degrade_restore_compare",
+    "Restore_old_photo_scratches_fading_noise",
     "Restore_photo",
 )
 APPS = (

@@ -110,6 +110,15 @@ def test_options(files, tmp_path, more):
     assert (got - usual).abs().max() > 0 or "--tile" in more
 
 
+def test_compiled_steps_give_the_same_picture(files, tmp_path):
+    empty = ("--prompt", "", "--negative", "")
+    for name, more in (("usual.png", ()), ("compiled.png", ("--compile", "eager"))):
+        ran = command(files, tmp_path / name, *empty, *more)
+        assert ran.returncode == 0, ran.stderr
+    usual, got = (read_picture(tmp_path / name).image for name in ("usual.png", "compiled.png"))
+    assert (got - usual).abs().max() <= 1.01 / 255
+
+
 def test_fidelity_stands_for_what_is_not_given():
     parser = argparse.ArgumentParser()
     add_arguments(parser)
@@ -254,6 +263,7 @@ def test_diffusers_folder(files, tmp_path):
         (("--tile", 100), "multiple of 64"),
         (("--vae-tile", 32), "at least 64 pixels"),
         (("--offload", "--device", "cpu"), "Expected a GPU for --offload"),
+        (("--compile", "none"), "compiled by one of"),
         (("--upscale", 0), "at least 1 x 1"),
         (("--prompt", "", "--prompt-embedding", "x"), "both came"),
         (("--prompt-embedding", "absent.safetensors"), "found nothing"),

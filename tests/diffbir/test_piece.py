@@ -67,10 +67,10 @@ def test_the_noise_of_a_piece_is_that_of_its_place(source):
     def drawn(place, like):
         generator.manual_seed(7)
         draws = Draws((3, 4), of_user if source else None, place)
-        sigmas = torch.tensor([5.0, 2.0, 0.5, 0.0])
-        start = draws(like)
-        steps = draws.of_sampler(like, sigmas, True)
-        first = [start, steps(sigmas[0], sigmas[1]), steps(sigmas[1], sigmas[2])]
+        sigmas, intervals = torch.tensor([5.0, 2.0, 0.5, 0.0]), [(5.0, 2.0), (2.0, 0.5)]
+        first = [draws(like)]
+        with draws.of_sampler(like, sigmas, intervals) as steps:
+            first += [steps(*interval) for interval in intervals]
         draws.rewind()
         return [*first, draws(like)]
 

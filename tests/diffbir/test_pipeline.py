@@ -421,7 +421,7 @@ def test_noise_of_the_sde_samplers_is_a_brownian_path(networks):
         drawn.append(step)
         if step == 0:
             return draw_normal(image_generators(7, 1), like)
-        return brownian_noise([7], like, sigmas)(sigmas[step - 1], sigmas[step])
+        return brownian_noise([7], like, sigmas)(*sigmas[step - 1 : step + 1].tolist())
 
     arguments = {"upscale_by": 1.0, "settings": options}
     ours = pipeline(picture(), embedding(1), embedding(2), noise=noise, **arguments)

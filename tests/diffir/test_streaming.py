@@ -6,13 +6,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from parity import DATA, config_from_metadata, fill_by_rule, load_vectors
 from tolerances import SPLIT_NETWORK
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from bir_core.diffir.row_strips import Conv3x3, pixel_shuffle, shuffled_first, write_unshuffled
 from bir_core.diffir.streaming import stream
+from bir_core.diffir.streaming_blocks import _block, _whole_block, stream_blocks
 from bir_core.errors import BIRError
 from bir_core.networks.diffir import DiffIRStage2
 from bir_core.networks.diffir_config import DiffIRConfig
 from bir_core.networks.diffir_prior import draw_noise
+from bir_core.tiling import Progress
 
 NETS = sorted(path.stem for path in DATA.glob("diffir_net_*.safetensors") if "odd" not in path.stem)
 KINDS = (("sr", 4), ("sr", 2), ("sr", 1), ("deblur", 1), ("inpainting", 1))
@@ -203,3 +206,45 @@ def test_shuffles_equal_those_of_torch():
     for top, end in ((0, 1), (1, 4), (4, 6)):
         write_unshuffled(target, top, theirs[top:end])
     assert torch.equal(target, rows)
+
+
+class Operations(TorchDispatchMode):
+    """Counts them."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += 1
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("layer_norm", ["BiasFree", "WithBias"])
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_map_that_one_strip_covers_takes_fewer_operations(layer_norm, bias):
+    """As devices run it; equal to the block in parts."""
+    block = small_network(layer_norm=layer_norm, bias=bias).G.encoder_level1[0]
+    generator = torch.Generator().manual_seed(0)
+    x, z = (torch.randn(shape, generator=generator) for shape in ((9, 7, 8), (1, 256)))
+    in_parts, whole = x.clone(), x.clone()
+    with torch.no_grad():
+        with Operations() as of_parts:
+            _block(in_parts, block, z, 9, Progress(2, None))
+        with Operations() as of_whole:
+            _whole_block(whole, block, z)
+    assert of_whole.count < of_parts.count
+    assert relative_error(whole, in_parts) < 1e-5
+
+
+def test_a_device_takes_a_block_whole_where_one_strip_covers_its_map():
+    blocks = small_network().G.encoder_level1.to("meta")
+    counts = []
+    for strip in (9, 8):
+        progress = Progress(0, None)
+        x, z = torch.zeros(9, 7, 8, device="meta"), torch.zeros(1, 256, device="meta")
+        with torch.no_grad(), Operations() as operations:
+            stream_blocks(x, blocks, z, strip, progress)
+        assert progress.done == 2 * -(-9 // strip) * len(blocks)
+        counts.append(operations.count)
+    assert counts[0] < counts[1] / 2

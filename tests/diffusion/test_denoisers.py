@@ -1,6 +1,7 @@
 """Denoisers and classifier-free guidance."""
 
 import json
+import math
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from parity import load_vectors
 
 from bir_core.diffusion.denoisers import (
     discrete_denoiser,
-    nearest_timesteps,
+    nearest_timestep,
     rescaled_cfg_scale,
     with_cfg,
     with_tiles,
@@ -28,14 +29,14 @@ def test_a_perfect_network_gives_the_clean_latent(index, parameterization, zero_
     """From x_t and the true eps or v the denoiser must find x0, at the infinite level too."""
     assume(not (parameterization == "eps" and zero_snr and index == 0))
     schedule = sampling_schedule("spaced", sd_alphas_cumprod(zero_snr), 10)
-    abar, sigma = schedule.alphas_cumprod[index], schedule.sigmas[index]
-    x = scale_noise(q_sample(X0, NOISE, abar), sigma.double())
+    abar, sigma = schedule.alphas_cumprod[index], float(schedule.sigmas[index])
+    x = scale_noise(q_sample(X0, NOISE, abar), sigma)
 
-    def network(x, timesteps):
-        assert timesteps.tolist() == [schedule.timesteps[index]]
+    def network(x, timestep):
+        assert timestep == schedule.timesteps[index]
         return NOISE if parameterization == "eps" else v_target(X0, NOISE, abar)
 
-    denoised = discrete_denoiser(network, schedule, parameterization)(x, sigma[None])
+    denoised = discrete_denoiser(network, schedule, parameterization)(x, sigma)
     torch.testing.assert_close(denoised, X0, rtol=1e-4, atol=1e-4)
 
 
@@ -43,11 +44,11 @@ def test_the_network_sees_unit_variance():
     schedule = sampling_schedule("edm", sd_alphas_cumprod(), 10)
     seen = []
 
-    def network(x, timesteps):
+    def network(x, timestep):
         seen.append(x)
         return torch.zeros_like(x)
 
-    discrete_denoiser(network, schedule, "v")(NOISE * 1e4, schedule.sigmas[:1])
+    discrete_denoiser(network, schedule, "v")(NOISE * 1e4, 1e4)
     torch.testing.assert_close(seen[0], NOISE, rtol=1e-5, atol=1e-6)
 
 
@@ -55,14 +56,14 @@ def test_an_eps_network_cannot_start_from_noise_alone():
     schedule = sampling_schedule("spaced", sd_alphas_cumprod(zero_snr=True), 4)
     denoiser = discrete_denoiser(lambda x, t: x, schedule, "eps")
     with pytest.raises(BIRError, match="finite noise level"):
-        denoiser(NOISE, schedule.sigmas[:1])
+        denoiser(NOISE, float(schedule.sigmas[0]))
 
 
 def test_a_level_between_two_is_told_the_nearer_timestep():
     schedule = sampling_schedule("spaced", sd_alphas_cumprod(zero_snr=True), 4)
-    low, high = schedule.sigmas[2], schedule.sigmas[1]
-    sigma = torch.stack([high, low * 0.6 + high * 0.4, low, torch.tensor(torch.inf)])
-    assert nearest_timesteps(sigma, schedule).tolist() == [666, 333, 333, 999]
+    high, low = schedule.sigmas[1:3].tolist()
+    sigmas = (high, low * 0.6 + high * 0.4, low, math.inf)
+    assert [nearest_timestep(sigma, schedule.levels) for sigma in sigmas] == [666, 333, 333, 999]
 
 
 def test_growing_scale_equals_official():
@@ -91,7 +92,7 @@ UNCOND = {"context": torch.full((2, 1, 1, 1), 1.0)}
 def test_cfg_extrapolates_in_one_batch():
     batches = []
     guided = with_cfg(counting_network(batches), COND, UNCOND, 4.0)
-    out = guided(torch.ones(2, 1, 2, 2), torch.zeros(2))
+    out = guided(torch.ones(2, 1, 2, 2), 0.0)
     torch.testing.assert_close(out, torch.full((2, 1, 2, 2), 1.0 + 4 * (3 - 1)))
     assert batches == [4]
 
@@ -100,24 +101,23 @@ def test_cfg_extrapolates_in_one_batch():
 def test_uncond_is_not_run_where_it_has_no_weight(uncond, scale):
     batches = []
     guided = with_cfg(counting_network(batches), COND, uncond, scale)
-    out = guided(torch.ones(2, 1, 2, 2), torch.zeros(2))
+    out = guided(torch.ones(2, 1, 2, 2), 0.0)
     torch.testing.assert_close(out, torch.full((2, 1, 2, 2), 3.0))
     assert batches == [2]
 
 
 def test_cfg_may_follow_the_level():
     guided = with_cfg(counting_network([]), COND, UNCOND, lambda level: level)
-    out = guided(torch.ones(2, 1, 1, 1), torch.full((2,), 5.0))
+    out = guided(torch.ones(2, 1, 1, 1), 5.0)
     torch.testing.assert_close(out, torch.full((2, 1, 1, 1), 1.0 + 5 * 2))
 
 
-def tile_local_network(x, timesteps, hint, context):
+def tile_local_network(x, timestep, hint, context):
     """The network of the official tiled vectors: a ramp tells where in its tile a pixel lies."""
-    level = timesteps.float().reshape(-1, 1, 1, 1) / 1000
     prompt = context.mean(dim=(1, 2)).reshape(-1, 1, 1, 1)
     rows = torch.linspace(-1, 1, x.shape[-2])[:, None]
     columns = torch.linspace(-1, 1, x.shape[-1])
-    return 0.1 * x * (1 + level) + 0.2 * hint * prompt + 0.1 * rows + 0.05 * columns
+    return 0.1 * x * (1 + timestep / 1000) + 0.2 * hint * prompt + 0.1 * rows + 0.05 * columns
 
 
 @pytest.mark.parametrize("tile_batch", [1, 4])
@@ -132,7 +132,7 @@ def test_tiled_sampling_equals_official(tile_batch):
     schedule = sampling_schedule("spaced", sd_alphas_cumprod(), 4)
     denoiser = discrete_denoiser(with_cfg(network, cond, uncond, 4.0), schedule, "eps")
     draws = iter(vectors["noise"])
-    x = scale_noise(vectors["x_T"], schedule.sigmas[0])
+    x = scale_noise(vectors["x_T"], float(schedule.sigmas[0]))
     out = sample_spaced(denoiser, x, schedule.sigmas, noise_sampler=lambda *_: next(draws))
     assert (out - vectors["out"]).abs().max() <= 1e-5 * vectors["out"].abs().max()
 
@@ -143,7 +143,7 @@ def batch_of_two(height, width):
         "x": torch.randn(2, 4, height, width, generator=generator),
         "hint": torch.randn(2, 4, height, width, generator=generator),
         "context": torch.randn(2, 5, 3, generator=generator),
-        "level": torch.tensor([3.0, 700.0]),
+        "level": 700.0,
     }
 
 
@@ -161,6 +161,4 @@ def test_each_sample_of_a_batch_keeps_its_conditions_on_tiles():
     together = network(x, level, **inputs)
     for i in range(2):
         own = {name: value[i : i + 1] for name, value in inputs.items()}
-        torch.testing.assert_close(
-            together[i : i + 1], network(x[i : i + 1], level[i : i + 1], **own)
-        )
+        torch.testing.assert_close(together[i : i + 1], network(x[i : i + 1], level, **own))

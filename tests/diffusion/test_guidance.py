@@ -52,10 +52,9 @@ def encode(image):
     return torch.einsum("oc,bchw->bohw", VECTORS["enc_M"], F.avg_pool2d(image, 8))
 
 
-def network(x, timesteps, hint, context):
-    level = timesteps.float().reshape(-1, 1, 1, 1) / 1000
+def network(x, timestep, hint, context):
     prompt = context.mean(dim=(1, 2)).reshape(-1, 1, 1, 1)
-    return 0.1 * x * (1 + level) + 0.2 * hint * prompt
+    return 0.1 * x * (1 + timestep / 1000) + 0.2 * hint * prompt
 
 
 def random(*shape, seed=0):
@@ -106,7 +105,7 @@ def test_trajectory_equals_official(case):
     trajectory = []
     sample_spaced(
         with_guidance(denoiser, guidance, schedule),
-        scale_noise(VECTORS["x_T"], schedule.sigmas[0]),
+        scale_noise(VECTORS["x_T"], float(schedule.sigmas[0])),
         schedule.sigmas,
         noise_sampler=lambda *_: next(draws),
         callback=lambda step: trajectory.append(step.x),
@@ -168,7 +167,7 @@ def test_next_sigma_also_between_the_levels():
 
 def ideal(x, sigma):
     """The exact denoiser of normal data around 0, as a bound network."""
-    return x / (1 + sigma**2).reshape(-1, 1, 1, 1)
+    return x / (1 + sigma**2)
 
 
 def run(sampler, guidance, seed=0, batch=2):

@@ -66,10 +66,10 @@ STOCHASTIC = (
 )
 
 
-def stand_in(x, timesteps, hint, context):
+def stand_in(x, timestep, hint, context):
     """The network of the vectors; hint and context with one entry per sample."""
-    level = timesteps.float()[:, None, None, None] / 1000
-    return 0.1 * x * (1 + level) + 0.2 * hint * context.mean(dim=(1, 2))[:, None, None, None]
+    prompt = context.mean(dim=(1, 2))[:, None, None, None]
+    return 0.1 * x * (1 + timestep / 1000) + 0.2 * hint * prompt
 
 
 def options(case, sampler):
@@ -92,9 +92,9 @@ def run_case(case, callback=None, vectors=VECTORS):
     )
     told = []
 
-    def network(x, timesteps, **cond):
-        told.append(float(timesteps[0]))
-        return stand_in(x, timesteps, **cond)
+    def network(x, timestep, **cond):
+        told.append(timestep)
+        return stand_in(x, timestep, **cond)
 
     hint = VECTORS["c_img"][..., :height, :width]
     scale = case["cfg_scale"]
@@ -111,9 +111,9 @@ def run_case(case, callback=None, vectors=VECTORS):
         settings["noise_sampler"] = lambda sigma, sigma_next: next(draws)
     elif sampler in STOCHASTIC:  # without eta its draws do not count
         settings["noise_sampler"] = lambda sigma, sigma_next: torch.ones_like(hint)
-    x = scale_noise(VECTORS["x_T"][..., :height, :width], schedule.sigmas[0])
+    x = scale_noise(VECTORS["x_T"][..., :height, :width], float(schedule.sigmas[0]))
     x = sampler(denoiser, x, schedule.sigmas, callback=callback, **settings)
-    return unscale(x, schedule.sigmas[-1]), told, schedule
+    return unscale(x, float(schedule.sigmas[-1])), told, schedule
 
 
 # Up to 50 steps, each of which errs by an EPS or two of numbers that guidance makes some times
@@ -153,7 +153,7 @@ def test_trajectory_equals_official(index):
     assert [step.index for step in steps] == [0, 1, 2, 3]
     assert {step.steps for step in steps} == {4}
     for step, official in zip(steps, VECTORS[f"traj.{index}"], strict=True):
-        ours = unscale(step.x, schedule.sigmas[step.index + 1])
+        ours = unscale(step.x, float(schedule.sigmas[step.index + 1]))
         assert relative_error(ours, official) <= TOLERANCE
 
 
@@ -162,7 +162,7 @@ def test_callback_sees_every_step_and_its_estimate(index):
     steps = []
     out, _, schedule = run_case(CASES[index], steps.append)
     assert [step.index for step in steps] == list(range(CASES[index]["steps"]))
-    torch.testing.assert_close(unscale(steps[-1].x, schedule.sigmas[-1]), out)
+    torch.testing.assert_close(unscale(steps[-1].x, float(schedule.sigmas[-1])), out)
     if schedule.sigmas[-1] == 0:
         tolerance = {"rtol": 1e-3, "atol": 1e-3}
         torch.testing.assert_close(steps[-1].denoised, out, **tolerance)
@@ -173,7 +173,7 @@ def ideal_denoiser(mean=0.7, deviation=0.4):
 
     def denoise(x, sigma):
         signal = deviation**2 / (deviation**2 + sigma**2)
-        return mean + signal[:, None, None, None] * (x - mean)
+        return mean + signal * (x - mean)
 
     return denoise
 

@@ -41,3 +41,18 @@ def test_its_options_are_taken_and_others_refused(name):
 def test_orders_that_lms_cannot_have(order):
     with pytest.raises(BIRError, match="whole number from 1 to 8"):
         named_sampler("lms", {"order": order})
+
+
+@pytest.mark.parametrize("name", [name for name, row in SAMPLERS.items() if row.brownian])
+@pytest.mark.parametrize("last", [0.0, 0.5])
+def test_a_row_foresees_what_its_steps_ask_for(name, last):
+    sigmas, asked = torch.tensor([1e4, 30.0, 2.0, last]), []
+
+    def noise(sigma, sigma_next):
+        asked.append((sigma, sigma_next))
+        return torch.ones(1, 1, 2, 2)
+
+    SAMPLERS[name].run(
+        lambda x, sigma: x / 2, torch.ones(1, 1, 2, 2), sigmas, noise_sampler=noise, options={}
+    )
+    assert asked == SAMPLERS[name].path(sigmas)

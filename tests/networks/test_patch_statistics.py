@@ -20,7 +20,8 @@ NOISE, LIKENESS = slice(0, 28), slice(28, 31)
 SPECTRUM = slice(31, 31 + RINGS)
 AXES = slice(31 + RINGS + CHROMA_RINGS, 31 + RINGS + CHROMA_RINGS + LINES)
 STEPS = slice(AXES.stop, AXES.stop + BLOCK)
-ZEROS = slice(STEPS.stop, COUNT)
+ZEROS = slice(STEPS.stop, STEPS.stop + 2 * BLOCK - 1)
+SHARPEST = ZEROS.stop + 2  # of the steepest places, blurred by 1 pixel
 
 
 def drawn(*shape, seed=0):
@@ -84,3 +85,14 @@ def test_the_transform_is_orthonormal_and_begins_with_the_mean():
     matrix = dct_matrix()
     torch.testing.assert_close(matrix @ matrix.T, torch.eye(BLOCK), rtol=0, atol=1e-6)
     torch.testing.assert_close(matrix[0], torch.full((BLOCK,), BLOCK**-0.5))
+
+
+@pytest.mark.parametrize("sigma", [0.6, 1.0, 2.0])
+def test_the_sharpest_edge_tells_its_blur(sigma):
+    places = torch.arange(64.0)
+    edge = 0.2 + 0.6 * torch.special.ndtr((places - 31.5) / sigma)
+    ratio = float(patch_statistics(edge.expand(1, 3, 64, 64))[0, SHARPEST])
+    # The difference of pixels that are two apart is a blur of its own.
+    expected = 0.5 * torch.tensor(1 + 1 / (sigma**2 + 1 / 3)).log()
+    assert ratio == pytest.approx(float(expected), rel=0.35)
+    assert COUNT == SHARPEST + 4

@@ -1,18 +1,21 @@
 """Training of DiffIR for inpainting: both stages against a discriminator, with the losses of LaMa
-(Suvorov et al., WACV 2022)."""
+(Suvorov et al., WACV 2022), or without one, closest to the picture."""
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
+from ...diffir.rough_filling import fill_roughly
 from ...networks.diffir import DiffIRStage1, DiffIRStage2
+from ...networks.diffir_config import DiffIRConfig
 from ...networks.discriminators import NLayerDiscriminator
 from ..data import Batch
 from ..losses import (
     feature_matching,
     known_l1,
     masked_discriminator,
+    missing_l1,
     non_saturating_generator,
     prior_l1,
     r1_penalty,
@@ -36,10 +39,12 @@ from .diffir import (
 
 @dataclass(frozen=True, kw_only=True)
 class InpaintingWeights:
-    """Of the parts of the losses; a perceptual weight of 0 needs no encoder of ADE20k.
+    """Of the parts of the losses. A perceptual weight of 0 needs no encoder of ADE20k; with weights
+    of 0 for both `adversarial` and `features` there is no discriminator.
 
     Attributes:
         known: of the difference outside the hole.
+        missing: of the difference in the hole, over its pixels alone.
         adversarial: of the discriminator's view.
         features: of the difference between the discriminator's features.
         perceptual: of the difference between an encoder's features.
@@ -47,14 +52,19 @@ class InpaintingWeights:
     """
 
     known: float
+    missing: float = 0.0
     adversarial: float
     features: float
     perceptual: float
     penalty: float
 
     def __post_init__(self) -> None:
-        lowest = min(self.known, self.adversarial, self.features, self.perceptual, self.penalty)
-        require(lowest >= 0, "`weights` of 0 or more", self)
+        require(min(astuple(self)) >= 0, "`weights` of 0 or more", self)
+
+    @property
+    def need_discriminator(self) -> bool:
+        """Whether a discriminator's view counts."""
+        return self.adversarial > 0 or self.features > 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,22 +73,36 @@ class InpaintingRecipe(DiffIRRecipe):
 
     Attributes:
         weights: of the losses.
-        discriminator_optimizer: of the discriminator.
+        discriminator_optimizer: of the discriminator; None where there is none.
         discriminator_features: channels of its first layer.
     """
 
     weights: InpaintingWeights
-    discriminator_optimizer: OptimizerRecipe
+    discriminator_optimizer: OptimizerRecipe | None = None
     discriminator_features: int = 64
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self.network.task == "inpainting", "a network of inpainting", self.network.task)
         require(
+            (self.discriminator_optimizer is not None) == self.weights.need_discriminator,
+            "a `discriminator_optimizer` where `weights` need a discriminator, and only there",
+            self.discriminator_optimizer,
+        )
+        require(
             self.discriminator_features > 0,
             "`discriminator_features` of at least 1",
             self.discriminator_features,
         )
+
+
+def network_input(config: DiffIRConfig, lq: Tensor) -> Tensor:
+    """What a network sees of a picture with a hole and its mask (B, 4, H, W): the same, or with the
+    hole filled roughly."""
+    if not config.corrects:
+        return lq
+    hole = lq[:, 3:]
+    return torch.cat([fill_roughly(lq[:, :3], hole), hole], dim=1)
 
 
 class Stage1Restoration(nn.Module):
@@ -90,7 +114,7 @@ class Stage1Restoration(nn.Module):
 
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The prediction (B, 3, H, W), also outside the hole, and no further losses."""
-        return self.model(batch.lq, batch.hq), {}
+        return self.model(network_input(self.model.config, batch.lq), batch.hq), {}
 
 
 class Stage2Restoration(PriorEstimation):
@@ -98,6 +122,7 @@ class Stage2Restoration(PriorEstimation):
 
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The same, and the error of the prior."""
+        batch = replace(batch, lq=network_input(self.model.config, batch.lq))
         z, z_stage1 = self.estimate(batch)
         return self.model.G(batch.lq, z), {"prior": prior_l1(z, z_stage1)}
 
@@ -111,21 +136,23 @@ class Stage2AloneRestoration(nn.Module):
 
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The prediction, and no further losses."""
+        batch = replace(batch, lq=network_input(self.model.config, batch.lq))
         return self.model.G(batch.lq, prior_from_noise(self.model, batch)), {}
 
 
 class GeneratorLoss(nn.Module):
-    """The difference outside the hole, the discriminator's view, the discriminator's and an
+    """The difference outside and in the hole, the discriminator's view, the discriminator's and an
     encoder's features, and what the restoration adds.
 
     Args:
         restoration: batch to the prediction and to further losses by name.
+        discriminator, perceptual: None: no such part.
     """
 
     def __init__(
         self,
         restoration: nn.Module,
-        discriminator: NLayerDiscriminator,
+        discriminator: NLayerDiscriminator | None,
         perceptual: ResNetLoss | None,
         weights: InpaintingWeights,
     ) -> None:
@@ -138,13 +165,15 @@ class GeneratorLoss(nn.Module):
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """`total` is what is optimised; the others are shown, unweighted."""
         restored, further = self.restoration(batch)
-        _, wanted = self.discriminator(batch.hq)
-        logits, features = self.discriminator(restored)
-        parts = {
-            "known": known_l1(restored, batch.hq, batch.lq[:, 3:]),
-            "adversarial": non_saturating_generator(logits),
-            "features": feature_matching(features, wanted),
-        }
+        hole = batch.lq[:, 3:]
+        parts = {"known": known_l1(restored, batch.hq, hole)}
+        if self.weights.missing:
+            parts["missing"] = missing_l1(restored, batch.hq, hole)
+        if self.discriminator is not None:
+            _, wanted = self.discriminator(batch.hq)
+            logits, features = self.discriminator(restored)
+            parts["adversarial"] = non_saturating_generator(logits)
+            parts["features"] = feature_matching(features, wanted)
         if self.perceptual is not None:
             parts["perceptual"] = self.perceptual(restored, batch.hq)
         weighted = [getattr(self.weights, name) * part for name, part in parts.items()]
@@ -223,28 +252,33 @@ def _training(
         perceptual = ResNetLoss(read_dilated_resnet50(files.perceptual))
     else:
         refuse_needless(files.perceptual)
-    with torch.random.fork_rng():
-        torch.manual_seed(recipe.seed)
-        discriminator = NLayerDiscriminator(recipe.discriminator_features)
-    updates = (
+    discriminator = None
+    if recipe.weights.need_discriminator:
+        with torch.random.fork_rng():
+            torch.manual_seed(recipe.seed)
+            discriminator = NLayerDiscriminator(recipe.discriminator_features)
+    updates = [
         Update(
             "network",
             GeneratorLoss(restoration, discriminator, perceptual, recipe.weights),
             list(model.parameters()),
             recipe.optimizer,
-        ),
-        Update(
-            "discriminator",
-            DiscriminatorLoss(restoration, discriminator, recipe.weights),
-            list(discriminator.parameters()),
-            recipe.discriminator_optimizer,
-        ),
-    )
+        )
+    ]
+    if discriminator is not None and recipe.discriminator_optimizer is not None:
+        updates.append(
+            Update(
+                "discriminator",
+                DiscriminatorLoss(restoration, discriminator, recipe.weights),
+                list(discriminator.parameters()),
+                recipe.discriminator_optimizer,
+            )
+        )
     return Training(
         model=model,
-        phases=(Phase(1, updates),),
+        phases=(Phase(1, tuple(updates)),),
         restore=restore_hole,
-        others={"discriminator": discriminator},
+        others={} if discriminator is None else {"discriminator": discriminator},
         blocks=transformer_blocks(model),
         parts=parts_by_prefix(model, PARTS),
     )
@@ -252,9 +286,11 @@ def _training(
 
 def restore_hole(network: nn.Module, lq: Tensor, hq: Tensor) -> Tensor:
     """The prediction in the hole, the picture around it; stage 1 also looks at hq."""
+    assert isinstance(network, DiffIRStage1 | DiffIRStage2)
+    seen = network_input(network.config, lq)
     if isinstance(network, DiffIRStage1):
-        predicted = network(lq, hq)
+        predicted = network(seen, hq)
     else:
-        predicted = restore_stage2(network, lq, hq)
+        predicted = restore_stage2(network, seen, hq)
     hole = lq[:, 3:]
     return hole * predicted + (1 - hole) * lq[:, :3]
