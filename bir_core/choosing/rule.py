@@ -12,22 +12,22 @@ from ..errors import BIRError
 from ..estimate import Estimate, Measured
 
 # So many spreads are taken off damage that may not be there.
-DOUBT = 0.5
+DOUBT = 0.35
 # Below, cleaning takes as much detail as noise, in steps of 8 bit.
 LEAST_NOISE = 1.5
 # From this quality on, JPEG takes less than cleaning may.
 FAINT_JPEG = 96.0
 # The gentle network cleans JPEG down to this quality better than the other one, as long as there is
 # no more noise than this with it; and noise in colour alone, however much, but not grey noise.
-GENTLE_JPEG, GENTLE_NOISE = 60.0, 2.0
+GENTLE_JPEG, GENTLE_NOISE = 65.0, 2.0
 PURE_JPEG = 95.0
 GREY = 0.5
 # Blur of this sigma in pixels makes the finest detail that is left about 1.4 pixels wide, and so,
 # where the size stays, does noise of this sigma, in which finer detail drowns.
-PIXEL_BLUR, PIXEL_NOISE = 0.6, 18.0
+PIXEL_BLUR, PIXEL_NOISE = 0.55, 20.0
 # From such a width in pixels on, the picture is reduced by 2, 3 and 4 before it is restored: what
 # it loses it did not have, and the network that enlarges it again sharpens it.
-TO_REDUCE = {2: 1.6, 3: 2.6, 4: 3.6}
+TO_REDUCE = {2: 1.5, 3: 2.6, 4: 3.6}
 # Where nobody asked for a scale, pictures whose longer side has fewer pixels are enlarged by 4 and
 # by 2; but no network makes more than 4 pixels of one of detail.
 SMALLEST, SMALL = 320, 512

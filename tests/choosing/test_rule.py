@@ -91,9 +91,9 @@ def test_doubtful_damage_is_left_alone():
     ):
         assert not for_photo(certain).is_nothing
     for doubtful in (
-        damaged(noise=2, spread=0.9),
-        damaged(enlargement=1.8, spread=0.9),
-        damaged(blur=1, spread=0.9),
+        damaged(noise=2, spread=1.5),
+        damaged(enlargement=1.8, spread=1.5),
+        damaged(blur=1, spread=1.5),
     ):
         assert for_photo(doubtful).is_nothing
 
