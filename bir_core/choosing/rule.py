@@ -12,28 +12,28 @@ from ..errors import BIRError
 from ..estimate import Estimate, Measured
 
 # So many spreads are taken off damage that may not be there.
-DOUBT = 0.5
+DOUBT = 0.35
 # Below, cleaning takes as much detail as noise, in steps of 8 bit.
 LEAST_NOISE = 1.5
 # From this quality on, JPEG takes less than cleaning may.
 FAINT_JPEG = 96.0
 # The gentle network cleans JPEG down to this quality better than the other one, as long as there is
 # no more noise than this with it; and noise in colour alone, however much, but not grey noise.
-GENTLE_JPEG, GENTLE_NOISE = 60.0, 2.0
+GENTLE_JPEG, GENTLE_NOISE = 65.0, 2.0
 PURE_JPEG = 95.0
 GREY = 0.5
 # Blur of this sigma in pixels makes the finest detail that is left about 1.4 pixels wide, and so,
 # where the size stays, does noise of this sigma, in which finer detail drowns.
-PIXEL_BLUR, PIXEL_NOISE = 0.6, 18.0
+PIXEL_BLUR, PIXEL_NOISE = 0.55, 20.0
 # From such a width in pixels on, the picture is reduced by 2, 3 and 4 before it is restored: what
 # it loses it did not have, and the network that enlarges it again sharpens it.
-TO_REDUCE = {2: 1.6, 3: 2.6, 4: 3.6}
+TO_REDUCE = {2: 1.5, 3: 2.6, 4: 3.6}
 # Where nobody asked for a scale, pictures whose longer side has fewer pixels are enlarged by 4 and
 # by 2; but no network makes more than 4 pixels of one of detail.
 SMALLEST, SMALL = 320, 512
 MOST_SCALE = 4
-# Of pictures that are enlarged 4 times, those with no more noise and no lower quality of JPEG are
-# sharpened. Of others, the damage would be.
+# Of pictures that are enlarged 4 times, those with no more noise, no lower quality of JPEG and all
+# their detail are sharpened. Of others, the damage would be.
 SHARPENED_NOISE, SHARPENED_JPEG = 3.0, 90.0
 # From such noise on that the gentle network cleans better, it does so before another one enlarges,
 # unless the picture is reduced, which cleans as well.
@@ -116,16 +116,15 @@ def choose(found: Estimate, height: int, width: int, *, scale: float | None = No
             "Expected a picture of 1 pixel or more and a scale of 1 or more, but "
             f"{width}x{height} pixels and a scale of {scale} came; correct them."
         )
-    width_of_detail = _width_of_detail(found)
+    drowned = _width_of_detail(found, with_noise=True)
     on_scale = ""
     if scale is None:
-        scale = _scale(max(height, width), _reduction(width_of_detail))
+        scale = _scale(max(height, width), _reduction(drowned))
         if scale > 1:
             on_scale = f"enlarged {scale:g} times: {width}x{height} pixels are few"
     elif scale > 1:
         on_scale = f"enlarged {scale:g} times, as asked"
-    if scale == 1:
-        width_of_detail = _width_of_detail(found, with_noise=True)
+    width_of_detail = drowned if scale == 1 else _width_of_detail(found)
     reduce, on_width = _reduction(width_of_detail), ""
     if reduce > 1:
         on_width = (
@@ -145,7 +144,7 @@ def choose(found: Estimate, height: int, width: int, *, scale: float | None = No
     if enlargement == 1:
         model, how = cleaner, f"{kind} cleaning"
     else:
-        model, how = _enlarger(found, enlargement)
+        model, how = _enlarger(found, enlargement, reduce)
         if reduce == 1 and cleaner == GENTLE and _least(found.noise_sigma) >= CLEANED_FIRST:
             first = f"cleaned before it is enlarged, by {cleaner}: noise in colour without JPEG"
     seen = tuple(filter(None, (damage and f"damaged by {damage}", on_scale)))
@@ -204,12 +203,13 @@ def _cleaner(found: Estimate) -> tuple[str, str]:
     return (GENTLE, "gentle") if gentle else (CLEANER, "thorough")
 
 
-def _enlarger(found: Estimate, enlargement: float) -> tuple[str, str]:
+def _enlarger(found: Estimate, enlargement: float, reduce: int) -> tuple[str, str]:
     """The network that enlarges, and how it does."""
     if enlargement <= 2:
         return TWICE, "faithful enlargement, which cleans as well"
     noise, quality = found.noise_sigma, _quality(found)
-    if noise.value + DOUBT * noise.spread <= SHARPENED_NOISE and quality >= SHARPENED_JPEG:
+    clean = noise.value + DOUBT * noise.spread <= SHARPENED_NOISE and quality >= SHARPENED_JPEG
+    if clean and reduce == 1:
         return SHARP, "sharp enlargement, as there is hardly any damage to be sharpened with it"
     return FAITHFUL, "faithful enlargement, which does not sharpen the damage"
 

@@ -24,6 +24,8 @@ from ..seeds import image_generator, image_seed
 from .samples import OnFailure, raise_failure
 
 AUTO, INPUT = "auto", "input"
+# Of a picture in dB. Beyond, nobody sees a difference; without any it would be infinite.
+MOST_PSNR = 60.0
 
 
 def _damage(**more: tuple[float, float] | float) -> FixedDegradation:
@@ -96,8 +98,8 @@ class ChoiceScore:
 
     Attributes:
         case: its name among `CASES`.
-        psnr: of each way to restore it on luma, in dB, by its name: `AUTO`, `INPUT` (nothing done,
-            or enlarged by bicubic interpolation), and those of `FIXED`.
+        psnr: of each way to restore it on luma, in dB up to `MOST_PSNR`, by its name: `AUTO`,
+            `INPUT` (nothing done, or enlarged by bicubic interpolation), and those of `FIXED`.
         chosen: what the rule chose, in short.
     """
 
@@ -152,7 +154,7 @@ def score_choices(
                 name = next(same, None)
                 restored[AUTO] = restore(lq, choice) if name is None else restored[name]
                 numbers = {
-                    name: float(psnr(image.cpu(), degraded.hq, channel="y"))
+                    name: min(float(psnr(image.cpu(), degraded.hq, channel="y")), MOST_PSNR)
                     for name, image in restored.items()
                 }
                 scores.append(ChoiceScore(path.name, case, numbers, _in_short(choice)))
@@ -190,11 +192,7 @@ def choice_table(scores: Sequence[ChoiceScore]) -> str:
 def _line(case: str, scores: Sequence[ChoiceScore]) -> str:
     means = {name: fmean(each.psnr[name] for each in scores) for name in scores[0].psnr}
     best = max((name for name in means if name != AUTO), key=means.__getitem__)
-    # Both may be without any error, which leaves no difference of logarithms.
-    gaps = [
-        0.0 if each.psnr[AUTO] == each.psnr[best] else each.psnr[AUTO] - each.psnr[best]
-        for each in scores
-    ]
+    gaps = [each.psnr[AUTO] - each.psnr[best] for each in scores]
     chosen = Counter(each.chosen for each in scores).most_common()
     words = "; ".join(f"{count} {name}" for name, count in chosen)
     return (

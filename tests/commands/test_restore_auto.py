@@ -155,7 +155,7 @@ def test_a_broken_picture_is_named_and_left_out(tmp_path):
             "which mean the same with --auto",
         ),
         (("--auto", "--method", "diffbir", "--upscale", 0.5), "--upscale of 1 or more"),
-        (("--scale", 2), "--auto with --scale"),
+        (("--scale", 2), "--auto or --old-photo with --scale"),
     ],
 )
 def test_contradictions(tmp_path, more, sentence):
