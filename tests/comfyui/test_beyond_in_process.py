@@ -34,8 +34,10 @@ def test_each_tile_sees_its_part(found: Found, kind: str) -> None:
     time, in a batch or not."""
     alone, one, two, first, other_picture = found[0][f"tiles.{kind}"]
     scale = alone.abs().max()
+    # Guidance divides by the noise level at each step, which makes more of the rounding.
+    most = (3 if kind == "guided" else 1) * ROUNDING * scale
     for latent in (one, two, first):
-        assert (latent - alone).abs().max() < ROUNDING * scale
+        assert (latent - alone).abs().max() < most
     without_picture = kind in ("plain", "area", "flux")
     assert ((other_picture - alone).abs().max() < 100 * ROUNDING * scale) == without_picture
 
