@@ -21,6 +21,7 @@ def test_the_presets_have_these_names():
         "jpeg_90",
         "masks_medium_256",
         "masks_medium_512",
+        "masks_scratches",
         "masks_thick_256",
         "masks_thick_512",
         "masks_thin_256",
