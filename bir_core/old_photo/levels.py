@@ -28,6 +28,8 @@ LEAST_CHANGE, LEAST_TONE, LEAST_CAST = 0.01, 0.04, 0.05
 # A print is toned, and no photograph in colours, where its channels follow from its brightness up
 # to this, as the root of the mean square in [0, 1].
 MONOCHROME = 0.012
+# The share of the pixels that must follow; scratches that were not found are of any colour.
+FOLLOWING = 0.97
 # Brightness outside is too near the ends to tell a tone.
 TOLD = (0.08, 0.92)
 LEAST_TOLD = 64  # pixels
@@ -149,8 +151,8 @@ def _tone(pixels: Tensor) -> Colour | None:
     of_brightness = brightness.log()
     powers = (logs @ of_brightness) / of_brightness.square().sum()
     follow = brightness ** powers[:, None]
-    error = (pixels[:, told] - follow).square().mean().sqrt()
-    if float(error) > MONOCHROME:
+    errors = (pixels[:, told] - follow).square().mean(0).sort().values
+    if float(errors[: max(1, int(FOLLOWING * len(errors)))].mean().sqrt()) > MONOCHROME:
         return None
     if float((powers - 1).abs().max()) < LEAST_TONE:
         return WHITE
