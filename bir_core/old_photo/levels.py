@@ -92,9 +92,9 @@ class Levels:
 def find_levels(image: Tensor, damage: Tensor | None = None, *, keep_tone: bool = False) -> Levels:
     """How a print faded, and which cast or tone it has.
 
-    A cautious guess: no more than `SHARE` of the fading; a cast only where black is not black in
-    one colour more than in another, since white things are coloured by the light; and a tone only
-    where the whole print is of one colour.
+    A cautious guess: no more than `SHARE` of the fading, but of a toned print; a cast only where
+    black is not black in one colour more than in another, since white things are coloured by the
+    light; and a tone only where the whole print is of one colour.
 
     Args:
         image: (1, 3, H, W) in [0, 1], any size from 1 pixel on.
@@ -106,12 +106,13 @@ def find_levels(image: Tensor, damage: Tensor | None = None, *, keep_tone: bool 
     """
     require_image(image)
     pixels = _seen(image.float(), damage)
-    alike = _ends(luma(pixels[None, :, :, None]).flatten())
-    faded = Levels((alike[0],) * 3, (alike[1],) * 3)
-    powers = _tone(faded.undone(pixels[None, :, :, None])[0, :, :, 0])
+    brightness = luma(pixels[None, :, :, None]).flatten()
+    faded, whole = (_alike(*_ends(brightness, share)) for share in (SHARE, 1.0))
+    powers = _tone(whole.undone(pixels[None, :, :, None])[0, :, :, 0])
     if powers is not None:
-        return faded if keep_tone else replace(faded, powers=powers)
-    ends = [_ends(channel) for channel in pixels]
+        # What is toned is a print, and its fading no fog.
+        return faded if keep_tone or powers == WHITE else replace(whole, powers=powers)
+    ends = [_ends(channel, SHARE) for channel in pixels]
     lows = [low for low, _ in ends]
     if max(lows) - min(lows) < LEAST_CAST:
         return faded
@@ -130,13 +131,18 @@ def _seen(image: Tensor, damage: Tensor | None) -> Tensor:
     return pixels[:, whole] if whole.any() else pixels
 
 
-def _ends(values: Tensor) -> tuple[float, float]:
-    """What black and white became."""
+def _alike(low: float, high: float) -> Levels:
+    """Those of a print that faded in all colours alike."""
+    return Levels((low, low, low), (high, high, high))
+
+
+def _ends(values: Tensor, share: float) -> tuple[float, float]:
+    """What black and white became, with that share of the fading."""
     order = values.sort().values
     beyond = int(EXTREME * len(order))
     darkest, brightest = float(order[beyond]), float(order[-1 - beyond])
-    low = SHARE * min(FARTHEST, max(0.0, darkest - USUAL_END))
-    high = 1 - SHARE * min(FARTHEST, max(0.0, 1 - brightest - USUAL_END))
+    low = share * min(FARTHEST, max(0.0, darkest - USUAL_END))
+    high = 1 - share * min(FARTHEST, max(0.0, 1 - brightest - USUAL_END))
     return (low if low >= LEAST_CHANGE else 0.0, high if 1 - high >= LEAST_CHANGE else 1.0)
 
 
