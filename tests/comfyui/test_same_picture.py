@@ -175,7 +175,7 @@ def with_diffbir(
 
 
 # The package has no single call for these: several restorations, faces in a whole photo, words for
-# each tile, other networks. Pieces and masks have tests of their own.
+# each tile, other networks. Pieces, masks and old photographs have tests of their own.
 MORE_THAN_ONE = (
     "Compare_two_methods_with_numbers",
     "First_run_degrade_restore_compare",
@@ -183,6 +183,7 @@ MORE_THAN_ONE = (
     "Group_photo_restore_faces",
     "Keep_restore_invent_by_mask_DiffBIR",
     "Prompt_for_every_tile_DiffBIR",
+    "Restore_old_photo_scratches_fading_noise",
     "SDXL_tile_upscale_exact_decode",
     "Try_settings_on_a_crop_DiffBIR",
 )

@@ -109,7 +109,8 @@ def test_it_learns_the_damage_of_a_batch(pictures, tmp_path, one_batch, caplog):
     lines = [line for line in caplog.messages if "noise_sigma_error" in line]
     errors = [float(line.split("noise_sigma_error ")[1].split(",")[0]) for line in lines]
     totals = [float(line.split("network/total ")[1].split(",")[0]) for line in lines]
-    assert totals[-1] < totals[0] - 1 and errors[-1] < 5
+    # It begins above 0, with errors of about a unit and spreads of one.
+    assert max(totals) < -3 and errors[-1] < 5
 
 
 @pytest.mark.parametrize(
