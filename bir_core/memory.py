@@ -1,5 +1,5 @@
-"""How much memory there is, what a run takes of it, whether pictures fit at all, and recognising
-that it has run out."""
+"""How much memory there is, what a run takes of it, whether pictures fit at all, recognising
+that it has run out, and bringing tensors to a device."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import psutil
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from .errors import BIRError
 
@@ -281,3 +281,14 @@ def empty_caches() -> None:
     torch.cuda.empty_cache()
     if torch.backends.mps.is_available():
         torch.mps.empty_cache()
+
+
+def sent(tensor: Tensor, like: Tensor) -> Tensor:
+    """A tensor of the host in the type and on the device of another, without waiting for it.
+
+    CUDA copies pinned memory in its turn, behind what is queued; an ordinary copy would let the
+    host wait until the device has done all of that.
+    """
+    if like.device.type == "cuda":
+        return tensor.to(like.dtype).pin_memory().to(like.device, non_blocking=True)
+    return tensor.to(like)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .errors import BIRError
 from .latents import LATENT_FACTOR, PADDED_MULTIPLE
-from .transfers import sent
+from .memory import sent
 
 TileWeights = Literal["gaussian", "official", "uniform"]
 

@@ -1,7 +1,7 @@
 """Counts where the host would wait for a device, without one.
 
 Tensors on `meta` stand for those of a device: they hold no numbers, so a read is not only counted
-but has to be made up. What a copy in its turn would do is `transfers.sent`, which is left out.
+but has to be made up. What a copy in its turn would do is `memory.sent`, which is left out.
 """
 
 import torch

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from ..errors import BIRError
+from ..memory import sent
 from ..seeds import image_generator, image_seed
 from ..tiling import Tile
-from ..transfers import sent
 
 # To which the Brownian tree rounds levels.
 TREE_DIGITS = 6

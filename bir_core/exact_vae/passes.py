@@ -21,9 +21,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..memory import sent
 from ..networks.layers import GROUPS
 from ..tiling import Progress
-from ..transfers import sent
 from .operations import (
     Attention,
     Convolution,
