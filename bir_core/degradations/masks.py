@@ -77,9 +77,27 @@ class BoxMasks:
         require_counts("margin", (0, self.margin), 0)
 
 
+class HoleDegradation(Degradation):
+    """Cuts a hole: lq gets a fourth channel, 1 in the hole, and is black there. The size stays."""
+
+    @property
+    def cuts_holes(self) -> bool:
+        """True."""
+        return True
+
+    def with_scale(self, scale: int) -> "HoleDegradation":
+        """The same. Raises BIRError unless the scale is 1."""
+        if scale != 1:
+            raise BIRError(
+                f"A preset that cuts holes keeps the size of a picture, but a scale of {scale} "
+                "came; leave it out."
+            )
+        return self
+
+
 @dataclass(frozen=True, kw_only=True)
-class MaskDegradation(Degradation):
-    """Cuts a hole: lq gets a fourth channel, 1 in the hole, and is black there.
+class MaskDegradation(HoleDegradation):
+    """Thick strokes and boxes.
 
     Attributes:
         strokes, boxes: what a hole is made of, one or the other; None: never of boxes.
@@ -105,20 +123,6 @@ class MaskDegradation(Degradation):
                 "A mask preset should have boxes and their probability or neither, but "
                 f"{self.boxes} and {self.box_probability:g} came; change the preset."
             )
-
-    @property
-    def cuts_holes(self) -> bool:
-        """True."""
-        return True
-
-    def with_scale(self, scale: int) -> "MaskDegradation":
-        """The same. Raises BIRError unless the scale is 1."""
-        if scale != 1:
-            raise BIRError(
-                f"A preset that cuts holes keeps the size of a picture, but a scale of {scale} "
-                "came; leave it out."
-            )
-        return self
 
     def degrade(self, hq: Tensor, random: Randomness) -> Degraded:
         """A hole for each image."""

@@ -6,19 +6,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..errors import BIRError
-from .degradation import Degradation, Degraded, Randomness
+from .degradation import Degraded, Randomness
 from .draws import Range, require_range, uniform
 from .marks import curve, draw_number, draw_place, paint_discs
-from .masks import masked
+from .masks import HoleDegradation, masked
 
 # Radians by which a line turns over its own length, from nearly straight to curled.
 BENDS = (0.1, 6.0)
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScratchMasks(Degradation):
-    """Cuts thin holes: lq gets a fourth channel, 1 in the hole, and is black there.
+class ScratchMasks(HoleDegradation):
+    """Thin lines and specks.
 
     Counts are for 256 x 256 pixels; all ranges are log-uniform.
 
@@ -39,20 +38,6 @@ class ScratchMasks(Degradation):
     def __post_init__(self) -> None:
         for name in ("lines", "lengths", "widths", "specks", "sides"):
             require_range(name, getattr(self, name), 1e-3, 1e4)
-
-    @property
-    def cuts_holes(self) -> bool:
-        """True."""
-        return True
-
-    def with_scale(self, scale: int) -> "ScratchMasks":
-        """The same. Raises BIRError unless the scale is 1."""
-        if scale != 1:
-            raise BIRError(
-                f"A preset that cuts holes keeps the size of a picture, but a scale of {scale} "
-                "came; leave it out."
-            )
-        return self
 
     def degrade(self, hq: Tensor, random: Randomness) -> Degraded:
         """A hole for each image."""
