@@ -10,6 +10,11 @@ from .errors import BIRError
 from .networks.compact import CompactRestorer
 from .networks.diffir import DiffIRStage2
 
+# From the name of a built-in network to it, on the device of the picture.
+LoadNetwork = Callable[[str], nn.Module]
+# (what is being done, strips or tiles done, those in all); may raise to cancel.
+Report = Callable[[str, int, int], None]
+
 
 def restore(
     image: Tensor,

@@ -1,18 +1,12 @@
 """Carry out what was chosen for a picture, with the built-in networks."""
 
-from collections.abc import Callable
 from functools import partial
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..images import keep_grey, resize
-from ..restoring import restore
+from ..restoring import LoadNetwork, Report, restore
 from .rule import Choice
-
-# From the name of a built-in network to it, on the device of the picture.
-LoadNetwork = Callable[[str], nn.Module]
-# (what is being done, strips done, strips in all); may raise to cancel.
-Report = Callable[[str, int, int], None]
 
 
 def carry_out(

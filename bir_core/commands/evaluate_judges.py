@@ -19,6 +19,8 @@ from ..pictures.files import find_pictures, list_pictures
 from .evaluate_options import EvaluateOptions
 from .failures import Failures, say_left_out
 
+# Of which one is measured at a time.
+JUDGED = ("scratches", "estimate", "auto", "old_photo")
 # Other damage than that on which the built-in networks learnt to find it.
 OLD_PHOTO = "foreign_old_photo"
 
@@ -27,7 +29,7 @@ Score = TypeVar("Score")
 
 def measure_finder(options: EvaluateOptions, source: str) -> int:
     """The table of a network that finds scratches."""
-    hq = _only_originals(options, "--scratches", ("auto",))
+    hq = _only_originals(options, "scratches")
     device = choose_device(options.device)
     model = load_finder(source, device=device)
     preset = options.degradation or OLD_PHOTO
@@ -42,7 +44,7 @@ def measure_finder(options: EvaluateOptions, source: str) -> int:
 
 def measure_estimator(options: EvaluateOptions, source: str) -> int:
     """The table of a network that says what is wrong with a picture."""
-    hq = _only_originals(options, "--estimate", ("auto", "scratches", "degradation"))
+    hq = _only_originals(options, "estimate", "degradation")
     network = load_model(source, architecture="estimator")
     assert isinstance(network, Estimator)  # load_model refuses every other architecture
 
@@ -54,7 +56,7 @@ def measure_estimator(options: EvaluateOptions, source: str) -> int:
 
 def measure_choices(options: EvaluateOptions) -> int:
     """The table of the rule that chooses for a picture."""
-    hq = _only_originals(options, "--auto", ())
+    hq = _only_originals(options, "auto")
     device = choose_device(options.device)
     cases = tuple(CASES) if options.degradation is None else (options.degradation,)
 
@@ -66,14 +68,16 @@ def measure_choices(options: EvaluateOptions) -> int:
     return _measure_damaged(hq, scored, choice_table)
 
 
-def _only_originals(options: EvaluateOptions, asked: str, others: tuple[str, ...]) -> Path:
-    """The folder of originals, without the options that measure restored pictures."""
+def _only_originals(options: EvaluateOptions, judged: str, *others: str) -> Path:
+    """The folder of originals, without what else is judged, the options that measure restored
+    pictures, and `others`."""
+    others += tuple(name for name in JUDGED if name != judged)
     others += ("model", "results", "lq", "protocol", "metric", "reference", "output")
     given = [name for name in others if getattr(options, name)]
     if options.hq is None or given:
-        came = f"--{given[0]} came as well" if given else "none came"
+        came = f"--{given[0].replace('_', '-')} came as well" if given else "none came"
         raise BIRError(
-            f"Expected a folder HQ of undamaged originals for {asked}, and no options that "
+            f"Expected a folder HQ of undamaged originals for --{judged}, and no options that "
             f"measure restored pictures, but {came}; correct the command."
         )
     return options.hq

@@ -207,12 +207,16 @@ def _how_chosen(values: Values, auto: AutoOptions | None) -> dict[str, object]:
             )
         return {"auto": auto, "old_photo": None}
     assert auto is not None  # see `_read_auto`
-    if "enlarge" in without:
-        if auto.scale is not None:
+    # What would do nothing beside the step that is left out.
+    needless = {"scratches": "mask", "clean": "method", "enlarge": "scale"}
+    for step, option in needless.items():
+        came = auto.scale if step == "enlarge" else values[option]
+        if step in without and came is not None:
             raise BIRError(
-                "Expected either a scale or --without enlarge, but both came; leave one of them "
+                f"Expected either --{option} or --without {step}, but both came; leave one of them "
                 "out."
             )
+    if "enlarge" in without:
         auto = replace(auto, scale=1.0)
     return {"auto": None, "old_photo": OldPhotoOptions(auto=auto, without=without)}
 

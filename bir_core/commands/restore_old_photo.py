@@ -16,7 +16,7 @@ from ..methods import METHODS, Report, RestoreImage
 from ..old_photo import MENDING, mend
 from ..pictures.files import Picture
 from . import restore_auto
-from .restore_auto import Planned, PlanPicture
+from .restore_auto import PlanImage, Planned, PlanPicture
 from .restore_options import OldPhotoOptions, RestoreOptions
 
 # All that is done, in this order, of which each may be left out.
@@ -55,9 +55,10 @@ def prepare(options: RestoreOptions, old: OldPhotoOptions, device: torch.device)
     Raises:
         BIRError: files of DiffBIR that are not at hand.
     """
-    plan_image = restore_auto.prepare_choice(options, old.auto, device)
     if "clean" in old.without:
-        plan_image = partial(_only_enlarged, old.auto.scale or 1.0)
+        plan_image: PlanImage = partial(_only_enlarged, old.auto.scale or 1.0)
+    else:
+        plan_image = restore_auto.prepare_choice(options, old.auto, device)
 
     @cache  # the built-in networks take a few megabytes each
     def load(name: str) -> nn.Module:

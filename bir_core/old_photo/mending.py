@@ -1,13 +1,15 @@
 """A scan of an old photograph to the picture without its scratches, and as before it faded."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from ..diffir.restore import HOLE_FROM
 from ..estimate.scratches import BUILTIN, THRESHOLD, damage_mask, find_damage
+from ..restoring import LoadNetwork, Report
 from .filling import WIDEST, fill
 from .levels import Levels, find_levels
 
@@ -20,11 +22,6 @@ FILLED_FROM = 0.85
 # filled. Of undamaged pictures up to 1 % does: rims, glints and twigs, and filling them costs up to
 # 2 dB.
 LEAST_FOUND = 0.013
-
-# From the name of a built-in network to it, on the device of the picture.
-LoadNetwork = Callable[[str], nn.Module]
-# (what is being done, steps done, steps in all); may raise to cancel.
-Report = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -95,7 +92,7 @@ def _damage(
 ) -> tuple[Tensor, str]:
     """What is to be filled, and that in words."""
     if mask is not None:
-        hole = (mask.to(image.device) >= 0.5).to(image.dtype)
+        hole = (mask.to(image.device) >= HOLE_FROM).to(image.dtype)
         return hole, f"filled what the mask says, {float(hole.mean()):.2%} of the picture"
     probability = find_damage(image, load(BUILTIN), callback=partial(report, "searching"))
     share = float((probability >= THRESHOLD).float().mean())

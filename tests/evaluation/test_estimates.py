@@ -66,3 +66,5 @@ def test_the_command(originals, tmp_path):
     assert "| blur 1.5 |" in ran.stdout
     ran = run_here("evaluate", tmp_path / "hq", "--estimate", "builtin-estimate", "--auto")
     assert ran.returncode == 2 and "for --estimate" in ran.stderr
+    ran = run_here("evaluate", tmp_path / "hq", "--auto", "--old-photo")
+    assert ran.returncode == 2 and "--old-photo came as well" in ran.stderr
