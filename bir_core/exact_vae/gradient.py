@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..tiling import Progress
+from .maps import Box, ParkedMap, Parking, boxes
 from .operations import (
     Attention,
     Convolution,
@@ -30,13 +31,9 @@ from .operations import (
     working_bytes,
 )
 from .passes import (
-    Box,
     LayerCall,
-    ParkedMap,
-    Parking,
     TiledRun,
     attend,
-    boxes,
     cast_to_input,
     convolve,
     group_affine,

@@ -13,7 +13,7 @@ Works on every encoder or decoder with the module names of latent diffusion, Com
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -21,9 +21,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..memory import sent
 from ..networks.layers import GROUPS
 from ..tiling import Progress
+from .maps import Box, ParkedMap, Parking, ParkingOverflow, boxes
 from .operations import (
     Attention,
     Convolution,
@@ -49,85 +49,6 @@ def cast_to_input(layer: Layer, x: Tensor) -> Tensor:
         return layer(x)
     weights = {name: value.to(x.dtype) for name, value in layer.named_parameters()}
     return torch.func.functional_call(layer, weights, (x,))
-
-
-class ParkingOverflow(ArithmeticError):
-    """A finite number was too large for maps parked in float16; park in float32."""
-
-
-@dataclass(frozen=True)
-class Parking:
-    """Where full maps wait between two passes, and in which type: float32 is exact, float16 takes
-    half the memory at a loss of about an eighth of an 8-bit step."""
-
-    device: torch.device
-    dtype: torch.dtype
-
-
-class Box(NamedTuple):
-    """A rectangle of a map, ends excluded."""
-
-    top: int
-    bottom: int
-    left: int
-    right: int
-
-
-def boxes(height: int, width: int, side: int) -> Iterator[Box]:
-    """A map cut into squares of `side`, row by row."""
-    for top in range(0, height, side):
-        for left in range(0, width, side):
-            yield Box(top, min(top + side, height), left, min(left + side, width))
-
-
-def exactly(values: Tensor) -> Tensor:
-    """In float64, which MPS does not have."""
-    return values if values.device.type == "mps" else values.double()
-
-
-class ParkedMap:
-    """A full map (C, H, W) and the statistics of its channels, for one image."""
-
-    def __init__(self, values: Tensor) -> None:
-        self.values = values
-        # (C,) float64, of the whole map, where it was computed; after `finish`.
-        self.mean = torch.zeros(0)
-        self.variance = torch.zeros(0)
-        self.peak: Tensor | None = None  # scalar, of a map that is parked in float16
-        self._moments: list[tuple[int, Tensor, Tensor]] = []
-        self._peaks: list[Tensor] = []
-
-    @classmethod
-    def empty(cls, channels: int, height: int, width: int, parking: Parking) -> "ParkedMap":
-        shape = (channels, height, width)
-        return cls(torch.empty(shape, dtype=parking.dtype, device=parking.device))
-
-    def part(self, box: Box) -> Tensor:
-        """A rectangle of the map, a view (C, h, w)."""
-        return self.values[:, box.top : box.bottom, box.left : box.right]
-
-    def write(self, part: Tensor, values: Tensor) -> None:
-        """Put `values` (C, ...), float32, into a view of this map and count them."""
-        # In two steps: torch.var_mean took a fifth of the whole time on a CPU.
-        mean = values.mean(dim=(1, 2), keepdim=True)
-        variance = (values - mean).square_().mean(dim=(1, 2))
-        self._moments.append((values[0].numel(), mean[:, 0, 0], variance))
-        if part.dtype == torch.float16:
-            self._peaks.append(values.abs().amax())
-        part.copy_(values)
-
-    def finish(self) -> None:
-        """Combine what was counted into the statistics of the whole map (Chan's formula for many
-        parts, in float64 where the device has it)."""
-        if self._peaks:
-            self.peak = torch.stack(self._peaks).amax()
-        counts = torch.tensor([count for count, _, _ in self._moments], dtype=torch.float64)
-        means = exactly(torch.stack([mean for _, mean, _ in self._moments]))
-        variances = exactly(torch.stack([variance for *_, variance in self._moments]))
-        shares = sent(counts / counts.sum(), means)[:, None]
-        self.mean = (shares * means).sum(0)
-        self.variance = (shares * (variances + (means - self.mean) ** 2)).sum(0)
-        self._moments, self._peaks = [], []
 
 
 class Affine(NamedTuple):

@@ -14,6 +14,7 @@ from ..fallbacks import Attempt, first_that_fits
 from ..memory import CPU, GIGABYTE, USABLE, free_memory
 from ..tiling import SMALLEST_TILE
 from .gradient import gradient_bytes, gradient_working_bytes, run_tiled_with_gradient
+from .maps import Parking, ParkingOverflow
 from .operations import (
     Operation,
     decoder_operations,
@@ -21,13 +22,7 @@ from .operations import (
     parked_bytes,
     working_bytes,
 )
-from .passes import (
-    LayerCall,
-    Parking,
-    ParkingOverflow,
-    cast_to_input,
-    run_tiled,
-)
+from .passes import LayerCall, cast_to_input, run_tiled
 
 logger = logging.getLogger(__name__)
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ...bir_core.errors import BIRError
+from ...bir_core.exact_vae.maps import Parking
 from ...bir_core.exact_vae.operations import (
     Operation,
     decoder_operations,
@@ -21,7 +22,6 @@ from ...bir_core.exact_vae.operations import (
     parked_bytes,
     working_bytes,
 )
-from ...bir_core.exact_vae.passes import Parking
 from ...bir_core.exact_vae.tiled import (
     decode_tiled,
     encode_tiled,

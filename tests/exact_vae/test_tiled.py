@@ -8,8 +8,8 @@ from tolerances import SPLIT_NETWORK
 
 from bir_core.errors import BIRError
 from bir_core.exact_vae import tiled as exact_tiled_vae
+from bir_core.exact_vae.maps import Parking
 from bir_core.exact_vae.operations import decoder_operations, parked_bytes, working_bytes
-from bir_core.exact_vae.passes import Parking
 from bir_core.exact_vae.tiled import (
     decode_tiled,
     decode_with_gradient,
