@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from bir_core import tiling
 from bir_core.diffusion import noise
-from bir_core.exact_vae import passes
+from bir_core.exact_vae import maps
 
 DEVICE = torch.device("meta")
 READS = {
@@ -92,5 +92,5 @@ def sent_in_turn(tensor, like):
 
 def without_device(monkeypatch):
     """Let copies in their turn go to `DEVICE`."""
-    for module in (noise, passes, tiling):
+    for module in (noise, maps, tiling):
         monkeypatch.setattr(module, "sent", sent_in_turn)
