@@ -108,16 +108,16 @@ def find_levels(image: Tensor, damage: Tensor | None = None, *, keep_tone: bool 
     pixels = _seen(image.float(), damage)
     brightness = luma(pixels[None, :, :, None]).flatten()
     faded, whole = (_alike(*_ends(brightness, share)) for share in (SHARE, 1.0))
-    powers = _tone(whole.undone(pixels[None, :, :, None])[0, :, :, 0])
-    if powers is not None:
-        # What is toned is a print, and its fading no fog.
-        return faded if keep_tone or powers == WHITE else replace(whole, powers=powers)
-    ends = [_ends(channel, SHARE) for channel in pixels]
-    lows = [low for low, _ in ends]
-    if max(lows) - min(lows) < LEAST_CAST:
-        return faded
-    (red, dim_red), (green, dim_green), (blue, dim_blue) = ends
-    return Levels((red, green, blue), (dim_red, dim_green, dim_blue))
+    # Paper and ink of their own colours are tried second: the ends of three channels are told
+    # less well than those of brightness.
+    for print_levels in (whole, _apart(pixels, 1.0)):
+        powers = _tone(print_levels.undone(pixels[None, :, :, None])[0, :, :, 0])
+        if powers is not None:
+            # What is toned is a print, and its fading no fog.
+            toned = powers != WHITE or print_levels != whole
+            return replace(print_levels, powers=powers) if toned and not keep_tone else faded
+    cast = _apart(pixels, SHARE)
+    return cast if max(cast.low) - min(cast.low) >= LEAST_CAST else faded
 
 
 def _seen(image: Tensor, damage: Tensor | None) -> Tensor:
@@ -134,6 +134,12 @@ def _seen(image: Tensor, damage: Tensor | None) -> Tensor:
 def _alike(low: float, high: float) -> Levels:
     """Those of a print that faded in all colours alike."""
     return Levels((low, low, low), (high, high, high))
+
+
+def _apart(pixels: Tensor, share: float) -> Levels:
+    """Those of a print that faded in each colour (3, n) by itself."""
+    (red, dim_red), (green, dim_green), (blue, dim_blue) = (_ends(c, share) for c in pixels)
+    return Levels((red, green, blue), (dim_red, dim_green, dim_blue))
 
 
 def _ends(values: Tensor, share: float) -> tuple[float, float]:

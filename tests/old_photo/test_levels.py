@@ -64,6 +64,20 @@ def test_a_toned_print_becomes_grey_and_black_stays_black():
     assert not find_levels(image**powers, keep_tone=True).changes
 
 
+def test_a_toned_print_on_paper_of_a_colour_becomes_grey():
+    image = grey_photo()
+    powers = torch.tensor([0.85, 1.0, 1.3]).view(3, 1, 1)
+    low = torch.tensor([0.25, 0.12, 0.06]).view(3, 1, 1)
+    high = torch.tensor([0.95, 0.88, 0.75]).view(3, 1, 1)
+    toned = low + (high - low) * image**powers
+    found = find_levels(toned)
+    undone = found.undone(toned)
+    assert float((undone.amax(1) - undone.amin(1)).mean()) < 0.02
+    assert found.low[0] > found.low[2] and "cast" in found.words and "tone" in found.words
+    kept = find_levels(toned, keep_tone=True)
+    assert kept.powers == (1, 1, 1) and len(set(kept.low)) == 1
+
+
 def test_a_grey_print_and_a_picture_in_colours_have_no_tone():
     assert find_levels(grey_photo()).powers == (1, 1, 1)
     warm = photo() * torch.tensor([1.0, 0.8, 0.6]).view(3, 1, 1)
