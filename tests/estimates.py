@@ -13,6 +13,7 @@ CLEAN = Estimate(
     jpeg=0.0,
     file_quality=None,
     enlargement=Measured(1.0, 0.1),
+    sharpness=Measured(0.5, 0.1),
     grey=Measured(0.0, 0.0),
     contrast=Measured(0.9, 0.1),
     colour_cast=(0.0, 0.0, 0.0),

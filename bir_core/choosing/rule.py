@@ -28,6 +28,9 @@ PIXEL_BLUR, PIXEL_NOISE = 0.55, 20.0
 # From such a width in pixels on, the picture is reduced by 2, 3 and 4 before it is restored: what
 # it loses it did not have, and the network that enlarges it again sharpens it.
 TO_REDUCE = {2: 1.5, 3: 2.6, 4: 3.6}
+# Edges of less sharpness are as wide as detail of 1.5 pixels, whatever the network says of blur and
+# enlargement, which it misses where JPEG lies above or below them.
+SOFT = 0.18
 # Where nobody asked for a scale, pictures whose longer side has fewer pixels are enlarged by 4 and
 # by 2; but no network makes more than 4 pixels of one of detail.
 SMALLEST, SMALL = 320, 512
@@ -178,10 +181,11 @@ def _damage(found: Estimate) -> str:
 
 def _width_of_detail(found: Estimate, *, with_noise: bool = False) -> float:
     """Pixels that the finest detail that is left is wide at least, by enlargement and the blur
-    before it, and by the noise in which it drowns; 1 in a sharp picture."""
+    before it or by soft edges, and by the noise in which it drowns; 1 in a sharp picture."""
     blur = _least(found.blur_sigma) / PIXEL_BLUR
     noise = _least(found.noise_sigma) / PIXEL_NOISE if with_noise else 0.0
-    return max(1.0, _least(found.enlargement)) * math.hypot(1.0, blur, noise)
+    width = max(1.0, _least(found.enlargement)) * math.hypot(1.0, blur, noise)
+    return max(width, TO_REDUCE[2]) if found.sharpness.value < SOFT else width
 
 
 def _reduction(width: float) -> int:

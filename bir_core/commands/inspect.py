@@ -1,8 +1,8 @@
 """Say what a checkpoint file is, without building the network, and whether its checksums, if it has
 any, are right. A published file is also known by its name: what for, where from, its licence.
 
-Of a picture, say what is wrong with it: blur, noise, JPEG, enlargement, colours and contrast, each
-with what it may be off by."""
+Of a picture, say what is wrong with it: blur, noise, JPEG, enlargement, edges, colours and
+contrast, each with what it may be off by."""
 
 import argparse
 import dataclasses

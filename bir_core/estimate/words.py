@@ -6,6 +6,7 @@ from .patches import Measured
 # From where on it is seen.
 VISIBLE_BLUR, VISIBLE_NOISE, VISIBLE_ENLARGEMENT = 0.5, 2.0, 1.3
 STRONG_BLUR, STRONG_NOISE = 1.5, 15.0
+SOFT_EDGES, SHARP_EDGES = 0.18, 0.25
 FAINT_JPEG, STRONG_JPEG = 90, 50
 GREY_SHARE = 0.98
 FADED_CONTRAST = 0.6
@@ -20,6 +21,7 @@ def in_words(found: Estimate) -> list[str]:
         _noise(found),
         _jpeg(found),
         _enlargement(found.enlargement),
+        _sharpness(found.sharpness),
         _colours(found),
         _contrast(found.contrast),
     ]
@@ -68,6 +70,13 @@ def _enlargement(enlargement: Measured) -> str:
     return (
         f"enlarged: {_about(enlargement)} times; blur and noise are those of the picture before it"
     )
+
+
+def _sharpness(sharpness: Measured) -> str:
+    if sharpness.value >= SHARP_EDGES:
+        return f"edges: sharp, {_about(sharpness, 2)}"
+    soft = "soft" if sharpness.value < SOFT_EDGES else "a little soft"
+    return f"edges: {soft}, {_about(sharpness, 2)}; sharp pictures have {SHARP_EDGES} and more"
 
 
 def _colours(found: Estimate) -> str:

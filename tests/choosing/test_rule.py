@@ -14,7 +14,9 @@ from bir_core.estimate import Measured
 from bir_core.weights import BUILTIN_NAMES
 
 
-def damaged(noise=None, grey=0.1, jpeg=None, blur=None, enlargement=None, spread=0.0):
+def damaged(
+    noise=None, grey=0.1, jpeg=None, blur=None, enlargement=None, sharpness=None, spread=0.0
+):
     """`CLEAN` with some damage, whose estimate is off by `spread` of it."""
 
     def measured(value, clean):
@@ -27,6 +29,7 @@ def damaged(noise=None, grey=0.1, jpeg=None, blur=None, enlargement=None, spread
         jpeg_quality=measured(jpeg, None),
         blur_sigma=measured(blur, CLEAN.blur_sigma),
         enlargement=measured(enlargement, CLEAN.enlargement),
+        sharpness=measured(sharpness, CLEAN.sharpness),
     )
 
 
@@ -72,6 +75,11 @@ def test_what_cleans_at_the_same_size(found, model):
         (damaged(blur=2.5), 4, FAITHFUL),
         (damaged(enlargement=3), 3, FAITHFUL),
         (damaged(blur=1.1, enlargement=2, noise=10), 4, FAITHFUL),
+        # The network saw neither blur nor enlargement.
+        (damaged(sharpness=0.1), 2, TWICE),
+        (damaged(sharpness=0.1, jpeg=75, noise=2), 2, TWICE),
+        (damaged(sharpness=0.1, blur=2.5), 4, FAITHFUL),
+        (damaged(sharpness=0.2), 1, None),
         # Finer detail drowns in so much noise, and the network that enlarges cleans as well.
         (damaged(noise=20), 1, GENTLE),
         (damaged(noise=30), 2, TWICE),

@@ -7,7 +7,7 @@ import pytest
 from command_line import run_here
 from PIL import Image
 
-KEYS = ("blur_sigma", "noise_sigma", "jpeg_quality", "enlargement", "grey", "contrast")
+KEYS = ("blur_sigma", "noise_sigma", "jpeg_quality", "enlargement", "sharpness", "grey", "contrast")
 
 
 @pytest.fixture(scope="module")
@@ -43,10 +43,10 @@ def test_a_picture_in_words(picture, tmp_path):
     done = run_here("inspect", tmp_path / "photo.tif.jpg")
     assert done.returncode == 0
     lines = done.stdout.splitlines()
-    starts = ("blur:", "noise:", "JPEG:", "enlarged:", "colours:", "contrast:")
-    assert len(lines) == 6 and all(map(str.startswith, lines, starts))
+    starts = ("blur:", "noise:", "JPEG:", "enlarged:", "edges:", "colours:", "contrast:")
+    assert len(lines) == 7 and all(map(str.startswith, lines, starts))
     assert "80 (give or take 0) by the tables of the file" in lines[2]
-    assert "the picture is grey" in lines[4]
+    assert "the picture is grey" in lines[5]
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 400), (700, 3)])

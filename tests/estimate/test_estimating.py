@@ -79,7 +79,8 @@ def test_the_tables_of_a_file_are_read(tmp_path):
 def test_words_of_a_good_and_of_a_bad_picture():
     image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     good = in_words(estimate(image, saying(0.1, 0.05, 2.0, 1.0, jpeg=-3.0)))
-    assert len(good) == 6 and sum("to see" in line for line in good) == 5
+    assert len(good) == 7 and sum("to see" in line for line in good) == 5
+    assert any(line.startswith("edges: sharp") for line in good)
     faded = image.mean(1, keepdim=True).repeat(1, 3, 1, 1) * 0.3 + 0.4
     bad = "\n".join(in_words(estimate(faded, saying(*DAMAGED))))
     for words in ("blur: some, sigma 1.00", "noise: some, grey", "quality 50", "2.0 (give or take"):
