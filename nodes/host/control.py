@@ -45,6 +45,11 @@ AREA = "bir_area"
 # pixels, (y, x) the tile's corner in a latent of (height, width); the samples of a call lie tile by
 # tile.
 WINDOW = "bir_window"
+# Measured on the network of Stable Diffusion 2.1 at 512x512 with guidance, on one thread.
+SLOWER_ATTENTION = (
+    "ComfyUI computes attention on this CPU in pieces. Started with --use-pytorch-cross-attention "
+    "it takes a quarter less time for a step, and a quarter of the memory beside the weights."
+)
 logger = logging.getLogger(__name__)
 
 
@@ -196,6 +201,9 @@ class IRControlNet(comfy.controlnet.ControlNet):
         if self.condition is not None:
             return  # called before, for another conditioning with this control net
         require_base(model, self.config)
+        on_cpu = comfy.model_management.get_torch_device().type == "cpu"
+        if on_cpu and not comfy.model_management.pytorch_attention_enabled():
+            logger.info(SLOWER_ATTENTION)
         doubt = other_base(model.model_sampling, self.version)
         if doubt is not None:
             logger.warning(doubt)

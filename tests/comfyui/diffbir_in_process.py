@@ -7,6 +7,7 @@ results are tensors by name; `test_diffbir_in_process.py` compares them.
 import importlib.util
 import inspect
 import json
+import logging
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -358,8 +359,28 @@ def sentences() -> dict[str, str]:
     return said
 
 
+def logged_of_attention() -> dict[str, str]:
+    """What the log says of ComfyUI's attention on a CPU, by whether it is torch's."""
+    host = comfy.model_management
+    net = control_net().copy().set_cond_hint(torch.rand(1, 3, 64, 64), vae=CountingVAE())
+    said = {}
+    for torch_attention in (False, True):
+        lines: list[str] = []
+        handler = logging.Handler()
+        handler.emit = lambda record, lines=lines: lines.append(record.getMessage())
+        host_control.logger.addHandler(handler)
+        host_control.logger.setLevel(logging.INFO)
+        host.ENABLE_PYTORCH_ATTENTION = torch_attention
+        for _ in range(2):  # once for each prompt
+            net.pre_run(sd21(8, 8), lambda percent: 1000 * (1 - percent))
+        net.cleanup()
+        host_control.logger.removeHandler(handler)
+        said[f"attention {torch_attention}"] = "\n".join(lines)
+    return said
+
+
 with torch.inference_mode():
     found = control_outputs() | weight_types() | computed_in_float32()
     found |= sampled_trajectories() | hints()
     tensors = {name: value.contiguous().clone() for name, value in found.items()}
-    save_file(tensors, results_path, metadata=sentences())
+    save_file(tensors, results_path, metadata=sentences() | logged_of_attention())

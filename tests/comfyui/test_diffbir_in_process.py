@@ -101,7 +101,8 @@ def test_memory_is_asked_for(found: Found) -> None:
 
 def test_wrong_models_are_said_before_sampling(found: Found) -> None:
     _, said = found
-    assert said.keys() == {"sdxl", "sd15", "flux", "wider", "vae", "no_vae", "color"}
+    attention = {"attention False", "attention True"}
+    assert said.keys() - attention == {"sdxl", "sd15", "flux", "wider", "vae", "no_vae", "color"}
     assert "The colour fix should find memory" in said["color"]
     for name, model in [("sdxl", "SDXL"), ("sd15", "SD15"), ("flux", "Flux")]:
         assert f"{model} model" in said[name]
@@ -110,3 +111,9 @@ def test_wrong_models_are_said_before_sampling(found: Found) -> None:
     assert "16 channels" in said["vae"]
     assert "Apply ControlNet" in said["no_vae"]
     assert all(text.endswith(".") and text.count(". ") == 0 for text in said.values())
+
+
+def test_the_log_names_the_faster_attention_once(found: Found) -> None:
+    _, said = found
+    assert said["attention False"].count("--use-pytorch-cross-attention") == 1
+    assert said["attention True"] == ""
