@@ -18,7 +18,8 @@ from ..errors import BIRError
 from ..images import ResizeMode
 from .kernels import MixedKernels, draw_kernel, filter2d, stack_kernels
 
-RESIZE_MODES: tuple[ResizeMode, ...] = get_args(ResizeMode)
+# Those that are drawn from.
+RESIZE_MODES: tuple[ResizeMode, ...] = ("area", "bilinear", "bicubic")
 Draws = dict[str, object]
 
 
@@ -132,10 +133,11 @@ def degrade(
 
 
 def require_modes(modes: Sequence[str]) -> None:
-    """Raise BIRError unless there are modes and all are of `RESIZE_MODES`."""
-    if not modes or any(mode not in RESIZE_MODES for mode in modes):
+    """Raise BIRError unless there are modes and all are of `ResizeMode`."""
+    known = get_args(ResizeMode)
+    if not modes or any(mode not in known for mode in modes):
         raise BIRError(
-            f"resize_modes should be one or more of {', '.join(RESIZE_MODES)}, but {tuple(modes)} "
+            f"resize_modes should be one or more of {', '.join(known)}, but {tuple(modes)} "
             "came; change the preset."
         )
 

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from ..errors import BIRError
 from ..images import mirrored_indices
+from .defocus import disc_kernel
 from .draws import (
     Range,
     chance,
@@ -164,6 +165,8 @@ class MixedKernels:
         motion_probability: share of the paths of a moving camera instead of all these.
         motion_length: of a path in pixels, at least 1.
         motion_bend: by how much a path turns, in radians.
+        defocus_probability: share, among the others, of the discs of a lens out of focus.
+        defocus_radius: of a disc in pixels.
     """
 
     sizes: tuple[int, ...] = tuple(range(7, 22, 2))
@@ -178,6 +181,8 @@ class MixedKernels:
     motion_probability: float = 0.0
     motion_length: Range = (5.0, 15.0)
     motion_bend: Range = (-math.pi / 2, math.pi / 2)
+    defocus_probability: float = 0.0
+    defocus_radius: Range = (1.0, 8.0)
 
     def __post_init__(self) -> None:
         require_sizes("sizes", self.sizes)
@@ -194,6 +199,8 @@ class MixedKernels:
         require_probability("motion_probability", self.motion_probability)
         require_range("motion_length", self.motion_length, 1.0, math.inf)
         require_range("motion_bend", self.motion_bend, -math.pi, math.pi)
+        require_probability("defocus_probability", self.defocus_probability)
+        require_range("defocus_radius", self.defocus_radius, 0.01, math.inf)
 
 
 def _draw_beta(bounds: Range, generator: torch.Generator) -> float:
@@ -215,11 +222,15 @@ def draw_kernel(parameters: MixedKernels, generator: torch.Generator) -> tuple[T
 
     Returns:
         The kernel, float32 on the CPU, and what was drawn: "kind", "size" and, by kind, "cutoff",
-        "length", "theta" and "bend", or "sigma_x", "sigma_y", "theta", "beta".
+        "length", "theta" and "bend", "radius", or "sigma_x", "sigma_y", "theta", "beta".
     """
     # Where there is no motion nothing is drawn for it: other presets keep their numbers.
     if parameters.motion_probability and chance(parameters.motion_probability, generator):
         return _draw_motion(parameters, generator)
+    if parameters.defocus_probability and chance(parameters.defocus_probability, generator):
+        radius = uniform(parameters.defocus_radius, generator)
+        kernel = disc_kernel(radius)
+        return kernel, {"kind": "defocus", "size": kernel.shape[-1], "radius": radius}
     size = choose_evenly(parameters.sizes, generator)
     if chance(parameters.sinc_probability, generator):
         small = size < 13

@@ -34,6 +34,8 @@ RESTORED = get_preset("diffbir_v1")
 NAMES = [name for name in preset_names() if not name.startswith("masks")]
 # Old photographs fade and keep their size.
 FADING = ("old_photo", "foreign_old_photo")
+# Nothing is left to chance in these.
+UNDRAWN = ("bicubic_x2", "bicubic_x4", "clean_x1", "clean_x2", "clean_x4", "jpeg_90")
 NARROW = MixedKernels(sizes=(3,), sinc_probability=0, weights=(1, 0, 0, 0, 0, 0), sigma=(0.1, 0.1))
 
 
@@ -139,7 +141,7 @@ CHANGES = {
         },
     ),
     MixedKernels: (
-        MixedKernels(motion_probability=0.5),
+        MixedKernels(motion_probability=0.4, defocus_probability=0.3),
         {
             "sizes": (7, 9),
             "sinc_probability": 1.0,
@@ -153,6 +155,8 @@ CHANGES = {
             "motion_probability": 0.0,
             "motion_length": (20.0, 30.0),
             "motion_bend": (0.0, 0.0),
+            "defocus_probability": 0.0,
+            "defocus_radius": (9.0, 10.0),
         },
     ),
 }
@@ -199,10 +203,7 @@ def test_the_same_state_gives_the_same_bytes(name):
     assert torch.equal(first.lq, second.lq) and torch.equal(first.hq, second.hq)
     assert str(first.draws) == str(second.draws)
     assert first.lq.shape == other.lq.shape
-    # Nothing is left to chance in these.
-    assert torch.equal(first.lq, other.lq) == (
-        name in ("clean_x1", "clean_x2", "clean_x4", "jpeg_90")
-    )
+    assert torch.equal(first.lq, other.lq) == (name in UNDRAWN)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -388,7 +389,7 @@ def test_every_draw_is_readable(name):
     draws = degrade(random_images(), get_preset(name), generator=seeded(0)).draws
     text = json.dumps({k: v.tolist() if torch.is_tensor(v) else v for k, v in draws.items()})
     assert set(json.loads(text)) == set(draws)
-    few = {"clean_x1": 0, "clean_x2": 1, "clean_x4": 1, "jpeg_90": 1}
+    few = dict.fromkeys((*UNDRAWN, "motion_blur", "defocus"), 1) | {"clean_x1": 0}
     assert len(draws) >= few.get(name, 3)
 
 
@@ -455,7 +456,7 @@ def test_images_that_cannot_be_degraded_are_refused(hq, scale, message):
 @pytest.mark.parametrize(
     "preset, wrong, message",
     [
-        (FIXED, {"resize_modes": ("nearest",)}, "area, bilinear, bicubic, but"),
+        (FIXED, {"resize_modes": ("nearest",)}, "area, bilinear, bicubic, matlab, but"),
         (FIXED, {"resize_modes": ()}, "one or more of"),
         (FIXED, {"noise_sigma": (5, 1)}, "noise_sigma should be a range"),
         (FIXED, {"jpeg_quality": (0, 50)}, "jpeg_quality should be a range"),
