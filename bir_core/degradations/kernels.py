@@ -318,8 +318,9 @@ def filter2d(image: Tensor, kernels: Tensor) -> Tensor:
     return filtered
 
 
-def _blur_gaussian(image: Tensor, size: int, sigma: float) -> Tensor:
-    """Isotropic Gaussian blur as two one-dimensional filters, borders reflected."""
+def blur_gaussian(image: Tensor, size: int, sigma: float) -> Tensor:
+    """Isotropic Gaussian blur of (B, C, H, W) as two one-dimensional filters, borders reflected;
+    size odd, sigma in pixels and above 0."""
     from kornia.filters import filter2d_separable
 
     axis = torch.arange(size, dtype=torch.float64) - (size - 1) / 2
@@ -352,8 +353,8 @@ def sharpen(
     """
     require_odd(size)
     sigma = 0.3 * ((size - 1) / 2 - 1) + 0.8
-    residual = image - _blur_gaussian(image, size, sigma)
+    residual = image - blur_gaussian(image, size, sigma)
     mask = (residual.abs() * 255 > threshold).to(image.dtype)
-    soft_mask = _blur_gaussian(mask, size, sigma)
+    soft_mask = blur_gaussian(mask, size, sigma)
     sharp = (image + weight * residual).clamp(0, 1)
     return soft_mask * sharp + (1 - soft_mask) * image

@@ -8,12 +8,14 @@ from .degradation import Degradation
 from .draws import Range
 from .enlarged import EnlargedDegradation
 from .fixed import FixedDegradation
+from .grain import GrainDegradation
 from .kernels import MixedKernels
 from .masks import BoxMasks, Counts, MaskDegradation, StrokeMasks
 from .painted_damage import PaintedDamage
 from .real_esrgan import RealESRGANDegradation, RealESRGANOrder
 from .scratch_masks import ScratchMasks
 from .textured_damage import TexturedDamage
+from .varying import VaryingDegradation
 
 
 def _gaussian_kernels(size: int, sigma: Range) -> MixedKernels:
@@ -179,6 +181,9 @@ _PRESETS: dict[str, Degradation] = {
     # Blur alone: pairs for a training of deblurring, and tests of it.
     "motion_blur": _blurred(MixedKernels(motion_probability=1.0, motion_length=(5.0, 40.0))),
     "defocus": _blurred(MixedKernels(defocus_probability=1.0)),
+    # What no single strength describes.
+    "varying": VaryingDegradation(),
+    "film_grain": GrainDegradation(scan=_SCAN),
     # Each damage may be absent: on them it is learned what is wrong with a picture.
     "enlarged": EnlargedDegradation(
         damage=FixedDegradation(
@@ -241,6 +246,8 @@ def get_preset(name: str) -> Degradation:
             blur, noise and JPEG, or none, and perhaps enlarged; the size stays. "bicubic_x4",
             "bicubic_x2": the pairs of Set5, Set14, DF2K and the like, by MATLAB's imresize.
             "motion_blur", "defocus": blur of a moving camera, or of a lens out of focus, alone.
+            "varying": blur, noise and JPEG that change over the picture. "film_grain": the grain of
+            film, scanned.
             "masks_train": the
             training of inpainting. "masks_thick_256" and alike, also medium and thin, and 512: the
             tests of inpainting; wide holes are the thick ones, narrow holes the thin ones.

@@ -15,9 +15,11 @@ from bir_core.degradations import (
     CodeFormerDegradation,
     EnlargedDegradation,
     FixedDegradation,
+    GrainDegradation,
     MixedKernels,
     RealESRGANDegradation,
     RealESRGANOrder,
+    VaryingDegradation,
     degrade,
     get_preset,
     preset_names,
@@ -28,6 +30,8 @@ from bir_core.errors import BIRError
 FIXED = get_preset("simple_x4")
 CODEFORMER = get_preset("codeformer")
 ENLARGED = get_preset("enlarged")
+GRAIN = get_preset("film_grain")
+VARYING = get_preset("varying")
 REAL_ESRGAN = get_preset("realesrgan_x2")
 RESTORED = get_preset("diffbir_v1")
 # Those that cut holes are tested with the masks.
@@ -111,6 +115,30 @@ CHANGES = {
             "resize_modes": ("area",),
         },
     ),
+    GrainDegradation: (
+        GRAIN,
+        {
+            "strength": (40.0, 50.0),
+            "size": (2.0, 3.0),
+            "grey_probability": 1.0,
+            "scan": replace(GRAIN.scan, blur_probability=0.0),
+        },
+    ),
+    VaryingDegradation: (
+        VARYING,
+        {
+            "scale": 2,
+            "blur_sigma": (2.0, 5.0),
+            "noise_sigma": (50.0, 60.0),
+            "jpeg_quality": (10.0, 20.0),
+            "blur_probability": 0.0,
+            "noise_probability": 0.0,
+            "jpeg_probability": 0.0,
+            "grey_probability": 1.0,
+            "cycles": (3.0, 4.0),
+            "resize_modes": ("bicubic",),
+        },
+    ),
     RealESRGANOrder: (
         REAL_ESRGAN.second,
         {
@@ -184,7 +212,7 @@ def test_every_parameter_changes_the_result(kind, name):
     base, changes = CHANGES[kind]
     before, after = in_a_preset(base), in_a_preset(replace(base, **{name: changes[name]}))
     hq = random_images(8)
-    if name == "restore_size":
+    if name == "restore_size" or (kind is VaryingDegradation and name == "resize_modes"):
         after, before = replace(after, scale=2), replace(before, scale=2)
 
     def results(preset):

@@ -19,6 +19,7 @@ def test_the_presets_have_these_names():
         "diffbir_v1",
         "diffbir_v2.1",
         "enlarged",
+        "film_grain",
         "foreign_old_photo",
         "foreign_x4",
         "jpeg_90",
@@ -42,6 +43,7 @@ def test_the_presets_have_these_names():
         "simple_x1",
         "simple_x2",
         "simple_x4",
+        "varying",
     )
 
 
