@@ -1,6 +1,6 @@
 """What is made of one picture of a set: sizes, squares, and low-quality partners."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -140,7 +140,7 @@ def _write(
 ) -> None:
     top, left, height, width = (side // divisor for side in box)
     piece = image[..., top : top + height, left : left + width]
-    picture = replace(Picture(piece.clamp(0, 1)), is_grey=source.is_grey, icc=source.icc)
+    picture = Picture(piece.clamp(0, 1), is_grey=source.is_grey, icc=source.icc)
     write_picture(path, picture, overwrite=True)
 
 
