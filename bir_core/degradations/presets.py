@@ -179,7 +179,9 @@ _PRESETS: dict[str, Degradation] = {
         jpeg_quality=(80.0, 101.0),
     ),
     # Blur alone: pairs for a training of deblurring, and tests of it.
-    "motion_blur": _blurred(MixedKernels(motion_probability=1.0, motion_length=(5.0, 40.0))),
+    "motion_blur": _blurred(
+        MixedKernels(motion_probability=1.0, motion_length=(5.0, 40.0), motion_shake=(0.0, 2.0))
+    ),
     "defocus": _blurred(MixedKernels(defocus_probability=1.0)),
     # What no single strength describes.
     "varying": VaryingDegradation(),

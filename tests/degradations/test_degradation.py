@@ -183,6 +183,7 @@ CHANGES = {
             "motion_probability": 0.0,
             "motion_length": (20.0, 30.0),
             "motion_bend": (0.0, 0.0),
+            "motion_shake": (2.0, 3.0),
             "defocus_probability": 0.0,
             "defocus_radius": (9.0, 10.0),
         },
