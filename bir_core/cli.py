@@ -23,6 +23,7 @@ COMMANDS = {
     "verify": "check weight files and write a report on them",
     "scratches": "find scratches, creases, dust, hairs and stains in scans, as masks",
     "degrade": "make low-quality pictures from good ones",
+    "prepare": "bring a published set of pictures, or frames, to what a training reads",
     "train": "train a model by a recipe",
     "evaluate": "measure models, or pictures that are restored already",
     "compare": "show pictures beside each other with what can be measured of them",

@@ -10,6 +10,7 @@ Restoration Module is such a result of stage 1; the nodes that may end a graph c
 A grey picture stays grey: whatever restores colours gives its result through `keep_grey`.
 """
 
+import math
 from typing import Literal
 
 import torch
@@ -20,7 +21,7 @@ from torch.nn import functional as F
 from .errors import BIRError, NotFinite
 
 PadMode = Literal["reflect", "symmetric", "edge", "black"]
-ResizeMode = Literal["area", "bilinear", "bicubic"]
+ResizeMode = Literal["area", "bilinear", "bicubic", "matlab"]
 # Weights of green and blue in the luma of Rec. 601, as JPEG and Pillow have it; red has the rest.
 GREEN, BLUE = 0.587, 0.114
 # Alpha that shows nothing, but says that there are colours: 0 in files, not 0 in half precision.
@@ -108,11 +109,48 @@ def crop(image: Tensor, height: int, width: int) -> Tensor:
 
 
 def resize(image: Tensor, height: int, width: int, mode: ResizeMode = "bicubic") -> Tensor:
-    """Resize (B, C, H, W) to (height, width), antialiased where it shrinks; bicubic may overshoot
-    the range, so clamp afterwards where that matters."""
+    """Resize (B, C, H, W) to (height, width), antialiased where it shrinks; bicubic and matlab may
+    overshoot the range, so clamp afterwards where that matters.
+
+    "matlab" is `imresize` of MATLAB with its default, "bicubic": the same inside a picture as
+    "bicubic", but the border is mirrored, and the sums are made in float64.
+    """
     if mode == "area":
         return F.interpolate(image, (height, width), mode="area")
+    if mode == "matlab":
+        exact = image if image.device.type == "mps" else image.double()  # mps has no float64
+        rows = _imresize_rows(exact, height)
+        columns = _imresize_rows(rows.transpose(-1, -2), width)
+        return columns.transpose(-1, -2).to(image).contiguous()
     return F.interpolate(image, (height, width), mode=mode, antialias=True, align_corners=False)
+
+
+def _imresize_rows(image: Tensor, height: int) -> Tensor:
+    """The rows of (B, C, H, W) resized to `height`: cubic convolution with a = -1/2 (Keys, 1981),
+    stretched by the reduction, weights that sum to 1, and rows mirrored about the outer edge."""
+    length = image.shape[-2]
+    scale = height / length
+    stretch = max(1.0, 1 / scale)
+    centre = (torch.arange(height, dtype=torch.float64) + 0.5) / scale - 0.5
+    margin = math.ceil(2 * stretch)
+    source = centre.floor().long()[:, None] + torch.arange(-margin, margin + 2)
+    weights = _keys((centre[:, None] - source) / stretch)
+    weights = (weights / weights.sum(1, keepdim=True)).to(image)
+    mirrored = mirrored_indices(length, 2 * margin, 2 * margin, image.device, "symmetric")
+    source = mirrored[source.to(image.device) + 2 * margin]
+    result = image.new_zeros(*image.shape[:-2], height, image.shape[-1])
+    for rows, weight in zip(source.unbind(1), weights.unbind(1), strict=True):
+        result += weight[:, None] * image.index_select(-2, rows)
+    return result
+
+
+def _keys(distance: Tensor) -> Tensor:
+    """The cubic convolution kernel with a = -1/2 (Keys, "Cubic convolution interpolation for
+    digital image processing", 1981, equation 15)."""
+    x = distance.abs()
+    near = 1.5 * x**3 - 2.5 * x**2 + 1
+    far = -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2
+    return torch.where(x <= 1, near, torch.where(x <= 2, far, torch.zeros_like(x)))
 
 
 def luma(image: Tensor) -> Tensor:

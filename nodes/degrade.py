@@ -29,6 +29,7 @@ class BIRDegrade(Node):
             search_aliases=[
                 *("degrade", "degradation", "damage", "add noise", "make blurry", "low quality"),
                 *("jpeg artifacts", "test image", "downscale", "realesrgan", "old photo"),
+                *("motion blur", "out of focus", "film grain"),
             ],
             inputs=[
                 io.Image.Input(
@@ -42,8 +43,9 @@ class BIRDegrade(Node):
                     default="simple_x4",
                     tooltip="What is done. simple: some blur, noise and JPEG; realesrgan: twice "
                     "over, in strong ranges; clean: reduction alone; x4, x2, x1: how many times "
-                    "smaller. enlarged: little or much, diffbir, codeformer: strong; all keep the "
-                    "size. masks: holes. old_photo: scratches, dust, creases and stains.",
+                    "smaller. enlarged: little or much, diffbir, codeformer: strong, varying: not "
+                    "alike everywhere; all keep the size. motion_blur, defocus, film_grain: one "
+                    "damage. masks: holes. old_photo: scratches, dust, creases and stains.",
                 ),
                 seed_input(
                     "Of all that is drawn: image i of a batch takes seed + i. The same "

@@ -5,6 +5,7 @@ from .damage import DamageDegradation
 from .degradation import Degradation, Degraded, Draws, degrade
 from .enlarged import EnlargedDegradation
 from .fixed import FixedDegradation
+from .grain import GrainDegradation
 from .kernels import MixedKernels
 from .masks import BoxMasks, MaskDegradation, StrokeMasks
 from .painted_damage import PaintedDamage
@@ -12,6 +13,7 @@ from .presets import get_preset, preset_names
 from .real_esrgan import RealESRGANDegradation, RealESRGANOrder
 from .scratch_masks import ScratchMasks
 from .textured_damage import TexturedDamage
+from .varying import VaryingDegradation
 
 __all__ = [
     "BoxMasks",
@@ -22,6 +24,7 @@ __all__ = [
     "Draws",
     "EnlargedDegradation",
     "FixedDegradation",
+    "GrainDegradation",
     "MaskDegradation",
     "MixedKernels",
     "PaintedDamage",
@@ -30,6 +33,7 @@ __all__ = [
     "ScratchMasks",
     "StrokeMasks",
     "TexturedDamage",
+    "VaryingDegradation",
     "degrade",
     "get_preset",
     "preset_names",

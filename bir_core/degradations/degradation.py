@@ -15,10 +15,12 @@ import torch
 from torch import Tensor
 
 from ..errors import BIRError
-from ..images import ResizeMode
+from ..images import ResizeMode, resize
+from .draws import choose_evenly, uniform_per_sample
 from .kernels import MixedKernels, draw_kernel, filter2d, stack_kernels
 
-RESIZE_MODES: tuple[ResizeMode, ...] = get_args(ResizeMode)
+# Those that are drawn from.
+RESIZE_MODES: tuple[ResizeMode, ...] = ("area", "bilinear", "bicubic")
 Draws = dict[str, object]
 
 
@@ -132,10 +134,11 @@ def degrade(
 
 
 def require_modes(modes: Sequence[str]) -> None:
-    """Raise BIRError unless there are modes and all are of `RESIZE_MODES`."""
-    if not modes or any(mode not in RESIZE_MODES for mode in modes):
+    """Raise BIRError unless there are modes and all are of `ResizeMode`."""
+    known = get_args(ResizeMode)
+    if not modes or any(mode not in known for mode in modes):
         raise BIRError(
-            f"resize_modes should be one or more of {', '.join(RESIZE_MODES)}, but {tuple(modes)} "
+            f"resize_modes should be one or more of {', '.join(known)}, but {tuple(modes)} "
             "came; change the preset."
         )
 
@@ -168,3 +171,26 @@ def blur(image: Tensor, kernels: MixedKernels, random: Randomness, name: str) ->
 def round_8bit(image: Tensor) -> Tensor:
     """What a file of 8 bits keeps of an image."""
     return (image.clamp(0, 1) * 255).round() / 255
+
+
+def reduced(image: Tensor, scale: int, modes: Sequence[ResizeMode], random: Randomness) -> Tensor:
+    """Each image made `scale` times smaller in a mode of its own; nothing is drawn for 1."""
+    if scale == 1:
+        return image
+    height, width = (side // scale for side in image.shape[-2:])
+    drawn = [choose_evenly(modes, random.generator) for _ in image]
+    random.drawn["resize_mode"] = drawn
+    return torch.cat(
+        [resize(one[None], height, width, mode) for one, mode in zip(image, drawn, strict=True)]
+    )
+
+
+def sometimes(
+    changed: Tensor, image: Tensor, probability: float, random: Randomness, name: str
+) -> Tensor:
+    """`changed` for a share of the images. A step that always happens draws nothing."""
+    if probability == 1:
+        return changed
+    happens = uniform_per_sample((0.0, 1.0), len(image), random.generator) < probability
+    random.drawn[name] = happens
+    return torch.where(happens.to(image.device).view(-1, 1, 1, 1), changed, image)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import BIRError
-from ..images import ResizeMode, resize
+from ..images import ResizeMode
 from .degradation import (
     RESIZE_MODES,
     Degradation,
@@ -17,11 +17,13 @@ from .degradation import (
     Randomness,
     blur,
     cut_to_scale,
+    reduced,
     require_modes,
     require_scale,
     round_8bit,
+    sometimes,
 )
-from .draws import Range, choose_evenly, require_probability, require_range, uniform_per_sample
+from .draws import Range, require_probability, require_range, uniform_per_sample
 from .jpeg import codec_jpeg
 from .kernels import MixedKernels
 from .noise import gaussian_noise
@@ -82,7 +84,7 @@ class FixedDegradation(Degradation):
         hq = image = cut_to_scale(hq, self.scale)
         for step in self.order:
             if step == "resize":
-                image = self._resized(image, random)
+                image = reduced(image, self.scale, self.resize_modes, random)
                 continue
             probability = getattr(self, f"{step}_probability")
             if probability == 0:
@@ -93,19 +95,9 @@ class FixedDegradation(Degradation):
                 changed = self._noisy(image, random)
             else:
                 changed = self._compressed(image, random)
-            image = _sometimes(changed, image, probability, random, step)
+            image = sometimes(changed, image, probability, random, step)
         # Where JPEG did not, the file of a picture rounds to 8 bits.
         return Degraded(round_8bit(image), hq, random.drawn)
-
-    def _resized(self, image: Tensor, random: Randomness) -> Tensor:
-        if self.scale == 1:
-            return image
-        height, width = (side // self.scale for side in image.shape[-2:])
-        modes = [choose_evenly(self.resize_modes, random.generator) for _ in image]
-        random.drawn["resize_mode"] = modes
-        return torch.cat(
-            [resize(one[None], height, width, mode) for one, mode in zip(image, modes, strict=True)]
-        )
 
     def _noisy(self, image: Tensor, random: Randomness) -> Tensor:
         sigma = uniform_per_sample(self.noise_sigma, len(image), random.generator)
@@ -122,14 +114,3 @@ class FixedDegradation(Degradation):
         quality = uniform_per_sample(self.jpeg_quality, len(image), random.generator)
         random.drawn["jpeg_quality"] = quality
         return codec_jpeg(image, quality)
-
-
-def _sometimes(
-    changed: Tensor, image: Tensor, probability: float, random: Randomness, name: str
-) -> Tensor:
-    """`changed` for a share of the images. A step that always happens draws nothing."""
-    if probability == 1:
-        return changed
-    happens = uniform_per_sample((0.0, 1.0), len(image), random.generator) < probability
-    random.drawn[name] = happens
-    return torch.where(happens.to(image.device).view(-1, 1, 1, 1), changed, image)

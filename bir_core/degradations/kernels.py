@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from ..errors import BIRError
 from ..images import mirrored_indices
+from .defocus import disc_kernel
 from .draws import (
     Range,
     chance,
@@ -29,7 +30,9 @@ from .draws import (
 from .motion import motion_kernel
 
 KernelShape = Literal["gaussian", "generalized", "plateau"]
-KernelDraw = dict[str, float | str]
+KernelDraw = dict[str, float | str | list[float]]
+# Of the direction of a shaking hand, over the whole path.
+SHAKE_STEPS = 16
 # The order of MixedKernels.weights.
 KERNEL_KINDS: tuple[tuple[KernelShape, bool], ...] = (
     ("gaussian", True),
@@ -164,6 +167,10 @@ class MixedKernels:
         motion_probability: share of the paths of a moving camera instead of all these.
         motion_length: of a path in pixels, at least 1.
         motion_bend: by how much a path turns, in radians.
+        motion_shake: deviation, in radians over the whole path, of the random walk that the
+            direction makes besides.
+        defocus_probability: share, among the others, of the discs of a lens out of focus.
+        defocus_radius: of a disc in pixels.
     """
 
     sizes: tuple[int, ...] = tuple(range(7, 22, 2))
@@ -178,6 +185,9 @@ class MixedKernels:
     motion_probability: float = 0.0
     motion_length: Range = (5.0, 15.0)
     motion_bend: Range = (-math.pi / 2, math.pi / 2)
+    motion_shake: Range = (0.0, 0.0)
+    defocus_probability: float = 0.0
+    defocus_radius: Range = (1.0, 8.0)
 
     def __post_init__(self) -> None:
         require_sizes("sizes", self.sizes)
@@ -194,6 +204,9 @@ class MixedKernels:
         require_probability("motion_probability", self.motion_probability)
         require_range("motion_length", self.motion_length, 1.0, math.inf)
         require_range("motion_bend", self.motion_bend, -math.pi, math.pi)
+        require_range("motion_shake", self.motion_shake, 0, math.inf)
+        require_probability("defocus_probability", self.defocus_probability)
+        require_range("defocus_radius", self.defocus_radius, 0.01, math.inf)
 
 
 def _draw_beta(bounds: Range, generator: torch.Generator) -> float:
@@ -205,8 +218,13 @@ def _draw_motion(parameters: MixedKernels, generator: torch.Generator) -> tuple[
     length = uniform(parameters.motion_length, generator)
     theta = uniform((0.0, math.pi), generator)
     bend = uniform(parameters.motion_bend, generator)
-    kernel = motion_kernel(length, theta, bend)
-    values = {"length": length, "theta": theta, "bend": bend}
+    values: KernelDraw = {"length": length, "theta": theta, "bend": bend}
+    steps: list[float] = []
+    if parameters.motion_shake[1] > 0:
+        deviation = uniform(parameters.motion_shake, generator) / math.sqrt(SHAKE_STEPS)
+        steps = (deviation * torch.randn(SHAKE_STEPS, generator=generator)).tolist()
+        values["steps"] = steps
+    kernel = motion_kernel(length, theta, bend, steps)
     return kernel, {"kind": "motion", "size": kernel.shape[-1], **values}
 
 
@@ -215,11 +233,15 @@ def draw_kernel(parameters: MixedKernels, generator: torch.Generator) -> tuple[T
 
     Returns:
         The kernel, float32 on the CPU, and what was drawn: "kind", "size" and, by kind, "cutoff",
-        "length", "theta" and "bend", or "sigma_x", "sigma_y", "theta", "beta".
+        "length", "theta", "bend" and "steps", "radius", or "sigma_x", "sigma_y", "theta", "beta".
     """
     # Where there is no motion nothing is drawn for it: other presets keep their numbers.
     if parameters.motion_probability and chance(parameters.motion_probability, generator):
         return _draw_motion(parameters, generator)
+    if parameters.defocus_probability and chance(parameters.defocus_probability, generator):
+        radius = uniform(parameters.defocus_radius, generator)
+        kernel = disc_kernel(radius)
+        return kernel, {"kind": "defocus", "size": kernel.shape[-1], "radius": radius}
     size = choose_evenly(parameters.sizes, generator)
     if chance(parameters.sinc_probability, generator):
         small = size < 13
@@ -307,8 +329,9 @@ def filter2d(image: Tensor, kernels: Tensor) -> Tensor:
     return filtered
 
 
-def _blur_gaussian(image: Tensor, size: int, sigma: float) -> Tensor:
-    """Isotropic Gaussian blur as two one-dimensional filters, borders reflected."""
+def blur_gaussian(image: Tensor, size: int, sigma: float) -> Tensor:
+    """Isotropic Gaussian blur of (B, C, H, W) as two one-dimensional filters, borders reflected;
+    size odd, sigma in pixels and above 0."""
     from kornia.filters import filter2d_separable
 
     axis = torch.arange(size, dtype=torch.float64) - (size - 1) / 2
@@ -341,8 +364,8 @@ def sharpen(
     """
     require_odd(size)
     sigma = 0.3 * ((size - 1) / 2 - 1) + 0.8
-    residual = image - _blur_gaussian(image, size, sigma)
+    residual = image - blur_gaussian(image, size, sigma)
     mask = (residual.abs() * 255 > threshold).to(image.dtype)
-    soft_mask = _blur_gaussian(mask, size, sigma)
+    soft_mask = blur_gaussian(mask, size, sigma)
     sharp = (image + weight * residual).clamp(0, 1)
     return soft_mask * sharp + (1 - soft_mask) * image

@@ -8,12 +8,14 @@ from .degradation import Degradation
 from .draws import Range
 from .enlarged import EnlargedDegradation
 from .fixed import FixedDegradation
+from .grain import GrainDegradation
 from .kernels import MixedKernels
 from .masks import BoxMasks, Counts, MaskDegradation, StrokeMasks
 from .painted_damage import PaintedDamage
 from .real_esrgan import RealESRGANDegradation, RealESRGANOrder
 from .scratch_masks import ScratchMasks
 from .textured_damage import TexturedDamage
+from .varying import VaryingDegradation
 
 
 def _gaussian_kernels(size: int, sigma: Range) -> MixedKernels:
@@ -42,6 +44,11 @@ def _reduced(scale: int) -> FixedDegradation:
         noise_probability=0.0,
         jpeg_probability=0.0,
     )
+
+
+def _blurred(kernels: MixedKernels) -> FixedDegradation:
+    """Blur alone."""
+    return dataclasses.replace(_reduced(1), blur=kernels, blur_probability=1.0)
 
 
 # A scanner, and a file that was saved with some care.
@@ -171,6 +178,14 @@ _PRESETS: dict[str, Degradation] = {
         noise_sigma=(0.0, 4.0),
         jpeg_quality=(80.0, 101.0),
     ),
+    # Blur alone: pairs for a training of deblurring, and tests of it.
+    "motion_blur": _blurred(
+        MixedKernels(motion_probability=1.0, motion_length=(5.0, 40.0), motion_shake=(0.0, 2.0))
+    ),
+    "defocus": _blurred(MixedKernels(defocus_probability=1.0)),
+    # What no single strength describes.
+    "varying": VaryingDegradation(),
+    "film_grain": GrainDegradation(scan=_SCAN),
     # Each damage may be absent: on them it is learned what is wrong with a picture.
     "enlarged": EnlargedDegradation(
         damage=FixedDegradation(
@@ -191,6 +206,9 @@ _PRESETS: dict[str, Degradation] = {
         grey_picture_probability=0.15,
     ),
     "masks_scratches": ScratchMasks(),
+    # The low-quality pictures of Set5, Set14, DF2K and the like.
+    "bicubic_x4": dataclasses.replace(_reduced(4), resize_modes=("matlab",)),
+    "bicubic_x2": dataclasses.replace(_reduced(2), resize_modes=("matlab",)),
     # What measures the built-in models besides the presets of their training.
     "clean_x4": _reduced(4),
     "clean_x2": _reduced(2),
@@ -227,7 +245,12 @@ def get_preset(name: str) -> Degradation:
             "simple_x4", "simple_x2", "simple_x1": noisy pictures, on which the built-in models are
             trained among others; "foreign_x4", "clean_x4", "clean_x2", "clean_x1", "jpeg_90":
             single kinds of damage, or none, that they are measured on as well. "enlarged": any of
-            blur, noise and JPEG, or none, and perhaps enlarged; the size stays. "masks_train": the
+            blur, noise and JPEG, or none, and perhaps enlarged; the size stays. "bicubic_x4",
+            "bicubic_x2": the pairs of Set5, Set14, DF2K and the like, by MATLAB's imresize.
+            "motion_blur", "defocus": blur of a moving camera, or of a lens out of focus, alone.
+            "varying": blur, noise and JPEG that change over the picture. "film_grain": the grain of
+            film, scanned.
+            "masks_train": the
             training of inpainting. "masks_thick_256" and alike, also medium and thin, and 512: the
             tests of inpainting; wide holes are the thick ones, narrow holes the thin ones.
             "masks_scratches": thin holes of 1 to 12 pixels, as taken out damage leaves them.

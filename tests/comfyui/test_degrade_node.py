@@ -43,7 +43,11 @@ def image() -> Array:
 
 
 @pytest.mark.parametrize(
-    "preset", ["simple_x4", "realesrgan_x2_usm", "diffbir_v2.1", "codeformer", "masks_thin_256"]
+    "preset",
+    [
+        *("simple_x4", "realesrgan_x2_usm", "diffbir_v2.1", "codeformer", "masks_thin_256"),
+        *("bicubic_x4", "motion_blur", "defocus", "varying", "film_grain"),
+    ],
 )
 def test_equals_the_command(server: Server, image: Array, tmp_path, preset: str) -> None:
     source = tmp_path / "in.png"

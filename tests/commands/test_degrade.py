@@ -144,7 +144,7 @@ def test_names_that_would_collide_are_refused(tmp_path, folder):
 @pytest.mark.parametrize(
     "words, message",
     [
-        (["--preset", "nope"], "one of clean_x1, .* but 'nope' came"),
+        (["--preset", "nope"], "one of bicubic_x2, .* but 'nope' came"),
         (["--scale", "99"], "at least 99 pixels, but 26 x 21 came"),
     ],
 )

@@ -15,9 +15,11 @@ from bir_core.degradations import (
     CodeFormerDegradation,
     EnlargedDegradation,
     FixedDegradation,
+    GrainDegradation,
     MixedKernels,
     RealESRGANDegradation,
     RealESRGANOrder,
+    VaryingDegradation,
     degrade,
     get_preset,
     preset_names,
@@ -28,12 +30,16 @@ from bir_core.errors import BIRError
 FIXED = get_preset("simple_x4")
 CODEFORMER = get_preset("codeformer")
 ENLARGED = get_preset("enlarged")
+GRAIN = get_preset("film_grain")
+VARYING = get_preset("varying")
 REAL_ESRGAN = get_preset("realesrgan_x2")
 RESTORED = get_preset("diffbir_v1")
 # Those that cut holes are tested with the masks.
 NAMES = [name for name in preset_names() if not name.startswith("masks")]
 # Old photographs fade and keep their size.
 FADING = ("old_photo", "foreign_old_photo")
+# Nothing is left to chance in these.
+UNDRAWN = ("bicubic_x2", "bicubic_x4", "clean_x1", "clean_x2", "clean_x4", "jpeg_90")
 NARROW = MixedKernels(sizes=(3,), sinc_probability=0, weights=(1, 0, 0, 0, 0, 0), sigma=(0.1, 0.1))
 
 
@@ -109,6 +115,30 @@ CHANGES = {
             "resize_modes": ("area",),
         },
     ),
+    GrainDegradation: (
+        GRAIN,
+        {
+            "strength": (40.0, 50.0),
+            "size": (2.0, 3.0),
+            "grey_probability": 1.0,
+            "scan": replace(GRAIN.scan, blur_probability=0.0),
+        },
+    ),
+    VaryingDegradation: (
+        VARYING,
+        {
+            "scale": 2,
+            "blur_sigma": (2.0, 5.0),
+            "noise_sigma": (50.0, 60.0),
+            "jpeg_quality": (10.0, 20.0),
+            "blur_probability": 0.0,
+            "noise_probability": 0.0,
+            "jpeg_probability": 0.0,
+            "grey_probability": 1.0,
+            "cycles": (3.0, 4.0),
+            "resize_modes": ("bicubic",),
+        },
+    ),
     RealESRGANOrder: (
         REAL_ESRGAN.second,
         {
@@ -139,7 +169,7 @@ CHANGES = {
         },
     ),
     MixedKernels: (
-        MixedKernels(motion_probability=0.5),
+        MixedKernels(motion_probability=0.4, defocus_probability=0.3),
         {
             "sizes": (7, 9),
             "sinc_probability": 1.0,
@@ -153,6 +183,9 @@ CHANGES = {
             "motion_probability": 0.0,
             "motion_length": (20.0, 30.0),
             "motion_bend": (0.0, 0.0),
+            "motion_shake": (2.0, 3.0),
+            "defocus_probability": 0.0,
+            "defocus_radius": (9.0, 10.0),
         },
     ),
 }
@@ -180,7 +213,7 @@ def test_every_parameter_changes_the_result(kind, name):
     base, changes = CHANGES[kind]
     before, after = in_a_preset(base), in_a_preset(replace(base, **{name: changes[name]}))
     hq = random_images(8)
-    if name == "restore_size":
+    if name == "restore_size" or (kind is VaryingDegradation and name == "resize_modes"):
         after, before = replace(after, scale=2), replace(before, scale=2)
 
     def results(preset):
@@ -199,10 +232,7 @@ def test_the_same_state_gives_the_same_bytes(name):
     assert torch.equal(first.lq, second.lq) and torch.equal(first.hq, second.hq)
     assert str(first.draws) == str(second.draws)
     assert first.lq.shape == other.lq.shape
-    # Nothing is left to chance in these.
-    assert torch.equal(first.lq, other.lq) == (
-        name in ("clean_x1", "clean_x2", "clean_x4", "jpeg_90")
-    )
+    assert torch.equal(first.lq, other.lq) == (name in UNDRAWN)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -388,7 +418,7 @@ def test_every_draw_is_readable(name):
     draws = degrade(random_images(), get_preset(name), generator=seeded(0)).draws
     text = json.dumps({k: v.tolist() if torch.is_tensor(v) else v for k, v in draws.items()})
     assert set(json.loads(text)) == set(draws)
-    few = {"clean_x1": 0, "clean_x2": 1, "clean_x4": 1, "jpeg_90": 1}
+    few = dict.fromkeys((*UNDRAWN, "motion_blur", "defocus"), 1) | {"clean_x1": 0}
     assert len(draws) >= few.get(name, 3)
 
 
@@ -455,7 +485,7 @@ def test_images_that_cannot_be_degraded_are_refused(hq, scale, message):
 @pytest.mark.parametrize(
     "preset, wrong, message",
     [
-        (FIXED, {"resize_modes": ("nearest",)}, "area, bilinear, bicubic, but"),
+        (FIXED, {"resize_modes": ("nearest",)}, "area, bilinear, bicubic, matlab, but"),
         (FIXED, {"resize_modes": ()}, "one or more of"),
         (FIXED, {"noise_sigma": (5, 1)}, "noise_sigma should be a range"),
         (FIXED, {"jpeg_quality": (0, 50)}, "jpeg_quality should be a range"),

@@ -51,6 +51,40 @@ def test_a_bent_path_is_shorter_across():
     assert rows == pytest.approx(diameter / 2, abs=2.5)
 
 
+def test_steps_turn_the_path_where_they_come():
+    """A right angle: half of the path to the right, half downwards, by hand."""
+    corner = motion_kernel(20, math.pi / 4, 0, [0.0, math.pi / 2]).double()
+    columns, rows = corner.sum(0), corner.sum(1)
+    axis = torch.arange(len(columns)) - len(columns) // 2
+    # The legs are even lines of 10; the centre of mass lies 2.5 from the corner's lines.
+    for weights, place in ((columns, 2.5), (rows, -2.5)):
+        assert float((weights * axis).sum()) == pytest.approx(0, abs=1e-5)
+        heavy = (weights * (axis - place).abs().lt(1)).sum()
+        assert float(heavy) == pytest.approx(0.5, abs=0.11)
+
+
+@given(LENGTHS, ANGLES, st.lists(st.floats(-3, 3), min_size=1, max_size=20))
+def test_a_shaken_path_weighs_one_around_its_middle(length, theta, steps):
+    kernel = motion_kernel(length, theta, 0.5, steps).double()
+    axis = torch.arange(kernel.shape[-1], dtype=torch.float64) - kernel.shape[-1] // 2
+    assert kernel.min() >= 0
+    assert kernel.sum().item() == pytest.approx(1, abs=1e-6)
+    assert (kernel.sum(1) * axis).sum().item() == pytest.approx(0, abs=1e-5)
+    assert (kernel.sum(0) * axis).sum().item() == pytest.approx(0, abs=1e-5)
+
+
+def test_a_shaking_hand_draws_its_walk():
+    """The direction at the end deviates by the shake, and the kernel is that of the steps."""
+    generator = torch.Generator().manual_seed(0)
+    kernels = MixedKernels(motion_probability=1.0, motion_shake=(1.5, 1.5))
+    drawn = [draw_kernel(kernels, generator) for _ in range(1500)]
+    ends = torch.tensor([sum(values["steps"]) for _, values in drawn])
+    assert float(ends.std()) == pytest.approx(1.5, rel=0.08)
+    kernel, values = drawn[0]
+    again = motion_kernel(values["length"], values["theta"], values["bend"], values["steps"])
+    assert torch.equal(kernel, again)
+
+
 @pytest.mark.parametrize("length, bend", [(0.5, 0), (math.nan, 0), (5, 4), (5, math.nan)])
 def test_refuses_an_impossible_path(length, bend):
     with pytest.raises(BIRError, match="length of at least 1 pixel"):

@@ -8,14 +8,18 @@ from bir_core.errors import BIRError
 
 def test_the_presets_have_these_names():
     assert preset_names() == (
+        "bicubic_x2",
+        "bicubic_x4",
         "clean_x1",
         "clean_x2",
         "clean_x4",
         "codeformer",
         "codeformer_face",
+        "defocus",
         "diffbir_v1",
         "diffbir_v2.1",
         "enlarged",
+        "film_grain",
         "foreign_old_photo",
         "foreign_x4",
         "jpeg_90",
@@ -28,6 +32,7 @@ def test_the_presets_have_these_names():
         "masks_thin_512",
         "masks_train",
         "motion",
+        "motion_blur",
         "old_photo",
         "realesrgan_x1",
         "realesrgan_x1_usm",
@@ -38,6 +43,7 @@ def test_the_presets_have_these_names():
         "simple_x1",
         "simple_x2",
         "simple_x4",
+        "varying",
     )
 
 
@@ -75,5 +81,5 @@ def test_codeformer_kernels(name, sigma):
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones():
-    with pytest.raises(BIRError, match="one of clean_x1, .* but 'blurry' came"):
+    with pytest.raises(BIRError, match="one of bicubic_x2, .* but 'blurry' came"):
         get_preset("blurry")

@@ -5,10 +5,12 @@ from PIL import Image
 from training_pictures import write_pictures
 
 from bir_core.checkpoints import save_checkpoint
+from bir_core.degradations import degrade, get_preset
 from bir_core.errors import BIRError
 from bir_core.evaluation.samples import degraded_pairs, folder_pairs, load, result_samples
 from bir_core.networks.swinir import SwinIR, SwinIRConfig
 from bir_core.pictures.files import read_picture
+from bir_core.seeds import image_generator
 
 CPU = torch.device("cpu")
 
@@ -94,6 +96,19 @@ def test_a_swinir_is_measured_too(hq, tmp_path):
         assert torch.equal(model.restore(pair.lq, 0), network(pair.lq))
     with pytest.raises(BIRError, match="float32"):
         load(tmp_path / "swinir.safetensors", CPU, torch.float16)
+
+
+@pytest.mark.parametrize(
+    "preset", ["bicubic_x4", "defocus", "motion_blur", "varying", "film_grain"]
+)
+def test_originals_are_degraded_by_any_preset_at_the_scale_of_the_model(hq, preset):
+    originals = sorted(hq.iterdir())
+    pairs = list(degraded_pairs(originals, preset, scale=2, multiple=12, seed=3))
+    assert {pair.hq.shape[-2:] for pair in pairs} == {(36, 48)}
+    image = read_picture(originals[1]).image[..., :36, :48]
+    alone = degrade(image, get_preset(preset), generator=image_generator(3, 1), scale=2)
+    assert torch.equal(pairs[1].lq, alone.lq) and torch.equal(pairs[1].hq, image)
+    assert pairs[1].lq.shape[-2:] == (18, 24)
 
 
 def test_a_diffir_draws_from_the_seed_of_its_picture(hq, tmp_path):

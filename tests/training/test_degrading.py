@@ -57,6 +57,25 @@ def test_a_part_of_weight_zero_never_comes():
 
 
 @pytest.mark.parametrize(
+    "preset, change",
+    [
+        ("bicubic_x4", 'resize_modes=["area"]'),
+        ("defocus", "blur.defocus_radius=[9, 10]"),
+        ("motion_blur", "blur.motion_length=[20, 21]"),
+        ("varying", "noise_sigma=[50, 60]"),
+        ("film_grain", "scan.jpeg_quality=[5, 6]"),
+    ],
+)
+def test_presets_of_any_kind_are_parts_at_the_scale_of_the_recipe(preset, change):
+    part = f"data.mixture.own.preset={preset}", "data.mixture.clean.weight=0"
+    hq, before = pair(mixture(*part), count=8)
+    _, after = pair(mixture(*part, f"data.mixture.own.change.{change}"), count=8)
+    assert before.shape == (8, 3, 4, 4) and not torch.equal(before, after)
+    clean = degrade(hq, get_preset("clean_x4"), generator=torch.Generator()).lq
+    assert not torch.equal(before, clean)
+
+
+@pytest.mark.parametrize(
     "change",
     [
         "noise_sigma=[40, 50]",
