@@ -63,6 +63,18 @@ MEMORY_SETTINGS = (
     "short_side",
 )
 
+# Those that change how much is computed, for `bir inspect --cost`.
+COST_SETTINGS = (
+    "sampler",
+    "steps",
+    "cfg",
+    "strength",
+    "tile",
+    "overlap",
+    "stage1_tile",
+    "short_side",
+)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options that only `--method diffbir` takes; those that were not given stay None."""
@@ -250,6 +262,13 @@ def add_plan_arguments(parser: argparse.ArgumentParser) -> None:
         "--offload", action="store_true", help="the networks of other stages wait on the host"
     )
     _add_settings(group, MEMORY_SETTINGS)
+
+
+def add_cost_arguments(group: argparse._ArgumentGroup) -> None:
+    """What `bir inspect --cost` takes for a run of DiffBIR; what was not given stays None."""
+    group.add_argument("--task", choices=get_args(Task), help="(default: sr)")
+    group.add_argument("--upscale", metavar="FACTOR", type=float, help="(default: 4)")
+    _add_settings(group, COST_SETTINGS)
 
 
 def read(kind: type[DiffBIROptions], values: Values) -> DiffBIROptions:
