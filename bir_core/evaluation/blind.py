@@ -21,12 +21,18 @@ def matched_pictures(sides: Sequence[Path]) -> list[tuple[str, list[Path]]]:
     single picture each.
 
     Raises:
-        BIRError: not two or three sides, files and folders mixed, a missing pair, or no pictures.
+        BIRError: not two or three different sides, files and folders mixed, a missing pair, two
+            pictures of one name, or none.
     """
     if len(sides) not in SIDES:
         raise BIRError(
             f"Expected two or three sides for a blind comparison, but {len(sides)} came; give as "
             "many pictures or folders."
+        )
+    if len(set(sides)) < len(sides):
+        raise BIRError(
+            f"Expected different sides, but one of {', '.join(map(str, sides))} came twice; the "
+            "answers could not tell them apart: leave it out once."
         )
     folders = [side.is_dir() for side in sides]
     if not any(folders):
@@ -36,7 +42,7 @@ def matched_pictures(sides: Sequence[Path]) -> list[tuple[str, list[Path]]]:
             f"Expected folders only or pictures only, but {sides[folders.index(False)]} is no "
             "folder and another side is one; give the same kind."
         )
-    found = [{path.stem: path for path in list_pictures(side)} for side in sides]
+    found = [_by_name(side) for side in sides]
     names = sorted(set().union(*found))
     if not names:
         raise BIRError(
@@ -50,6 +56,23 @@ def matched_pictures(sides: Sequence[Path]) -> list[tuple[str, list[Path]]]:
                     "there or remove it elsewhere."
                 )
     return [(name, [pictures[name] for pictures in found]) for name in names]
+
+
+def _by_name(folder: Path) -> dict[str, Path]:
+    """The pictures of a folder by their names without suffixes.
+
+    Raises:
+        BIRError: two of one name.
+    """
+    found: dict[str, Path] = {}
+    for path in list_pictures(folder):
+        if path.stem in found:
+            raise BIRError(
+                f"Expected one picture of the name {path.stem} in {folder}, but "
+                f"{found[path.stem].name} and {path.name} came; keep one of them."
+            )
+        found[path.stem] = path
+    return found
 
 
 def write_study(path: Path, sides: Sequence[Path], seed: int) -> int:

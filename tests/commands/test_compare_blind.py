@@ -3,6 +3,7 @@
 import csv
 import io
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -77,7 +78,7 @@ def test_keys_give_the_answers(sides, tmp_path):
     assert [row["key"] for row in rows] == list(keys)
     for row, shades in zip(rows, seen, strict=True):
         shown = [row[f"shown_{place}"] for place in (1, 2, 3)]
-        expected = [SHADES[side.rpartition("/")[2]] for side in shown]
+        expected = [SHADES[Path(side).name] for side in shown]
         assert shades == pytest.approx(expected, abs=0.01)
         assert row["chosen"] == ("=" if row["key"] == "=" else shown[int(row["key"]) - 1])
 
@@ -117,6 +118,10 @@ def test_what_does_not_belong_together_is_refused(sides, tmp_path):
     refused("pictures only", sides[0], sides[1] / "one.png", *out)
     refused("Expected --out", *sides)
     refused("no --border", *sides, *out, "--border", 2)
+    refused("different sides", sides[0], sides[0], *out)
+    paint(sides[0] / "one.jpg", 0.5)
+    refused("keep one of them", *sides, *out)
+    (sides[0] / "one.jpg").unlink()
     paint(sides[0] / "other.png", 0.5)
     refused("lacks it", *sides, *out)
     for side in sides[1:]:
