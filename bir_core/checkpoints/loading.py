@@ -159,6 +159,27 @@ def inspect(source: Source, *, architecture: str | None = None) -> ModelInfo:
         return _info(*_network(tensors, _wanted(architecture), _name(source)))
 
 
+def outline(source: Source, *, architecture: str | None = None) -> nn.Module:
+    """The network that a checkpoint holds, on the device `meta`: shapes without numbers.
+
+    Args:
+        source, architecture: as in `inspect`.
+
+    Returns:
+        The network in eval mode; its attribute `info` is the `ModelInfo`.
+
+    Raises:
+        BIRError: as `inspect`.
+    """
+    wanted = _wanted(architecture)
+    with _opened(source, wanted) as (tensors, *_):
+        row, own = _network(tensors, wanted, _name(source))
+        info = _info(row, own)
+    model = _built(row, info)
+    model.info = info  # type: ignore[assignment]
+    return model.eval()
+
+
 def find_architecture(source: Source, names: Sequence[str]) -> str:
     """Which of several architectures a checkpoint holds: the first one in the order of
     `ARCHITECTURES`.

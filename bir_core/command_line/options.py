@@ -5,6 +5,7 @@ frozen dataclass of its own (`read_options`), and what lies below takes that.
 """
 
 import argparse
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
@@ -44,6 +45,16 @@ def seed(text: str) -> int:
             f"expected a whole number from 0 to {SEEDS - 1}, but {text} came"
         )
     return number
+
+
+def picture_size(text: str) -> tuple[int, int]:
+    """Type of an argument: WIDTHxHEIGHT in pixels, to height and width."""
+    found = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", text)
+    if found is None:
+        raise argparse.ArgumentTypeError(
+            f"expected a size in pixels such as 640x480, but {text} came"
+        )
+    return int(found[2]), int(found[1])
 
 
 def _whole(text: str) -> int:

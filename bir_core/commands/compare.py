@@ -5,7 +5,12 @@
 
 Without --reference the others are compared with the first picture. A picture of another size is
 resized to that of the reference, if the proportions agree. The numbers go to stdout as well. LPIPS
-needs the weights that `bir weights measures` writes."""
+needs the weights that `bir weights measures` writes.
+
+  bir compare --blind ours/ theirs/ --out study.html
+
+makes a page for a user study instead: pictures of two or three folders, or files, side by side
+without their names, and the answers as CSV, which says which was which."""
 
 import argparse
 import re
@@ -15,8 +20,9 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ..command_line.options import positive, read_options, write_line
+from ..command_line.options import positive, read_options, seed, write_line
 from ..errors import BIRError
+from ..evaluation.blind import write_study
 from ..evaluation.faults import require_same_proportions
 from ..evaluation.one_picture import NUMBERS, Measured, lpips_if_there, measure
 from ..evaluation.weight_files import usual_folder
@@ -46,6 +52,9 @@ class CompareOptions:
     overlap: int = 0
     metric_weights: Path | None = None
     overwrite: bool = False
+    blind: bool = False
+    out: Path | None = None
+    seed: int | None = None
 
 
 read = partial(read_options, CompareOptions)
@@ -92,7 +101,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help=f"where the weights of LPIPS are (default: {usual_folder()})",
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace a sheet that exists")
+    parser.add_argument("--overwrite", action="store_true", help="replace what exists")
+    blind = parser.add_argument_group("Blind comparison")
+    blind.add_argument(
+        "--blind",
+        action="store_true",
+        help="make a page that asks which is best: two or three pictures or folders come, no SHEET",
+    )
+    blind.add_argument("--out", metavar="FILE", type=Path, help="with --blind: page to write")
+    blind.add_argument(
+        "--seed", type=seed, help="with --blind: of the order and the places (default: 0)"
+    )
 
 
 def _detail(text: str) -> Tile:
@@ -110,6 +129,13 @@ def run(options: CompareOptions) -> int:
         BIRError: fewer than two pictures, pictures that cannot be read or differ in proportions, a
             detail outside of them, or a sheet that exists or cannot be written.
     """
+    if options.blind:
+        return _write_study(options)
+    if options.out is not None or options.seed is not None:
+        raise BIRError(
+            "Expected --blind with --out and --seed, but it is not there; add it, or leave them "
+            "out."
+        )
     given = [*options.pictures, *filter(None, (options.reference,))]
     if len(given) < 2:
         raise BIRError(
@@ -152,6 +178,25 @@ def run(options: CompareOptions) -> int:
     write_picture(options.sheet, Picture(made), overwrite=options.overwrite)
     _write(rows, reference)
     write_line(str(options.sheet))
+    return 0
+
+
+def _write_study(options: CompareOptions) -> int:
+    """The page of a blind comparison."""
+    if options.out is None:
+        raise BIRError("Expected --out with --blind, but none came; name the page to write.")
+    names = ("reference", "lq", "detail", "border", "tile", "overlap", "metric_weights")
+    useless = [name for name in names if getattr(options, name)]
+    if useless:
+        raise BIRError(
+            f"Expected no --{useless[0].replace('_', '-')} with --blind, which measures nothing; "
+            "leave it out."
+        )
+    sides = [*options.pictures, options.sheet]
+    require_no_input([options.out], [side for side in sides if side.is_file()])
+    require_free(options.out, overwrite=options.overwrite)
+    count = write_study(options.out, sides, options.seed or 0)
+    write_line(f"{options.out}: {count} picture{'' if count == 1 else 's'}")
     return 0
 
 

@@ -39,6 +39,9 @@ SETTINGS = {
         CHOICES["guidance_per"],
         "picture: its scale is for this size; 512x512: it means the same at any size",
     ),
+    "guidance_start": (float, None, "it pulls at timesteps t where t + 1 is below this"),
+    "guidance_stop": (float, None, "and t + 1 above this; -1: to the end"),
+    "guidance_repeats": (int, None, "how often it pulls at each of these steps"),
     "tile": (int, None, "side in pixels of the tiles of the sampling, 0 for none"),
     "overlap": (int, None, "pixels that these tiles share"),
     "tile_batch": (int, None, "tiles that are computed at a time"),
@@ -59,6 +62,18 @@ MEMORY_SETTINGS = (
     "overlap",
     "tile_batch",
     "vae_tile",
+    "stage1_tile",
+    "short_side",
+)
+
+# Those that change how much is computed, for `bir inspect --cost`.
+COST_SETTINGS = (
+    "sampler",
+    "steps",
+    "cfg",
+    "strength",
+    "tile",
+    "overlap",
     "stage1_tile",
     "short_side",
 )
@@ -250,6 +265,13 @@ def add_plan_arguments(parser: argparse.ArgumentParser) -> None:
         "--offload", action="store_true", help="the networks of other stages wait on the host"
     )
     _add_settings(group, MEMORY_SETTINGS)
+
+
+def add_cost_arguments(group: argparse._ArgumentGroup) -> None:
+    """What `bir inspect --cost` takes for a run of DiffBIR; what was not given stays None."""
+    group.add_argument("--task", choices=get_args(Task), help="(default: sr)")
+    group.add_argument("--upscale", metavar="FACTOR", type=float, help="(default: 4)")
+    _add_settings(group, COST_SETTINGS)
 
 
 def read(kind: type[DiffBIROptions], values: Values) -> DiffBIROptions:

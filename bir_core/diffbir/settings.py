@@ -123,6 +123,11 @@ class DiffBIRSettings:
                 f"A tile of the VAE should be at least {SMALLEST_TILE} pixels wide, but "
                 f"{self.vae_tile} came; choose a larger one, or 0 for none."
             )
+        if self.guidance_repeats < 1:
+            raise BIRError(
+                f"The guidance should pull at least once at a step, but {self.guidance_repeats} "
+                "times came; choose 1 or more, or a guidance of 0 for none."
+            )
         if self.tile_batch is not None and self.tile_batch < 1:
             raise BIRError(
                 f"At least one tile should be in a batch of tiles, but {self.tile_batch} came; "

@@ -152,7 +152,7 @@ def _blocks(grey: Tensor) -> tuple[Tensor, Tensor]:
     transform = dct_matrix().to(grey)
     zeros = ((transform @ blocks @ transform.T).abs() < ZERO).float().mean(dim=1)
     frequency = torch.arange(BLOCK, device=grey.device)
-    diagonal = F.one_hot((frequency[:, None] + frequency).flatten()).to(grey)
+    diagonal = F.one_hot((frequency[:, None] + frequency).flatten(), 2 * BLOCK - 1).to(grey)
     return (profiles[0] + profiles[1]), zeros.flatten(1) @ diagonal / diagonal.sum(0)
 
 

@@ -86,6 +86,30 @@ def test_equals_the_class(files, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("more", "acts"),
+    [
+        (("--guidance-start", 0), False),
+        (("--guidance-stop", 1000), False),
+        (("--guidance-start", 950), True),
+        (("--guidance-stop", 500), True),
+        (("--guidance-repeats", 3), True),
+    ],
+)
+def test_when_and_how_often_guidance_pulls(files, tmp_path, more, acts):
+    """Of the two steps one is at timestep 999 and one at 499; what pulls never is as without."""
+    guided = ("--prompt", "", "--negative", "", "--guidance", 0.5, "--guidance-loss", "mse")
+    lines = {"plain": guided[:4], "always": guided, "changed": (*guided, *more)}
+    found = {}
+    for name, words in lines.items():
+        ran = command(files, tmp_path / f"{name}.png", *words)
+        assert ran.returncode == 0, ran.stderr
+        found[name] = read_picture(tmp_path / f"{name}.png").image
+    assert not torch.equal(found["plain"], found["always"])
+    assert not torch.equal(found["changed"], found["always"])
+    assert torch.equal(found["changed"], found["plain"]) != acts
+
+
+@pytest.mark.parametrize(
     "more",
     [
         ("--version", "v1"),

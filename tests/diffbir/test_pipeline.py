@@ -495,6 +495,7 @@ def test_official_settings():
         ({"stage1_tile": 100}, "multiple of 64"),
         ({"vae_tile": 32}, "at least 64 pixels"),
         ({"tile_batch": 0}, "At least one tile"),
+        ({"guidance_repeats": 0}, "at least once"),
     ],
 )
 def test_bad_settings(pipeline, settings, sentence):

@@ -1,0 +1,1 @@
+"""What networks and whole runs compute and move, counted before any work."""
