@@ -15,13 +15,8 @@ from torch import Tensor
 
 from ...bir_core.errors import BIRError
 from ...bir_core.exact_vae.maps import Parking
-from ...bir_core.exact_vae.operations import (
-    Operation,
-    decoder_operations,
-    encoder_operations,
-    parked_bytes,
-    working_bytes,
-)
+from ...bir_core.exact_vae.memory_plan import parked_bytes, working_bytes
+from ...bir_core.exact_vae.operations import Operation, decoder_operations, encoder_operations
 from ...bir_core.exact_vae.tiled import (
     decode_tiled,
     encode_tiled,

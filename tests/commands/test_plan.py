@@ -153,7 +153,7 @@ def test_advice_fits_the_method(capsys, large_host, method, size, memory, words)
     [
         ("8GB", ("--dtype", "float16", "--vae-tile", 0), "leaving out --vae-tile"),
         ("4GB", ("--dtype", "float16", "--offload", "--tile", 0), "leaving out --tile"),
-        ("8GB", ("--vae-tile", 0), "--offload with leaving out --vae-tile"),
+        ("7GB", ("--vae-tile", 0), "--offload with leaving out --vae-tile"),
         ("1GB", ("--dtype", "float16", "--offload"), "a smaller picture"),
     ],
 )
