@@ -168,6 +168,18 @@ class MemoryPlan:
         return not self._host_is_short and self.filed <= self.disk and self.needed <= self.memory
 
     @property
+    def price_of_file(self) -> str:
+        """What a file takes of disk and time, in words; empty without one."""
+        if not self.filed:
+            return ""
+        moved = sum(stage.moved for stage in self.stages)
+        return (
+            f"file: {self.filed / GIGABYTE:.1f} GB of the disk, gone after the run; "
+            f"{moved / GIGABYTE:.0f} GB are written and read, {moved / GIGABYTE / 60:.0f} min at "
+            "1 GB a second, less where the system keeps parts of it in memory"
+        )
+
+    @property
     def filed(self) -> int:
         """Bytes of the disk that it needs."""
         return max(stage.filed for stage in self.stages)

@@ -176,6 +176,8 @@ def _write(plan: MemoryPlan, device: torch.device, advice: str) -> None:
     ]
     for row in rows:
         write_line("| " + " | ".join(row) + " |")
+    if plan.filed:
+        write_line(f"\n{plan.price_of_file}")
     advised = "" if plan.fits else f"; try {advice}"
     where = "memory" if device.type == "cpu" else "memory of the GPU"
     write_line(f"\n{plan.verdict(where)}{advised}\n")

@@ -145,8 +145,9 @@ def load(options: DiffBIROptions, device: torch.device) -> Loaded:
             "Expected a GPU for --offload, but the CPU computes, which has no memory of its own; "
             "leave the option out or choose another --device."
         )
+    files_folder(options.maps_folder)  # this and the next before files are read
     if options.compile is not None:
-        require_backend(options.compile)  # before files are read
+        require_backend(options.compile)
     # The version that was found, and the tiles that were chosen, one line for each picture.
     for module in (which_version, pipeline_module):
         logging.getLogger(module.__name__).setLevel(logging.INFO)
