@@ -47,6 +47,7 @@ class Forecast:
             self.title,
             plan.verdict("memory of the device"),
             *(_line(stage) for stage in plan.stages),
+            *([plan.price_of_file] if plan.filed else []),
         ]
         if self.effort is None:
             lines.append("time: not known beforehand; the node's progress bar tells it")
@@ -100,6 +101,7 @@ def plan_run(
 
 def _line(stage: StagePlan) -> str:
     waiting = f", and {stage.parked / GIGABYTE:.2f} GB of the host" if stage.parked else ""
+    waiting += f", and a file of {stage.filed / GIGABYTE:.2f} GB" if stage.filed else ""
     return f"{stage.name}: {stage.pieces}, {stage.memory / GIGABYTE:.2f} GB{waiting}"
 
 

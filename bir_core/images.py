@@ -92,6 +92,8 @@ def pad_to_multiple(image: Tensor, multiple: int, mode: PadMode = "reflect") -> 
     """
     height, width = image.shape[-2:]
     padded_height, padded_width = -height % multiple + height, -width % multiple + width
+    if (padded_height, padded_width) == (height, width):
+        return image
     if mode == "black":
         return F.pad(image, (0, padded_width - width, 0, padded_height - height))
     if padded_height != height:

@@ -103,6 +103,8 @@ class StagePlan:
         weights: of the networks that lie on the computing device meanwhile.
         work: everything else there.
         parked: feature maps and pictures that wait in the host's memory.
+        filed: feature maps that wait in a file.
+        moved: bytes that are written to this file and read from it.
         tile_batch: tiles that are computed at a time.
         rows: of a strip, for DiffIR.
     """
@@ -114,6 +116,8 @@ class StagePlan:
     parked: int = 0
     tile_batch: int = 1
     rows: int = 0
+    filed: int = 0
+    moved: int = 0
 
     @property
     def memory(self) -> int:
@@ -139,6 +143,7 @@ class MemoryPlan:
         stages: in order.
         memory: bytes of the device that the run may use, weights included.
         host_memory: bytes of the host, for what is parked.
+        disk: bytes that files may take.
         images: pictures of a batch that are restored at a time.
     """
 
@@ -146,6 +151,7 @@ class MemoryPlan:
     memory: int
     host_memory: int
     images: int = 1
+    disk: int = 0
 
     @property
     def largest(self) -> StagePlan:
@@ -159,7 +165,24 @@ class MemoryPlan:
 
     @property
     def fits(self) -> bool:
-        return not self._host_is_short and self.needed <= self.memory
+        return not self._host_is_short and self.filed <= self.disk and self.needed <= self.memory
+
+    @property
+    def price_of_file(self) -> str:
+        """What a file takes of disk and time, in words; empty without one."""
+        if not self.filed:
+            return ""
+        moved = sum(stage.moved for stage in self.stages)
+        return (
+            f"file: {self.filed / GIGABYTE:.1f} GB of the disk, gone after the run; "
+            f"{moved / GIGABYTE:.0f} GB are written and read, {moved / GIGABYTE / 60:.0f} min at "
+            "1 GB a second, less where the system keeps parts of it in memory"
+        )
+
+    @property
+    def filed(self) -> int:
+        """Bytes of the disk that it needs."""
+        return max(stage.filed for stage in self.stages)
 
     def verdict(self, device: str) -> str:
         """Whether it fits, and what decides that, in words; `device` names its memory."""
@@ -167,6 +190,9 @@ class MemoryPlan:
         if self._host_is_short and needed <= memory:
             stage, needed, memory = self._most_parked, self._parked, self.host_memory
             where = "memory of the computer"
+        elif self.filed > self.disk and needed <= memory:
+            stage = max(self.stages, key=lambda stage: stage.filed)
+            needed, memory, where = stage.filed, self.disk, "free disk"
         return (
             f"{'fits' if self.fits else 'does not fit'}: {stage.name} needs "
             f"{needed / GIGABYTE:.1f} GB of the {memory / GIGABYTE:.1f} GB {where}"
@@ -187,7 +213,8 @@ class MemoryPlan:
 
     def __str__(self) -> str:
         pieces = ", ".join(f"{stage.name} {stage.pieces}" for stage in self.stages)
-        return f"{pieces}; {self.needed / GIGABYTE:.1f} of {self.memory / GIGABYTE:.1f} GB"
+        filed = f", and a file of {self.filed / GIGABYTE:.1f} GB" if self.filed else ""
+        return f"{pieces}; {self.needed / GIGABYTE:.1f} of {self.memory / GIGABYTE:.1f} GB{filed}"
 
     def stage(self, name: str) -> StagePlan:
         return next(stage for stage in self.stages if stage.name == name)

@@ -6,7 +6,8 @@ import torch
 from comfy_api.latest import io, ui
 from torch import Tensor
 
-from ..bir_core.diffbir.memory_plan import PLENTY, plan_stage1
+from ..bir_core.diffbir.memory_plan import PLENTY
+from ..bir_core.diffbir.network_memory import plan_stage1
 from ..bir_core.diffbir.piece import Piece, seen
 from ..bir_core.diffbir.restoration_modules import RestorationModule
 from ..bir_core.diffbir.settings import CHOICES

@@ -43,7 +43,8 @@ def _settings() -> list[io.Input]:
             optional=True,
             advanced=True,
             tooltip="Where the full maps wait between two steps. device: fastest. host: the "
-            "computer's main memory. automatic: the device if they fit there.",
+            "computer's main memory. automatic: the device if they fit there, and a file, "
+            "slowly, where no memory holds them.",
         ),
         io.Combo.Input(
             "parking_dtype",

@@ -13,18 +13,29 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 
-class _Storages(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch has no types here
-    """Counts the bytes of the storages that operations return, for as long as a tensor has them."""
+class TensorMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch has no types here
+    """Counts the bytes of the storages that operations return, for as long as a tensor has them.
+    What is mapped from a file is not among them.
+
+    Attributes:
+        peak: the most bytes at a time, since the beginning or the last `restart`.
+    """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.tensors: Counter[int] = Counter()  # by address of the storage
+        # By the storage itself: on "meta", which computes nothing, no storage has an address.
+        self.tensors: Counter[int] = Counter()
         self.sizes: dict[int, int] = {}
         self.peak = 0
 
+    def restart(self) -> int:
+        """The peak so far; the next begins with the tensors that are alive."""
+        peak, self.peak = self.peak, sum(self.sizes.values())
+        return peak
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         before = {
-            leaf.untyped_storage().data_ptr()
+            leaf.untyped_storage()._cdata
             for leaf in tree_leaves((args, kwargs))
             if isinstance(leaf, Tensor)
         }
@@ -36,24 +47,24 @@ class _Storages(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch ha
 
     def _add(self, tensor: Tensor, before: set[int]) -> None:
         storage = tensor.untyped_storage()
-        address = storage.data_ptr()
-        if address not in self.sizes:
-            if address in before:  # of a tensor that was there before the call
+        identity = storage._cdata
+        if identity not in self.sizes:
+            if identity in before:  # of a tensor that was there before the call
                 return
-            self.sizes[address] = storage.nbytes()
+            self.sizes[identity] = storage.nbytes()
             self.peak = max(self.peak, sum(self.sizes.values()))
-        self.tensors[address] += 1
-        weakref.finalize(tensor, self._remove, address)
+        self.tensors[identity] += 1
+        weakref.finalize(tensor, self._remove, identity)
 
-    def _remove(self, address: int) -> None:
-        self.tensors[address] -= 1
-        if not self.tensors[address]:
-            del self.tensors[address], self.sizes[address]
+    def _remove(self, identity: int) -> None:
+        self.tensors[identity] -= 1
+        if not self.tensors[identity]:
+            del self.tensors[identity], self.sizes[identity]
 
 
 def peak_tensors_of(call: Callable[[], Tensor]) -> tuple[Tensor, int]:
     """What a call returns, and the peak bytes of the tensors that it made. What the operations
     themselves take while they run is not counted."""
-    with _Storages() as storages:
+    with TensorMemory() as storages:
         result = call()
     return result, storages.peak

@@ -160,8 +160,8 @@ def _picture_size(text: str) -> tuple[int, int]:
 
 def _write(plan: MemoryPlan, device: torch.device, advice: str) -> None:
     rows: list[Sequence[str]] = [
-        ("stage", "pieces", "weights GB", "work GB", "on the host GB"),
-        ("---",) * 5,
+        ("stage", "pieces", "weights GB", "work GB", "on the host GB", "in a file GB"),
+        ("---",) * 6,
         *(
             (
                 stage.name,
@@ -169,12 +169,15 @@ def _write(plan: MemoryPlan, device: torch.device, advice: str) -> None:
                 f"{stage.weights / GIGABYTE:.2f}",
                 f"{stage.work / GIGABYTE:.2f}",
                 f"{stage.parked / GIGABYTE:.2f}",
+                f"{stage.filed / GIGABYTE:.2f}",
             )
             for stage in plan.stages
         ),
     ]
     for row in rows:
         write_line("| " + " | ".join(row) + " |")
+    if plan.filed:
+        write_line(f"\n{plan.price_of_file}")
     advised = "" if plan.fits else f"; try {advice}"
     where = "memory" if device.type == "cpu" else "memory of the GPU"
     write_line(f"\n{plan.verdict(where)}{advised}\n")

@@ -160,6 +160,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=None,
         help="keep the networks of other stages in the host's memory, for GPUs of little memory",
     )
+    _add_maps_folder(group)
     group.add_argument(
         "--compile",
         metavar="BACKEND",
@@ -188,6 +189,16 @@ def _add_settings(group: argparse._ArgumentGroup, names: Iterable[str]) -> None:
             metavar=None if choices else "NUMBER",
             help=f"{text} (default: {_defaults(name)})",
         )
+
+
+def _add_maps_folder(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--maps-folder",
+        metavar="FOLDER",
+        type=Path,
+        help="where maps of the VAE wait in a file if no memory holds them; the file is gone after "
+        "the run (default: that of the system for temporary files)",
+    )
 
 
 def _sampler_options() -> list[str]:
@@ -264,6 +275,7 @@ def add_plan_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--offload", action="store_true", help="the networks of other stages wait on the host"
     )
+    _add_maps_folder(group)
     _add_settings(group, MEMORY_SETTINGS)
 
 

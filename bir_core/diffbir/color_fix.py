@@ -15,6 +15,10 @@ from ..images import keep_grey
 from .masks import blending_share
 
 WAVELET_LEVELS = 5
+# How far a wavelet's low frequencies see, in pixels.
+WAVELET_REACH = 2**WAVELET_LEVELS - 1
+# Rows of a strip in which they are computed, with its rows of neighbours besides.
+STRIP = 256
 ColorFix = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -44,13 +48,21 @@ def wavelet_split(image: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def wavelet_color_fix(content: Tensor, style: Tensor) -> Tensor:
-    """High frequencies of the content on the low ones of the style, as DiffBIR ends every run.
+    """High frequencies of the content on the low ones of the style, as DiffBIR ends every run; in
+    strips, which change nothing.
 
     Raises:
         BIRError: two shapes.
     """
     _check_sizes(content, style)
-    return wavelet_split(content)[0] + wavelet_split(style)[1]
+    fixed, height = torch.empty_like(content), content.shape[-2]
+    for top in range(0, height, STRIP):
+        first = max(0, top - WAVELET_REACH)
+        seen = slice(first, top + STRIP + WAVELET_REACH)
+        strip = wavelet_split(content[..., seen, :])[0]
+        strip += wavelet_split(style[..., seen, :])[1]
+        fixed[..., top : top + STRIP, :] = strip[..., top - first : top - first + STRIP, :]
+    return fixed
 
 
 def adain_color_fix(content: Tensor, style: Tensor) -> Tensor:
@@ -64,8 +76,8 @@ def adain_color_fix(content: Tensor, style: Tensor) -> Tensor:
         )
     content_variance, content_mean = torch.var_mean(content, dim=(2, 3), keepdim=True)
     style_variance, style_mean = torch.var_mean(style, dim=(2, 3), keepdim=True)
-    normalised = (content - content_mean) / (content_variance + 1e-5).sqrt()
-    return normalised * (style_variance + 1e-5).sqrt() + style_mean
+    normalised = (content - content_mean).div_((content_variance + 1e-5).sqrt())
+    return normalised.mul_((style_variance + 1e-5).sqrt()).add_(style_mean)
 
 
 COLOR_FIXES: dict[str, ColorFix] = {"wavelet": wavelet_color_fix, "adain": adain_color_fix}

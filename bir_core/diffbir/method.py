@@ -18,6 +18,7 @@ from ..diffusion.sampling import SAMPLERS
 from ..errors import BIRError
 from ..faces.alignment import FACE_SIZE
 from ..faces.pipeline import require_photo_version
+from ..mapped_files import files_folder, free_disk
 from ..memory import CPU, MemoryPlan, free_memory, visiting
 from ..networks.text_encoder import TextEncoder
 from . import pipeline as pipeline_module
@@ -25,7 +26,7 @@ from . import which_version
 from .compiling import require_backend
 from .face_options import UNALIGNED_FACE, FaceOptions, load_face_networks, photo_restorer
 from .masks import Painted, mask_values
-from .memory_plan import plan_diffbir
+from .memory_plan import PLENTY, plan_diffbir
 from .networks import DiffBIRNetworks, official_networks
 from .official_files import find_files
 from .piece import Piece, piece_at
@@ -55,6 +56,8 @@ class DiffBIROptions:
         prompt, negative: texts, instead of the authors', or files with their embeddings.
         settings: what differs from those of the version, see `DiffBIRSettings`.
         offload, compile: as in `DiffBIR`.
+        maps_folder: the `folder` of `DiffBIR`.
+        disk: bytes that files may take, to plan for; None for what is free in this folder.
         mask: a file, or a folder of them; `bir restore` reads them.
         try_crop: left, top and side in pixels of the result of the piece that is restored alone.
         painted: what is meant by white in it; None for "keep".
@@ -79,6 +82,8 @@ class DiffBIROptions:
     settings: Mapping[str, Any] = field(default_factory=dict)
     offload: bool = False
     compile: str | None = None
+    maps_folder: Path | None = None
+    disk: int | None = None
     mask: Path | None = None
     painted: Painted | None = None
     try_crop: tuple[int, int, int] | None = None
@@ -140,8 +145,9 @@ def load(options: DiffBIROptions, device: torch.device) -> Loaded:
             "Expected a GPU for --offload, but the CPU computes, which has no memory of its own; "
             "leave the option out or choose another --device."
         )
+    files_folder(options.maps_folder)  # this and the next before files are read
     if options.compile is not None:
-        require_backend(options.compile)  # before files are read
+        require_backend(options.compile)
     # The version that was found, and the tiles that were chosen, one line for each picture.
     for module in (which_version, pipeline_module):
         logging.getLogger(module.__name__).setLevel(logging.INFO)
@@ -175,6 +181,7 @@ def load(options: DiffBIROptions, device: torch.device) -> Loaded:
         device=device,
         offload=options.offload,
         compile=options.compile,
+        folder=options.maps_folder,
     )
     restorer: Callable[..., Tensor] = pipeline if faces is None else photo_restorer(pipeline, faces)
     return Loaded(version, partial(_restored_by, restorer, prompts, version))
@@ -282,6 +289,8 @@ def savings(
     found = half_precision(options, device)
     if device.type != "cpu" and not options.offload:
         found["--offload"] = lambda options: replace(options, offload=True)
+    if options.maps_folder is None:
+        found["--maps-folder on a larger disk"] = lambda options: replace(options, disk=int(PLENTY))
     for name in options.settings:
         found[f"leaving out --{name.replace('_', '-')}"] = partial(_without, name)
     return found
@@ -306,6 +315,9 @@ def plan(
     settings = options.settings_of(version)
     has_faces = options.task == UNALIGNED_FACE
     offloaded = ", offloaded" if options.offload else ""
+    disk = options.disk
+    if disk is None:
+        disk = free_disk(files_folder(options.maps_folder))
     if has_faces:
         require_photo_version(version)
         face_networks = official_networks(version, "face", DTYPES[options.dtype])
@@ -323,6 +335,7 @@ def plan(
             device=device,
             memory=memory,
             host_memory=free_memory(CPU),
+            disk=disk,
             offload=options.offload,
         )
         return sizes, found

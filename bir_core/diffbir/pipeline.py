@@ -7,6 +7,7 @@ decided here; every stage is a method of `Stages`, and a call makes them all.
 
 import logging
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,7 @@ from ..diffusion.sampling import SAMPLERS
 from ..errors import BIRError
 from ..fallbacks import enough_memory
 from ..images import masks_of_batch, require_image
+from ..mapped_files import files_folder, free_disk
 from ..memory import CPU, MemoryPlan, free_memory, visiting, weight_bytes
 from ..seeds import image_seeds
 from .compiling import require_backend
@@ -61,10 +63,13 @@ class DiffBIR(Stages):
         compile: a backend of torch.compile for the networks of a step of stage 2, such as
             "inductor", which makes graphs on CUDA; the first step of each size then takes minutes.
             None for none.
+        folder: of the file in which maps of the VAE wait that no memory holds, with room for about
+            1.5 kB for each pixel of the result; None for that of the system for temporary files.
 
     Raises:
         BIRError: an unknown version or backend, a version that files and base do not say or
-            contradict each other in, or an IRControlNet with other sizes than the UNet.
+            contradict each other in, an IRControlNet with other sizes than the UNet, or a folder
+            that is none or lies in memory.
     """
 
     def __init__(
@@ -79,7 +84,9 @@ class DiffBIR(Stages):
         device: torch.device | str | None = None,
         offload: bool = False,
         compile: str | None = None,
+        folder: Path | None = None,
     ) -> None:
+        files_folder(folder)
         if compile is not None:
             require_backend(compile)
         configs = [getattr(network, "config", None) for network in (sd_unet, ir_controlnet)]
@@ -102,7 +109,7 @@ class DiffBIR(Stages):
             with visiting(place, sd_unet if offload else None):
                 predicts = ask_unet(sd_unet, place).predicts
             version = version_of(getattr(ir_controlnet, "origin", Origin()), predicts)
-        super().__init__(networks, version, place, offload, compile)
+        super().__init__(networks, version, place, offload, compile, folder)
 
     def with_stage1(
         self, stage1: RestorationModule | Callable[[Tensor], Tensor] | None
@@ -118,6 +125,7 @@ class DiffBIR(Stages):
             device=self.device,
             offload=self.offload,
             compile=self.compile,
+            folder=self.folder,
         )
 
     def plan(
@@ -131,6 +139,7 @@ class DiffBIR(Stages):
         images: int = 1,
         memory: int | None = None,
         host_memory: int | None = None,
+        disk: int | None = None,
     ) -> MemoryPlan:
         """What a call takes of the memory, and in which pieces; arguments as in `Request`, errors
         as in `decide`."""
@@ -144,6 +153,7 @@ class DiffBIR(Stages):
                 images=images,
                 memory=memory,
                 host_memory=host_memory,
+                disk=disk,
             )
         ).plan
 
@@ -159,6 +169,7 @@ class DiffBIR(Stages):
             request.height, request.width, order, request.upscale_by, settings.short_side
         )
         networks, memory, host_memory = self.networks, request.memory, request.host_memory
+        disk = request.disk
         if memory is None:
             lying = weight_bytes(*networks.modules, on=self.device)
             memory = free_memory(self.device) + lying
@@ -170,6 +181,7 @@ class DiffBIR(Stages):
             device=self.device,
             memory=memory,
             host_memory=free_memory(CPU) if host_memory is None else host_memory,
+            disk=free_disk(files_folder(self.folder)) if disk is None else disk,
             images=request.images,
             offload=self.offload,
         )

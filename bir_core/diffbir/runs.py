@@ -20,7 +20,8 @@ class Request:
         height, width: of the pictures that come in, in pixels.
         task, upscale_by, settings: as in a call of `DiffBIR`.
         images: in the batch.
-        memory, host_memory: bytes of device and host to plan for; None takes what is free now.
+        memory, host_memory, disk: bytes of device, host and disk to plan for; None takes what is
+            free now.
     """
 
     height: int
@@ -31,6 +32,7 @@ class Request:
     images: int = 1
     memory: int | None = None
     host_memory: int | None = None
+    disk: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +66,6 @@ def require_room_for(
     def needed(factor: float) -> float:
         sizes = stage1_sizes(height, width, run.order, factor, run.settings.short_side)
         results = picture_bytes(*sizes.output, batch)
-        return results + least_decoding_bytes(sd_vae, sizes.condition)
+        return results + least_decoding_bytes(sd_vae, sizes.condition, run.plan.disk)
 
     require_room(height, width, upscale_by, needed, [device, CPU])

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -42,7 +43,7 @@ class Stages:
         networks: on the device, or with `offload` on the host.
         version: of the networks.
         device: where they compute.
-        offload, compile: as in `DiffBIR`.
+        offload, compile, folder: as in `DiffBIR`.
     """
 
     def __init__(
@@ -52,12 +53,14 @@ class Stages:
         device: torch.device,
         offload: bool,
         compile: str | None = None,
+        folder: Path | None = None,
     ) -> None:
         self.networks = networks
         self.version = version
         self.device = device
         self.offload = offload
         self.compile = compile
+        self.folder = folder
         self.alphas_cumprod = sd_alphas_cumprod(zero_snr=find_version(version).zero_snr)
 
     def _present(self, *networks: nn.Module | None) -> AbstractContextManager[None]:
@@ -130,12 +133,12 @@ class Stages:
         vae, first = self.networks.sd_vae, TILES[0] if tile is None else tile
 
         def run() -> Tensor:
-            x = (2 * image - 1).to(dtype_of(vae))
+            x = (2 * image).sub_(1).to(dtype_of(vae))
             report = partial(callback, "encoding")
             return whole_or_in_tiles(
                 first,
                 lambda: vae.encode(x),  # type: ignore[operator]
-                lambda side: encode_tiled(vae, x, tile=side, callback=report),
+                lambda side: encode_tiled(vae, x, tile=side, folder=self.folder, callback=report),
                 TILES[0],
             ).float()
 
@@ -153,12 +156,12 @@ class Stages:
             return whole_or_in_tiles(
                 first,
                 lambda: vae.decode(x),  # type: ignore[operator]
-                lambda side: decode_tiled(vae, x, tile=side, callback=report),
+                lambda side: decode_tiled(vae, x, tile=side, folder=self.folder, callback=report),
                 TILES[0],
             ).float()
 
         with self._present(vae):
-            return (finite("The decoded picture", run, [vae]) + 1) / 2
+            return finite("The decoded picture", run, [vae]).add_(1).div_(2)
 
     def sample(
         self,

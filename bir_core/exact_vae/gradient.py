@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from ..tiling import Progress
 from .maps import Box, ParkedMap, Parking, boxes
+from .memory_plan import working_bytes
 from .operations import (
     Attention,
     Convolution,
@@ -28,7 +29,6 @@ from .operations import (
     base_channels,
     tile_side,
     walk,
-    working_bytes,
 )
 from .passes import (
     LayerCall,
@@ -310,6 +310,6 @@ def gradient_bytes(operations: list[Operation], height: int, width: int) -> int:
 
 
 def gradient_working_bytes(operations: list[Operation], tile: int, dtype: torch.dtype) -> int:
-    """Memory on the computing device besides parked maps and weights: that of the way there, and as
-    much again for the gradients of a tile."""
-    return 2 * working_bytes(operations, tile, dtype)
+    """Memory on the computing device besides parked maps and weights: that of the way there, and
+    twice as much again for what autograd keeps of a tile and its gradients."""
+    return 3 * working_bytes(operations, tile, dtype)

@@ -4,11 +4,13 @@ Variance")."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from ..mapped_files import mapped_tensor
 from ..memory import sent
 
 
@@ -19,10 +21,32 @@ class ParkingOverflow(ArithmeticError):
 @dataclass(frozen=True)
 class Parking:
     """Where full maps wait between two passes, and in which type: float32 is exact, float16 takes
-    half the memory at a loss of about an eighth of an 8-bit step."""
+    half the memory at a loss of about an eighth of an 8-bit step.
+
+    Attributes:
+        device: in whose memory; the host for a file.
+        dtype: of the maps.
+        folder: of the files in which they wait; None for in memory.
+    """
 
     device: torch.device
     dtype: torch.dtype
+    folder: Path | None = None
+
+    def __str__(self) -> str:
+        place = f"on {self.device}" if self.folder is None else f"in a file in {self.folder}"
+        return f"{place} in {self.dtype}"
+
+    def empty(self, channels: int, height: int, width: int) -> Tensor:
+        """Room for a map (channels, height, width).
+
+        Raises:
+            BIRError: the disk has no room for it.
+        """
+        shape = (channels, height, width)
+        if self.folder is None:
+            return torch.empty(shape, dtype=self.dtype, device=self.device)
+        return mapped_tensor(shape, self.dtype, self.folder)
 
 
 class Box(NamedTuple):
@@ -60,8 +84,7 @@ class ParkedMap:
 
     @classmethod
     def empty(cls, channels: int, height: int, width: int, parking: Parking) -> "ParkedMap":
-        shape = (channels, height, width)
-        return cls(torch.empty(shape, dtype=parking.dtype, device=parking.device))
+        return cls(parking.empty(channels, height, width))
 
     def part(self, box: Box) -> Tensor:
         """A rectangle of the map, a view (C, h, w)."""

@@ -1,5 +1,5 @@
-"""What the autoencoder of Stable Diffusion does, as a list of operations on full maps, and the
-memory that they need: the plan that `passes` carries out.
+"""What the autoencoder of Stable Diffusion does, as a list of operations on full maps, which
+`passes` carries out.
 
 Layers are found by the module names of latent diffusion, so ComfyUI's networks work as well as
 those of `autoencoder`.
@@ -87,7 +87,7 @@ def _complete(network: Layer, operations: list[Operation]) -> list[Operation]:
     layers = [layer for each in operations for layer in vars(each).values()]
     used = {w for layer in layers if isinstance(layer, torch.nn.Module) for w in layer.parameters()}
     fitting = (
-        channels in (0, _layers(operation)[0].in_channels)
+        channels in (0, layers_of(operation)[0].in_channels)
         for operation, channels, *_ in walk(operations, 1, 1)
     )
     if set(network.parameters()) - used or not all(fitting):
@@ -138,6 +138,16 @@ def decoder_operations(decoder: Layer) -> list[Operation]:
             operations.append(Convolution(level.upsample.conv, resample="up"))
     operations.append(Convolution(decoder.conv_out, decoder.norm_out))
     return _complete(decoder, operations)
+
+
+def layers_of(operation: Operation) -> list[Layer]:
+    """The convolutions of an operation."""
+    if isinstance(operation, Convolution):
+        return [operation.conv]
+    if isinstance(operation, Attention):
+        return [operation.q, operation.k, operation.v, operation.proj_out]
+    shortcut = [] if operation.shortcut is None else [operation.shortcut]
+    return [operation.conv1, operation.conv2, *shortcut]
 
 
 def _pieces(height: int, width: int, side: int) -> int:
@@ -195,66 +205,6 @@ def walk(operations: list[Operation], height: int, width: int) -> Iterator[Shape
         elif isinstance(operation, Residual):
             in_use, channels = channels, operation.conv1.out_channels
             stored = stored if channels <= in_use else channels
-
-
-def parked_bytes(operations: list[Operation], height: int, width: int, dtype: torch.dtype) -> int:
-    """Memory of all maps parked at the busiest moment, for one image; images follow each other.
-
-    Args:
-        operations: of `encoder_operations` or `decoder_operations`.
-        height, width: of the network's input, pixels for an encoder and latents for a decoder.
-        dtype: of the parked maps.
-    """
-    most = 0
-    for operation, channels, stored, rows, columns in walk(operations, height, width):
-        numbers = stored * rows * columns
-        if isinstance(operation, Convolution):
-            rows, columns = resized(rows, columns, operation.resample)
-            numbers += operation.conv.out_channels * rows * columns
-        elif isinstance(operation, Residual):
-            new = operation.conv1.out_channels
-            numbers += (new if new <= channels else 2 * new) * rows * columns
-        else:
-            numbers += 2 * operation.q.out_channels * rows * columns
-        most = max(most, numbers)
-    return most * dtype.itemsize
-
-
-def _layers(operation: Operation) -> list[Layer]:
-    """The convolutions of an operation."""
-    if isinstance(operation, Convolution):
-        return [operation.conv]
-    if isinstance(operation, Attention):
-        return [operation.q, operation.k, operation.v, operation.proj_out]
-    shortcut = [] if operation.shortcut is None else [operation.shortcut]
-    return [operation.conv1, operation.conv2, *shortcut]
-
-
-def _cast_bytes(operation: Operation, dtype: torch.dtype) -> int:
-    """Memory of the weights of the operation's largest layer in `dtype`, where they are stored in
-    another type: see `passes.cast_to_input`."""
-    stored = [layer.weight for layer in _layers(operation) if layer.weight.dtype != dtype]
-    return max((weight.numel() + len(weight) for weight in stored), default=0) * dtype.itemsize
-
-
-def working_bytes(operations: list[Operation], tile: int, dtype: torch.dtype) -> int:
-    """Memory on the computing device at the busiest moment besides parked maps and weights: a tile
-    with its halo in and out in float32 and in the type of the computation, or the attention's
-    chunk, and the weights of one layer where they are cast to `dtype`. The libraries' work space
-    for a convolution is not counted."""
-    base = base_channels(operations)
-    most = 0
-    for operation, channels, *_ in walk(operations, 1, 1):
-        if isinstance(operation, Attention):
-            chunk = attention_chunk(tile)
-            numbers = chunk * (chunk + 3 * channels)
-        else:
-            conv = operation.conv if isinstance(operation, Convolution) else operation.conv1
-            widest = max(channels, conv.out_channels)
-            side = tile_side(tile, widest, base) + 2
-            numbers = (channels + conv.out_channels) * side**2
-        most = max(most, numbers * (8 + dtype.itemsize) + _cast_bytes(operation, dtype))
-    return most
 
 
 def count_pieces(operations: list[Operation], height: int, width: int, tile: int) -> int:

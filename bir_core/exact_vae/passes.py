@@ -330,5 +330,7 @@ def run_tiled(
         for operation in operations:
             current = run.operation(operation, current)
         run.require_fit()
-        results.append(current.values.to(x.device, x.dtype))
-    return torch.stack(results)
+        in_file = parking.folder is not None
+        results.append(current.values.to(x.device, x.dtype, copy=in_file)[None])
+        del current
+    return results[0] if batch == 1 else torch.cat(results)

@@ -1,27 +1,25 @@
 """Encode and decode pictures of any size with the VAE of Stable Diffusion, tile by tile and equal
-to the whole VAE; where the maps between the passes wait is chosen from the free memory.
+to the whole VAE; where the maps between the passes wait is chosen from the free memory, and is a
+file where no memory does.
 """
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import BIRError, OutOfMemory
 from ..fallbacks import Attempt, first_that_fits
+from ..mapped_files import files_folder, free_disk
 from ..memory import CPU, GIGABYTE, USABLE, free_memory
 from ..tiling import SMALLEST_TILE
 from .gradient import gradient_bytes, gradient_working_bytes, run_tiled_with_gradient
 from .maps import Parking, ParkingOverflow
-from .operations import (
-    Operation,
-    decoder_operations,
-    encoder_operations,
-    parked_bytes,
-    working_bytes,
-)
+from .memory_plan import parked_bytes, working_bytes
+from .operations import Operation, decoder_operations, encoder_operations
 from .passes import LayerCall, cast_to_input, run_tiled
 
 logger = logging.getLogger(__name__)
@@ -52,10 +50,12 @@ def fitting_parkings(
     dtype: torch.dtype,
     free_device: int,
     free_host: int,
+    folder: Path | None = None,
+    disk: int = 0,
     parked_types: Sequence[torch.dtype] = PARKED_TYPES,
 ) -> list[Parking]:
     """Where the maps between the passes may wait, by the free memory: exact before economical, then
-    the computing device before the host.
+    the computing device before the host; last, in the preferred type, a file.
 
     Args:
         operations: of `encoder_operations` or `decoder_operations`.
@@ -63,6 +63,7 @@ def fitting_parkings(
         tile: side of a tile, in pixels of the picture.
         device, dtype: where and in which type the network computes.
         free_device, free_host: bytes that may be used there; the same number for a CPU.
+        folder, disk: of files, and the bytes that may be used there; None for no file.
         parked_types: types to try, the preferred first.
 
     Returns:
@@ -76,6 +77,11 @@ def fitting_parkings(
             fitting.append(Parking(device, parked_type))
         if device.type != "cpu" and needed <= USABLE * free_host:
             fitting.append(Parking(CPU, parked_type))
+    exact = parked_types[0]
+    filed = parked_bytes(list(operations), height, width, exact)
+    computing = device.type != "cpu" or working <= USABLE * free_device
+    if folder is not None and computing and filed <= disk:
+        fitting.append(Parking(CPU, exact, folder))
     return fitting
 
 
@@ -84,6 +90,7 @@ def _run(
     x: Tensor,
     tile: int,
     parkings: Sequence[Parking] | None,
+    folder: Path | None,
     callback: Callback | None,
     call: LayerCall,
 ) -> Tensor:
@@ -99,6 +106,7 @@ def _run(
 
     def fitting(*parked_types: torch.dtype) -> list[Parking]:
         free_device, free_host = free_memory(x.device), free_memory(CPU)
+        of_files = files_folder(folder)
         found = fitting_parkings(
             operations,
             height,
@@ -108,6 +116,8 @@ def _run(
             dtype=x.dtype,
             free_device=free_device,
             free_host=free_host,
+            folder=of_files,
+            disk=free_disk(of_files),
             parked_types=parked_types,
         )
         if not found:
@@ -121,8 +131,7 @@ def _run(
 
     def attempts(places: Sequence[Parking]) -> Iterator[Attempt[Tensor]]:
         for place in places:
-            words = f"maps of the VAE wait on {place.device} in {place.dtype}"
-            yield words, partial(run, place, tile)
+            yield f"maps of the VAE wait {place}", partial(run, place, tile)
             if place.device == CPU:
                 break  # nothing of them is on the device any more
         for side in sides[1:]:
@@ -150,6 +159,7 @@ def decode_tiled(
     *,
     tile: int = 512,
     parkings: Sequence[Parking] | None = None,
+    folder: Path | None = None,
     callback: Callback | None = None,
     call: LayerCall = cast_to_input,
 ) -> Tensor:
@@ -166,7 +176,8 @@ def decode_tiled(
         latent: (B, C, h, w) without `latent_scale`, any size.
         tile: side of a tile in pixels of the picture; it sets memory and time, not the result.
         parkings: where full maps may wait, and in which type: the first one that fits, before tiles
-            become smaller. None chooses from the free memory.
+            become smaller. None chooses from the free memory, and a file where that does not do.
+        folder: of this file; None for that of the system for temporary files.
         callback: told (done, total) after each tile of each pass; it may raise to cancel.
         call: how a layer is run on an input whose type its weights may not have.
 
@@ -174,13 +185,13 @@ def decode_tiled(
         (B, 3, 8h, 8w) in [-1, 1], not clamped, like `latent`.
 
     Raises:
-        BIRError: not enough memory for the parked maps or for the smallest tile, another network,
-            or too small a tile.
+        BIRError: not enough memory or disk for the parked maps, or memory for the smallest tile,
+            another network, or too small a tile.
     """
     projection = getattr(vae, "post_quant_conv", None)
     with torch.no_grad():
         inner = latent if projection is None else call(projection, latent)
-    return _run(decoder_operations(vae.decoder), inner, tile, parkings, callback, call)
+    return _run(decoder_operations(vae.decoder), inner, tile, parkings, folder, callback, call)
 
 
 def encode_tiled(
@@ -189,6 +200,7 @@ def encode_tiled(
     *,
     tile: int = 512,
     parkings: Sequence[Parking] | None = None,
+    folder: Path | None = None,
     callback: Callback | None = None,
     call: LayerCall = cast_to_input,
 ) -> Tensor:
@@ -198,7 +210,7 @@ def encode_tiled(
     Args:
         vae: with `encoder` and, where it has one, `quant_conv`, on the device of `image`.
         image: (B, 3, H, W) in [-1, 1].
-        tile, parkings, callback, call: as in `decode_tiled`.
+        tile, parkings, folder, callback, call: as in `decode_tiled`.
 
     Returns:
         (B, C, H/8, W/8) without `latent_scale`, like `image`.
@@ -206,7 +218,8 @@ def encode_tiled(
     Raises:
         BIRError: as in `decode_tiled`.
     """
-    moments = _run(encoder_operations(vae.encoder), image, tile, parkings, callback, call)
+    operations = encoder_operations(vae.encoder)
+    moments = _run(operations, image, tile, parkings, folder, callback, call)
     projection = getattr(vae, "quant_conv", None)
     with torch.no_grad():
         moments = moments if projection is None else call(projection, moments)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ...bir_core.diffbir.conditioning import augment_condition, condition_parts
 from ...bir_core.diffbir.masks import weigh
-from ...bir_core.diffbir.memory_plan import control_memory
+from ...bir_core.diffbir.network_memory import control_memory
 from ...bir_core.diffusion.noise import Draws
 from ...bir_core.diffusion.schedules import alphas_cumprod_from_sigmas
 from ...bir_core.errors import BIRError

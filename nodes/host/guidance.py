@@ -15,7 +15,7 @@ from comfy.patcher_extension import CallbacksMP, WrappersMP
 from torch import Tensor
 
 from ...bir_core.checkpoints.decoder_copy import copy_decoder
-from ...bir_core.diffbir.memory_plan import gradient_memory
+from ...bir_core.diffbir.network_memory import gradient_memory
 from ...bir_core.diffusion.guidance import RestorationGuidance, guided, next_sigma
 from ...bir_core.diffusion.schedules import TRAINED_STEPS
 from ...bir_core.errors import BIRError

@@ -17,7 +17,7 @@ import torch
 from comfy.patcher_extension import CallbacksMP, WrappersMP
 from torch import Tensor
 
-from ...bir_core.diffbir.memory_plan import tiles_at_a_time
+from ...bir_core.diffbir.network_memory import tiles_at_a_time
 from ...bir_core.errors import BIRError
 from ...bir_core.fallbacks import Attempt, first_that_fits
 from ...bir_core.latents import LATENT_FACTOR

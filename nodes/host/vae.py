@@ -15,13 +15,8 @@ from torch import Tensor
 
 from ...bir_core.errors import BIRError
 from ...bir_core.exact_vae.maps import Parking
-from ...bir_core.exact_vae.operations import (
-    Operation,
-    decoder_operations,
-    encoder_operations,
-    parked_bytes,
-    working_bytes,
-)
+from ...bir_core.exact_vae.memory_plan import parked_bytes, working_bytes
+from ...bir_core.exact_vae.operations import Operation, decoder_operations, encoder_operations
 from ...bir_core.exact_vae.tiled import (
     decode_tiled,
     encode_tiled,
@@ -30,6 +25,7 @@ from ...bir_core.exact_vae.tiled import (
 )
 from ...bir_core.fallbacks import Attempt, first_that_fits, or_in_float32
 from ...bir_core.images import from_channels_last, require_finite, to_channels_last
+from ...bir_core.mapped_files import files_folder, free_disk
 from ...bir_core.memory import CPU, GIGABYTE
 from . import services
 from .protocols import VAE
@@ -126,6 +122,7 @@ def load(
     use_device = tiling.parking != "host" or vae.device.type == "cpu"
     free_device = services.free_memory(vae.device) if use_device else 0
     free_host = 0 if on_device else services.free_memory(CPU)
+    folder = files_folder() if tiling.parking == "automatic" else None
     parkings = fitting_parkings(
         operations,
         height,
@@ -135,6 +132,8 @@ def load(
         dtype=dtype,
         free_device=int(free_device),
         free_host=int(free_host),
+        folder=folder,
+        disk=0 if folder is None else free_disk(folder),
         parked_types=types,
     )
     if not parkings:
@@ -142,9 +141,9 @@ def load(
         raise too_little_memory(needed, max(free_device, free_host))
     first = parkings[0]
     logger.info(
-        "Tiled VAE: %.2f GB of maps on %s in %s, tiles of %d pixels",
+        "Tiled VAE: %.2f GB of maps %s, tiles of %d pixels",
         parked_bytes(operations, height, width, first.dtype) / GIGABYTE,
-        *(first.device, first.dtype, tiling.size),
+        *(first, tiling.size),
     )
     return parkings
 

@@ -153,13 +153,32 @@ def test_advice_fits_the_method(capsys, large_host, method, size, memory, words)
     [
         ("8GB", ("--dtype", "float16", "--vae-tile", 0), "leaving out --vae-tile"),
         ("4GB", ("--dtype", "float16", "--offload", "--tile", 0), "leaving out --tile"),
-        ("8GB", ("--vae-tile", 0), "--offload with leaving out --vae-tile"),
+        ("7GB", ("--vae-tile", 0), "--offload with leaving out --vae-tile"),
         ("1GB", ("--dtype", "float16", "--offload"), "a smaller picture"),
     ],
 )
 def test_advice_names_only_what_is_not_set(capsys, large_host, memory, more, words):
     arguments = ("1024x768", "--memory", memory, "--method", "diffbir", *more)
     assert advice(capsys, *arguments) == words
+
+
+def test_a_file_for_maps_that_no_memory_holds(capsys, monkeypatch, tmp_path):
+    """With its price; the folder that is named counts, and another one is advised where none is."""
+    disks = {tmp_path: 120 * 10**9}
+    for module in ("commands.plan", "forecast", "diffbir.method"):
+        monkeypatch.setattr(f"bir_core.{module}.free_memory", lambda device: 16 * 10**9)
+    monkeypatch.setattr("bir_core.diffbir.method.free_disk", lambda folder: disks.get(folder, 10))
+    arguments = ("8192x8192", "--method", "diffbir", "--upscale", 1, "--memory", "10GB")
+    arguments = (*arguments, "--offload", "--dtype", "float16")
+    words = "--maps-folder on a larger disk"
+    assert advice(capsys, *arguments) == words
+    text = plan(capsys, *arguments, "--maps-folder", tmp_path)
+    assert "\nfits: " in text
+    assert stages(text)["decoding"][3:] == ["0.00", "103.08"]
+    assert "file: 103.1 GB of the disk" in text and "min at 1 GB a second" in text
+    disks[tmp_path] = 90 * 10**9
+    assert advice(capsys, *arguments, "--maps-folder", tmp_path) == "a smaller picture"
+    assert "file:" not in plan(capsys, "64x64", "--method", "diffbir", "--memory", "80GB")
 
 
 def test_what_is_advised_makes_it_fit(capsys, large_host):

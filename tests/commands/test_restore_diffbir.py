@@ -134,6 +134,20 @@ def test_options(files, tmp_path, more):
     assert (got - usual).abs().max() > 0 or "--tile" in more
 
 
+def test_maps_in_a_folder_give_the_same_picture(files, tmp_path):
+    """Nothing stays there; a folder that is none is said before the work."""
+    empty, folder = ("--prompt", "", "--negative", ""), tmp_path / "maps"
+    folder.mkdir()
+    for name, more in (("usual.png", ()), ("filed.png", ("--maps-folder", folder))):
+        ran = command(files, tmp_path / name, *empty, *more)
+        assert ran.returncode == 0, ran.stderr
+    usual, got = (read_picture(tmp_path / name).image for name in ("usual.png", "filed.png"))
+    assert torch.equal(usual, got) and list(folder.iterdir()) == []
+    ran = command(files, tmp_path / "out.png", *empty, "--maps-folder", tmp_path / "absent")
+    assert ran.returncode == 2
+    assert "Expected a folder for the maps" in ran.stderr
+
+
 def test_compiled_steps_give_the_same_picture(files, tmp_path):
     empty = ("--prompt", "", "--negative", "")
     for name, more in (("usual.png", ()), ("compiled.png", ("--compile", "eager"))):

@@ -13,12 +13,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from bir_core.errors import BIRError
 from bir_core.exact_vae.maps import ParkedMap, Parking, ParkingOverflow
-from bir_core.exact_vae.operations import (
-    decoder_operations,
-    encoder_operations,
-    parked_bytes,
-    working_bytes,
-)
+from bir_core.exact_vae.memory_plan import parked_bytes, working_bytes
+from bir_core.exact_vae.operations import decoder_operations, encoder_operations
 from bir_core.exact_vae.passes import run_tiled
 from bir_core.networks.autoencoder import SDVAE, VAEConfig
 

@@ -1,15 +1,19 @@
 """Encode and decode in tiles, and the choice of where maps wait."""
 
 import logging
+from pathlib import Path
 
 import pytest
 import torch
 from tolerances import SPLIT_NETWORK
 
+from bir_core.benchmarks.tensor_memory import peak_tensors_of
 from bir_core.errors import BIRError
+from bir_core.exact_vae import maps
 from bir_core.exact_vae import tiled as exact_tiled_vae
 from bir_core.exact_vae.maps import Parking
-from bir_core.exact_vae.operations import decoder_operations, parked_bytes, working_bytes
+from bir_core.exact_vae.memory_plan import parked_bytes, working_bytes
+from bir_core.exact_vae.operations import decoder_operations, encoder_operations
 from bir_core.exact_vae.tiled import (
     decode_tiled,
     decode_with_gradient,
@@ -106,6 +110,60 @@ def test_maps_wait_exactly_if_they_can_and_on_the_device_if_they_can():
     assert choices(CUDA, working, int(half / 0.79)) == [Parking(CPU, narrow)]
     assert choices(CPU, int((half + working) / 0.79), plenty) == [Parking(CPU, narrow)]
     assert choices(CUDA, 10**6, 10**6) == []
+
+
+def test_a_file_takes_the_maps_that_no_memory_holds():
+    exact, working = needed(torch.float32)
+    folder = Path("maps")
+    filed = [Parking(CPU, torch.float32, folder)]
+    files = {"folder": folder, "disk": exact}
+    assert choices(CUDA, working, 10**6, **files) == filed
+    assert choices(CUDA, 100 * exact, 100 * exact, **files)[-1:] == filed
+    assert choices(CUDA, working, 10**6, folder=folder, disk=exact - 1) == []
+    half = choices(CUDA, working, 10**6, parked_types=[torch.float16], **files)
+    assert half == [Parking(CPU, torch.float16, folder)]
+    # A CPU has the memory of the host alone, and computes there.
+    assert choices(CPU, int(working / 0.79), 0, **files) == filed
+    assert choices(CPU, int(0.5 * working), 0, **files) == []
+
+
+@pytest.mark.parametrize(("run", "x"), [(decode_tiled, LATENT), (encode_tiled, IMAGE)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_maps_in_a_file_change_no_bit_and_take_no_memory(run, x, dtype, tmp_path):
+    results, peaks = zip(
+        *(
+            peak_tensors_of(
+                lambda folder=folder: run(
+                    VAE, x[:1], tile=64, parkings=[Parking(CPU, dtype, folder)]
+                )
+            )
+            for folder in (None, tmp_path)
+        ),
+        strict=True,
+    )
+    assert torch.equal(*results)
+    operations = (
+        decoder_operations(VAE.decoder) if run is decode_tiled else encoder_operations(VAE.encoder)
+    )
+    assert peaks[0] - peaks[1] > 0.5 * parked_bytes(operations, *x.shape[-2:], dtype)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_is_chosen_where_memory_is_short(monkeypatch, tmp_path):
+    parked = parked_bytes(OPERATIONS, 11, 17, torch.float16)
+    working = working_bytes(OPERATIONS, 64, torch.float32)
+    monkeypatch.setattr(exact_tiled_vae, "free_memory", lambda device: int(1.3 * working))
+    assert parked > 0.1 * working
+    places = []
+
+    def noted(shape, dtype, folder):
+        places.append(folder)
+        return torch.empty(shape, dtype=dtype)
+
+    monkeypatch.setattr(maps, "mapped_tensor", noted)
+    ours = decode_tiled(VAE, LATENT, tile=64, folder=tmp_path)
+    torch.testing.assert_close(ours, VAE.decode(LATENT), rtol=0, atol=1e-4)
+    assert set(places) == {tmp_path}
 
 
 def test_memory_is_measured_before_the_start(monkeypatch):
