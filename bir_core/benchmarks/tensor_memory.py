@@ -1,4 +1,4 @@
-"""Peak memory of the tensors that a call makes, on any device.
+"""Peak memory of the tensors that a call makes, on any device, and how many operations it takes.
 
 What a process holds says little here: the allocator keeps what one call has freed for the next.
 """
@@ -6,6 +6,7 @@ What a process holds says little here: the allocator keeps what one call has fre
 import weakref
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
@@ -13,14 +14,30 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 
+@dataclass(frozen=True)
+class Cost:
+    """Of a call.
+
+    Attributes:
+        tensors: peak bytes of the tensors that it made.
+        operations: those that compute or copy, views not among them; a device is given at least
+            one kernel for each.
+    """
+
+    tensors: int
+    operations: int
+
+
 class _Storages(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch has no types here
-    """Counts the bytes of the storages that operations return, for as long as a tensor has them."""
+    """Counts operations, and the bytes of the storages that they return, for as long as a tensor
+    has them."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.tensors: Counter[int] = Counter()  # by address of the storage
         self.sizes: dict[int, int] = {}
         self.peak = 0
+        self.operations = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         before = {
@@ -29,6 +46,7 @@ class _Storages(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch ha
             if isinstance(leaf, Tensor)
         }
         outputs = func(*args, **(kwargs or {}))
+        self.operations += not func.is_view
         for leaf in tree_leaves(outputs):
             if isinstance(leaf, Tensor):
                 self._add(leaf, before)
@@ -51,9 +69,15 @@ class _Storages(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch ha
             del self.tensors[address], self.sizes[address]
 
 
-def peak_tensors_of(call: Callable[[], Tensor]) -> tuple[Tensor, int]:
-    """What a call returns, and the peak bytes of the tensors that it made. What the operations
-    themselves take while they run is not counted."""
+def cost_of(call: Callable[[], Tensor]) -> tuple[Tensor, Cost]:
+    """What a call returns, and what it costs. What the operations themselves take while they run is
+    not counted."""
     with _Storages() as storages:
         result = call()
-    return result, storages.peak
+    return result, Cost(storages.peak, storages.operations)
+
+
+def peak_tensors_of(call: Callable[[], Tensor]) -> tuple[Tensor, int]:
+    """What a call returns, and the peak bytes of the tensors that it made, as of `cost_of`."""
+    result, cost = cost_of(call)
+    return result, cost.tensors
