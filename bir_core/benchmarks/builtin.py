@@ -1,7 +1,5 @@
-"""Time and memory of the built-in models."""
+"""The built-in models on a picture."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -9,41 +7,14 @@ from torch import nn
 
 from ..checkpoints import load_model
 from ..restoring import restore
-from ..weights import BUILTIN_NAMES
-from .measuring import seconds_of
-from .tensor_memory import peak_tensors_of
+from .comparing import Side
+from .measuring import SEED
 
 
-@dataclass(frozen=True)
-class ModelSpeed:
-    """Of one picture through a model.
-
-    Attributes:
-        name: of the model.
-        seconds: the shortest run.
-        per_megapixel: seconds for a million pixels of the result.
-        tensors: peak bytes of what the run makes, the result included.
-    """
-
-    name: str
-    seconds: float
-    per_megapixel: float
-    tensors: int
-
-
-def builtin_speeds(
-    height: int, width: int, device: torch.device, repeats: int
-) -> Iterator[ModelSpeed]:
-    """Measure each built-in model on a picture of (height, width) pixels.
-
-    Args:
-        repeats: timed runs, after one that is not.
-    """
-    image = torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(0)).to(device)
-    for name in BUILTIN_NAMES:
-        model: nn.Module = load_model(name, device=device)
-        run = partial(restore, image, model)
-        result, tensors = peak_tensors_of(run)
-        seconds = min(seconds_of(run, device) for _ in range(repeats))
-        pixels = result.shape[-2] * result.shape[-1]
-        yield ModelSpeed(name, seconds, seconds / pixels * 1e6, tensors)
+def builtin_side(
+    name: str, height: int, width: int, device: torch.device, dtype: torch.dtype
+) -> Side:
+    """The restoration of a random picture of (height, width) pixels by a built-in model."""
+    image = torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(SEED))
+    model: nn.Module = load_model(name, device=device, dtype=dtype)
+    return Side("restore", partial(restore, image.to(device), model))

@@ -1,4 +1,4 @@
-"""Peak memory of the tensors that a call makes, on any device.
+"""Peak memory of the tensors that a call makes, on any device, and how many operations it takes.
 
 What a process holds says little here: the allocator keeps what one call has freed for the next.
 """
@@ -6,6 +6,7 @@ What a process holds says little here: the allocator keeps what one call has fre
 import weakref
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
@@ -13,12 +14,27 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 
+@dataclass(frozen=True)
+class Cost:
+    """Of a call.
+
+    Attributes:
+        tensors: peak bytes of the tensors that it made.
+        operations: those that compute or copy, views not among them; a device is given at least
+            one kernel for each.
+    """
+
+    tensors: int
+    operations: int
+
+
 class TensorMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch has no types here
-    """Counts the bytes of the storages that operations return, for as long as a tensor has them.
-    What is mapped from a file is not among them.
+    """Counts operations, and the bytes of the storages that they return, for as long as a tensor
+    has them. What is mapped from a file is not among them.
 
     Attributes:
         peak: the most bytes at a time, since the beginning or the last `restart`.
+        operations: as of `Cost`.
     """
 
     def __init__(self) -> None:
@@ -27,6 +43,7 @@ class TensorMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch
         self.tensors: Counter[int] = Counter()
         self.sizes: dict[int, int] = {}
         self.peak = 0
+        self.operations = 0
 
     def restart(self) -> int:
         """The peak so far; the next begins with the tensors that are alive."""
@@ -40,6 +57,7 @@ class TensorMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch
             if isinstance(leaf, Tensor)
         }
         outputs = func(*args, **(kwargs or {}))
+        self.operations += not func.is_view
         for leaf in tree_leaves(outputs):
             if isinstance(leaf, Tensor):
                 self._add(leaf, before)
@@ -62,9 +80,15 @@ class TensorMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch
             del self.tensors[identity], self.sizes[identity]
 
 
-def peak_tensors_of(call: Callable[[], Tensor]) -> tuple[Tensor, int]:
-    """What a call returns, and the peak bytes of the tensors that it made. What the operations
-    themselves take while they run is not counted."""
+def cost_of(call: Callable[[], Tensor]) -> tuple[Tensor, Cost]:
+    """What a call returns, and what it costs. What the operations themselves take while they run is
+    not counted."""
     with TensorMemory() as storages:
         result = call()
-    return result, storages.peak
+    return result, Cost(storages.peak, storages.operations)
+
+
+def peak_tensors_of(call: Callable[[], Tensor]) -> tuple[Tensor, int]:
+    """What a call returns, and the peak bytes of the tensors that it made, as of `cost_of`."""
+    result, cost = cost_of(call)
+    return result, cost.tensors

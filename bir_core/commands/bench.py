@@ -1,46 +1,56 @@
-"""Measure DiffIR's streamed inference, DiffBIR's guidance, tiles and exact VAE, the built-in
-models, or a training.
+"""Measure time and memory: DiffIR plain and streamed, DiffBIR's steps and its VAE whole and in
+tiles, the built-in models and the start of the command line, in one table. With checkouts of the
+official code, its networks run beside ours on the same weights.
 
-DiffIR: the plain network against the streamed one, in time, memory and largest difference.
-
-Both run with the same random weights of an official size, each in a process of its own; their timed
-runs alternate, and the shortest of each counts. Memory is what the run takes above the loaded
-network. Without --variant the two cases of the project's targets are measured, and how long
-`bir --help` takes to answer."""
+Without --variant, --diffbir, --builtin or --training all of it is measured: tens of minutes on a
+CPU, about two with --quick. All sides of a row alternate in one process, and the medians count."""
 
 import argparse
-import json
-import subprocess
-import sys
+import os
 import tempfile
 from collections.abc import Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
-from safetensors.torch import load_file
 from tqdm import tqdm
 
-from .. import __name__ as package
-from ..benchmarks.diffir_worker import Job
-from ..benchmarks.start import environment, start_seconds
-from ..command_line.options import DTYPES, Values, choose_device, positive, read_options, write_line
+from ..atomic_files import write_text, writing
+from ..command_line.options import (
+    DTYPES,
+    Values,
+    choose_device,
+    positive,
+    read_options,
+    write_error,
+    write_line,
+)
+from ..diffbir.compiling import DEFAULT_BACKEND, require_backend
 from ..errors import BIRError
 from ..networks.diffir_config import OFFICIAL_CONFIGS
 from ..training.start_files import StartFiles
+from ..weights import BUILTIN_NAMES
 from .train import add_changes, add_start_files
 
-# Variant, height, width.
-STANDARD_CASES = (("deblur", 384, 384), ("realsr_x4", 128, 128))
+if TYPE_CHECKING:
+    from ..benchmarks.cases import Case, Conditions
+    from ..benchmarks.worker import Row
+
 LARGE_CASE = ("deblur", 2160, 3840)
+TABLE = "the table"
 
 
 @dataclass(frozen=True, kw_only=True)
 class BenchOptions:
     """What `bir bench` is asked for; as its arguments, `files` and `changes` as in `bir train`."""
 
+    quick: bool = False
+    gpu: bool = False
+    output: tuple[Path, ...] = ()
+    official_diffir: Path | None = None
+    official_diffbir: Path | None = None
+    compile: str | None = None
     variant: str | None = None
     size: tuple[int, int] | None = None
     diffbir: bool = False
@@ -54,10 +64,10 @@ class BenchOptions:
     files: StartFiles
     large: bool = False
     strip: int | None = None
-    repeats: int
+    repeats: int | None = None
     threads: int | None = None
     device: str = "auto"
-    dtype: str = "float32"
+    dtype: str | None = None
 
 
 def read(values: Values) -> BenchOptions:
@@ -67,36 +77,92 @@ def read(values: Values) -> BenchOptions:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `bir bench`."""
-    parser.add_argument("--variant", choices=tuple(OFFICIAL_CONFIGS), help="measure this one only")
-    parser.add_argument(
-        "--size", metavar="HxW", type=_size, help="of the input of --variant (default: 128x128)"
+    what = parser.add_argument_group("what to measure (default: everything but trainings)")
+    what.add_argument("--quick", action="store_true", help="everything at small sizes")
+    what.add_argument(
+        "--gpu",
+        action="store_true",
+        help="everything at sizes for a GPU, in float32 and float16, with compiled steps; on CUDA "
+        "if --device does not say otherwise",
     )
-    parser.add_argument(
+    what.add_argument("--variant", choices=tuple(OFFICIAL_CONFIGS), help="this DiffIR only")
+    what.add_argument(
         "--diffbir",
         action="store_true",
-        help="measure DiffBIR instead, at --size pixels (default: 512x512) with --tile",
+        help="DiffBIR only, at --size pixels (default: 512x512) with --tile",
     )
-    parser.add_argument(
+    what.add_argument(
         "--builtin",
         action="store_true",
-        help="measure the built-in models instead, at --size pixels (default: 256x256)",
+        help="the built-in models only, at --size pixels (default: 256x256)",
     )
-    parser.add_argument(
+    what.add_argument(
+        "--large",
+        action="store_true",
+        help="also a 3840x2160 picture through deblur, streamed only, once; takes minutes",
+    )
+    what.add_argument(
+        "--official-diffir",
+        metavar="FOLDER",
+        type=Path,
+        help="a checkout of the official code of DiffIR, whose network runs on the same weights",
+    )
+    what.add_argument(
+        "--official-diffbir",
+        metavar="FOLDER",
+        type=Path,
+        help="the same of DiffBIR, for steps and decoding",
+    )
+    what.add_argument(
+        "--compile",
+        metavar="BACKEND",
+        nargs="?",
+        const=DEFAULT_BACKEND,
+        help="also steps of DiffBIR through torch.compile, with one of its backends (default of "
+        f"the option: {DEFAULT_BACKEND})",
+    )
+    how = parser.add_argument_group("how to measure")
+    how.add_argument(
+        "--size", metavar="HxW", type=_size, help="of the input of --variant (default: 128x128)"
+    )
+    how.add_argument(
         "--tile", type=positive, default=256, help="of --diffbir, in pixels (default: 256)"
     )
-    parser.add_argument(
+    how.add_argument(
+        "--strip",
+        type=positive,
+        help="rows of a strip of --variant (default: as bir restore chooses)",
+    )
+    how.add_argument(
+        "--repeats", type=positive, help="timed runs of each side (default: 3, with --quick 1)"
+    )
+    how.add_argument("--threads", type=positive, help="CPU threads (default: torch's choice)")
+    how.add_argument(
+        "--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="default: auto"
+    )
+    how.add_argument("--dtype", choices=tuple(DTYPES), help="default: float32")
+    how.add_argument(
+        "--output",
+        metavar="FILE",
+        nargs="+",
+        type=Path,
+        help="write the table to files as well: .md, .json for programs, .svg is a plot of time "
+        "and memory against the size; a file that exists is kept",
+    )
+    training = parser.add_argument_group("trainings")
+    training.add_argument(
         "--training",
         metavar="RECIPE",
         help="measure the training of a recipe on the pictures of --data instead",
     )
-    parser.add_argument("--data", metavar="FOLDER", type=Path, help="pictures for --training")
-    parser.add_argument(
+    training.add_argument("--data", metavar="FOLDER", type=Path, help="pictures for --training")
+    training.add_argument(
         "--network",
         choices=("recipe", "none"),
         help="which one --training trains (default: recipe); none costs nothing: what reading "
         "and degrading can supply",
     )
-    parser.add_argument(
+    training.add_argument(
         "--iterations",
         type=positive,
         default=10,
@@ -104,24 +170,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_changes(parser)
     add_start_files(parser)
-    parser.add_argument(
-        "--large",
-        action="store_true",
-        help="also a 3840x2160 picture through deblur, streamed only; takes minutes",
-    )
-    parser.add_argument(
-        "--strip", type=positive, help="rows of a strip (default: as bir restore chooses)"
-    )
-    parser.add_argument(
-        "--repeats", type=positive, default=3, help="timed runs of each side (default: 3)"
-    )
-    parser.add_argument("--threads", type=positive, help="CPU threads (default: torch's choice)")
-    parser.add_argument(
-        "--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="default: auto"
-    )
-    parser.add_argument(
-        "--dtype", choices=tuple(DTYPES), default="float32", help="default: float32"
-    )
 
 
 def _size(text: str) -> tuple[int, int]:
@@ -133,42 +181,140 @@ def _size(text: str) -> tuple[int, int]:
 
 
 def run(options: BenchOptions) -> int:
-    """Measure; the tables go to stdout as Markdown.
+    """Measure; the table goes to stdout as Markdown, row by row, and to the outputs at the end.
+
+    Returns:
+        1 if a row could not be measured.
 
     Raises:
-        BIRError: a size that the network does not take, or a process that ended early.
+        BIRError: options that do not belong together, a size that a network does not take, a device
+            that is not there, an output that exists, or official code that cannot be used.
     """
     if options.training is not None:
         return _run_training(options.training, options)
     if options.network is not None:
         raise BIRError("--network belongs to a training, but none came; give --training as well.")
-    if options.diffbir:
-        return _run_diffbir(options)
-    if options.builtin:
-        return _run_builtin(options)
-    if options.size is not None and options.variant is None:
-        raise BIRError("--size belongs to a variant, but none came; give --variant as well.")
-    cases: Sequence[tuple[str, int, int]] = STANDARD_CASES
-    if options.variant is not None:
-        cases = ((options.variant, *(options.size or (128, 128))),)
-    jobs = [_job(case, options) for case in cases]
-    rows = [_compare(job, options.repeats) for job in jobs]
-    write_line(
-        "| network | input | strip | plain s | streamed s | faster | plain MB | streamed MB "
-        "| memory | difference |\n|---|---|---|---|---|---|---|---|---|---|"
+    # Loads all networks, which a training does not need.
+    from ..benchmarks.official import require_checkouts
+    from ..benchmarks.report import (
+        format_of,
+        head_of_table,
+        row_of_table,
+        this_machine,
     )
-    write_line("\n".join(rows))
-    if options.variant is None:
-        answer, torch_alone = start_seconds(options.repeats).values()
-        write_line("\n| what | s | of `import torch` |\n|---|---|---|")
-        write_line(f"| `bir --help` | {answer:.2f} | {answer / torch_alone:.2f} |")
-    if options.large:
-        write_line(
-            "\n| network | input | strip | streamed s | extra MB | whole process MB |\n"
-            "|---|---|---|---|---|---|"
+    from ..benchmarks.worker import run_cases
+
+    require_checkouts(options.official_diffir, options.official_diffbir)
+    formats = [format_of(path) for path in options.output]
+    for path in options.output:
+        _require_free(path)
+    cases, conditions = _cases(options), _conditions(options)
+    machine = this_machine(torch.device(conditions[0].device), options.threads)
+    write_line(head_of_table(conditions[0].device, machine))
+    rows: list[Row] = []
+    with tqdm(total=len(cases) * len(conditions), unit="case", disable=None) as bar:
+        for shared in conditions:
+            for found in run_cases(cases, shared):
+                rows += found
+                write_line("\n".join(map(row_of_table, found)))
+                bar.update()
+    for path, made in zip(options.output, formats, strict=True):
+        _require_free(path)  # one may have appeared meanwhile
+        write_text(path, made(rows, machine), TABLE)
+    missing = sum(row.measured.note is not None for row in rows)
+    if missing:
+        write_error(f"{missing} of {len(rows)} rows could not be measured; they say why")
+    return int(missing > 0)
+
+
+def _require_free(path: Path) -> None:
+    if os.path.lexists(path):
+        raise BIRError(
+            f"Expected a free name for {TABLE}, but {path} exists and is kept; choose another name."
         )
-        write_line(_measure_alone(_job(LARGE_CASE, options)))
-    return 0
+    with writing(path, TABLE):  # now, not after the work
+        tempfile.TemporaryFile(dir=path.parent).close()
+
+
+def _cases(options: BenchOptions) -> "list[Case]":
+    from ..benchmarks.cases import ON_CPU, ON_GPU, QUICK, Case, all_cases
+
+    chosen = [options.variant is not None, options.diffbir, options.builtin]
+    if options.size is not None and not any(chosen):
+        raise BIRError(
+            "--size belongs to a variant, to DiffBIR or to the built-in models, but none came; "
+            "give --variant, --diffbir or --builtin as well."
+        )
+    if options.strip is not None and options.variant is None:
+        raise BIRError("--strip belongs to a variant, but none came; give --variant as well.")
+    if sum(chosen) + (options.quick or options.gpu) > 1:
+        raise BIRError(
+            "At most one of --variant, --diffbir, --builtin, and --quick or --gpu should come; "
+            "choose one of these."
+        )
+    cases: list[Case]
+    if options.variant is not None:
+        height, width = options.size or (128, 128)
+        cases = [
+            Case(
+                kind="diffir",
+                name=options.variant,
+                height=height,
+                width=width,
+                strip=options.strip,
+            )
+        ]
+    elif options.diffbir:
+        height, width = options.size or (512, 512)
+        cases = [
+            Case(kind=kind, height=height, width=width, tile=options.tile)
+            for kind in ("step", "decode", "encode")
+        ]
+    elif options.builtin:
+        height, width = options.size or (256, 256)
+        cases = [
+            Case(kind="builtin", name=name, height=height, width=width) for name in BUILTIN_NAMES
+        ]
+    else:
+        cases = all_cases(QUICK if options.quick else ON_GPU if options.gpu else ON_CPU)
+    if options.large:
+        name, height, width = LARGE_CASE
+        cases.append(Case(kind="streamed", name=name, height=height, width=width, repeats=1))
+    return cases
+
+
+def _conditions(options: BenchOptions) -> "list[Conditions]":
+    """One for each type of numbers."""
+    from ..benchmarks.cases import Conditions
+
+    backend = options.compile or (DEFAULT_BACKEND if options.gpu else None)
+    if backend is not None:
+        require_backend(backend)
+    if options.gpu and options.device == "auto" and not torch.cuda.is_available():
+        raise BIRError(
+            f"--gpu should find a CUDA device, but torch {torch.__version__} finds none; run it "
+            "where there is one, or add --device to measure another device at the same sizes."
+        )
+    device = choose_device("cuda" if options.gpu and options.device == "auto" else options.device)
+    types: Sequence[str] = [options.dtype or "float32"]
+    if options.gpu and options.dtype is None:
+        types = ("float32", "float16")
+    official = [
+        None if folder is None else str(folder.absolute())
+        for folder in (options.official_diffir, options.official_diffbir)
+    ]
+    return [
+        Conditions(
+            device=str(device),
+            dtype=dtype,
+            threads=options.threads,
+            repeats=options.repeats or (1 if options.quick else 3),
+            compile=backend,
+            official_diffir=official[0],
+            official_diffbir=official[1],
+        )
+        for dtype in types
+    ]
 
 
 def _run_training(name: str, options: BenchOptions) -> int:
@@ -198,141 +344,3 @@ def _run_training(name: str, options: BenchOptions) -> int:
         f"| {speed.pictures_per_second:.3g} | {speed.waiting:.1%} | {speed.degrading:.1%} |"
     )
     return 0
-
-
-def _run_diffbir(options: BenchOptions) -> int:
-    # Loads all networks of DiffBIR, which the other measurements do not need.
-    from ..benchmarks.diffbir import Stage2, compare, comparisons
-
-    height, width = options.size or (512, 512)
-    if min(height, width) < 64 or height % 64 or width % 64:
-        raise BIRError(
-            f"Expected a size whose sides divide by 64 for --diffbir, but {height}x{width} came; "
-            "choose such a size."
-        )
-    if options.threads is not None:
-        torch.set_num_threads(options.threads)
-    device = choose_device(options.device)
-    stage2 = Stage2(height, width, device)
-    write_line(f"DiffBIR at {height}x{width}, random weights of the official size\n")
-    write_line(
-        "| what | side | s | times the first | tensors MB | difference |\n|---|---|---|---|---|---|"
-    )
-    for name, sides in comparisons(stage2, options.tile).items():
-        measured = compare(sides, device, options.repeats)
-        for side in measured:
-            write_line(
-                f"| {name} | {side.side} | {side.seconds:.2f} "
-                f"| {side.seconds / measured[0].seconds:.3f} | {side.extra / 1e6:.0f} "
-                f"| {side.difference:.1e} |"
-            )
-    return 0
-
-
-def _run_builtin(options: BenchOptions) -> int:
-    from ..benchmarks.builtin import builtin_speeds
-
-    height, width = options.size or (256, 256)
-    if options.threads is not None:
-        torch.set_num_threads(options.threads)
-    device = choose_device(options.device)
-    write_line(
-        f"| model, from {height}x{width} | s | s for a megapixel of the result | tensors MB |\n"
-        "|---|---|---|---|"
-    )
-    for speed in builtin_speeds(height, width, device, options.repeats):
-        write_line(
-            f"| {speed.name} | {speed.seconds:.2f} | {speed.per_megapixel:.2f} "
-            f"| {speed.tensors / 1e6:.0f} |"
-        )
-    return 0
-
-
-def _job(case: tuple[str, int, int], options: BenchOptions) -> Job:
-    variant, height, width = case
-    multiple = OFFICIAL_CONFIGS[variant].size_multiple
-    if min(height, width) < 1 or height % multiple or width % multiple:
-        raise BIRError(
-            f"Expected a size whose sides divide by {multiple} for {variant}, but {height}x{width} "
-            "came; choose such a size."
-        )
-    return Job(
-        side="streamed",
-        variant=variant,
-        height=height,
-        width=width,
-        dtype=options.dtype,
-        device=str(choose_device(options.device)),
-        strip=options.strip,
-        threads=options.threads,
-        output=None,
-    )
-
-
-class _Worker:
-    """A process that runs a job when asked."""
-
-    def __init__(self, job: Job) -> None:
-        self.job = job
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", f"{package}.benchmarks.diffir_worker", job.to_json()],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=environment(),
-        )
-
-    def __enter__(self) -> "_Worker":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.process.kill()
-        self.process.communicate()
-
-    def ask(self, order: str) -> dict[str, Any]:
-        assert self.process.stdin is not None and self.process.stdout is not None
-        try:
-            self.process.stdin.write(order + "\n")
-            self.process.stdin.flush()
-            answer = self.process.stdout.readline()
-        except OSError:  # it ended before it read the order
-            answer = ""
-        if not answer:
-            raise BIRError(
-                f"Expected the {self.job.side} network {self.job.variant} to run at "
-                f"{self.job.height}x{self.job.width}, but its process ended with code "
-                f"{self.process.wait()}, perhaps for lack of memory; choose a smaller --size."
-            )
-        return json.loads(answer)
-
-
-def _compare(job: Job, repeats: int) -> str:
-    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        jobs = [
-            replace(job, side=side, output=str(Path(folder, f"{side}.safetensors")))
-            for side in ("plain", "streamed")
-        ]
-        workers = [stack.enter_context(_Worker(each)) for each in jobs]
-        memory = [worker.ask("memory") for worker in workers]
-        plain, streamed = (load_file(str(each.output))["restored"] for each in jobs)
-        difference = float((streamed - plain).abs().max() / plain.abs().max())
-        seconds: list[list[float]] = [[], []]
-        for _ in tqdm(range(repeats), desc=job.variant, unit="pair", disable=None):
-            for own, worker in zip(seconds, workers, strict=True):
-                own.append(worker.ask("time")["seconds"])
-    times = [min(own) for own in seconds]
-    extra = [answer["extra"] / 1e6 for answer in memory]
-    return (
-        f"| {job.variant} | {job.height}x{job.width} | {memory[1]['strip']} "
-        f"| {times[0]:.2f} | {times[1]:.2f} | {times[0] / times[1]:.2f}x "
-        f"| {extra[0]:.0f} | {extra[1]:.0f} | {extra[1] / extra[0]:.2f} | {difference:.1e} |"
-    )
-
-
-def _measure_alone(job: Job) -> str:
-    with _Worker(job) as worker:
-        run = worker.ask("memory")
-    return (
-        f"| {job.variant} | {job.height}x{job.width} | {run['strip']} | {run['seconds']:.0f} "
-        f"| {run['extra'] / 1e6:.0f} | {run['total'] / 1e6:.0f} |"
-    )

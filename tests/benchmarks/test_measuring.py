@@ -16,7 +16,8 @@ CPU = torch.device("cpu")
 
 def test_seconds(monkeypatch):
     now = 5.0
-    monkeypatch.setattr(time, "perf_counter", lambda: now)
+    for clock in ("perf_counter", "process_time"):
+        monkeypatch.setattr(time, clock, lambda: now)
 
     def call():
         nonlocal now
