@@ -16,9 +16,9 @@ from ..command_line.options import DTYPES, half_precision
 from ..diffusion.noise import require_brownian_noise
 from ..diffusion.sampling import SAMPLERS
 from ..errors import BIRError
+from ..exact_vae.mapped_files import files_folder, free_disk
 from ..faces.alignment import FACE_SIZE
 from ..faces.pipeline import require_photo_version
-from ..mapped_files import files_folder, free_disk
 from ..memory import CPU, MemoryPlan, free_memory, visiting
 from ..networks.text_encoder import TextEncoder
 from . import pipeline as pipeline_module

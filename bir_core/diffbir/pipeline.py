@@ -16,9 +16,9 @@ from ..checkpoints.origin import Origin
 from ..diffusion.noise import Draws, NoiseSource, require_brownian_noise
 from ..diffusion.sampling import SAMPLERS
 from ..errors import BIRError
+from ..exact_vae.mapped_files import files_folder, free_disk
 from ..fallbacks import enough_memory
 from ..images import masks_of_batch, require_image
-from ..mapped_files import files_folder, free_disk
 from ..memory import CPU, MemoryPlan, free_memory, visiting, weight_bytes
 from ..seeds import image_seeds
 from .compiling import require_backend

@@ -10,8 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..mapped_files import mapped_tensor
 from ..memory import sent
+from .mapped_files import mapped_tensor
 
 
 class ParkingOverflow(ArithmeticError):

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from ..errors import BIRError, OutOfMemory
 from ..fallbacks import Attempt, first_that_fits
-from ..mapped_files import files_folder, free_disk
 from ..memory import CPU, GIGABYTE, USABLE, free_memory
 from ..tiling import SMALLEST_TILE
 from .gradient import gradient_bytes, gradient_working_bytes, run_tiled_with_gradient
+from .mapped_files import files_folder, free_disk
 from .maps import Parking, ParkingOverflow
 from .memory_plan import parked_bytes, working_bytes
 from .operations import Operation, decoder_operations, encoder_operations

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ...bir_core.errors import BIRError
+from ...bir_core.exact_vae.mapped_files import files_folder, free_disk
 from ...bir_core.exact_vae.maps import Parking
 from ...bir_core.exact_vae.memory_plan import parked_bytes, working_bytes
 from ...bir_core.exact_vae.operations import Operation, decoder_operations, encoder_operations
@@ -25,7 +26,6 @@ from ...bir_core.exact_vae.tiled import (
 )
 from ...bir_core.fallbacks import Attempt, first_that_fits, or_in_float32
 from ...bir_core.images import from_channels_last, require_finite, to_channels_last
-from ...bir_core.mapped_files import files_folder, free_disk
 from ...bir_core.memory import CPU, GIGABYTE
 from . import services
 from .protocols import VAE

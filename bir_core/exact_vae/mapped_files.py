@@ -18,8 +18,8 @@ import psutil
 import torch
 from torch import Tensor
 
-from .errors import BIRError, shown_path
-from .memory import GIGABYTE
+from ..errors import BIRError, shown_path
+from ..memory import GIGABYTE
 
 # File systems that are memory themselves.
 _IN_MEMORY = ("tmpfs", "ramfs")

@@ -11,9 +11,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from bir_core import mapped_files
 from bir_core.errors import BIRError
-from bir_core.mapped_files import files_folder, free_disk, mapped_tensor
+from bir_core.exact_vae import mapped_files
+from bir_core.exact_vae.mapped_files import files_folder, free_disk, mapped_tensor
 
 
 def test_a_tensor_in_a_file_is_like_any_other(tmp_path):
@@ -41,7 +41,7 @@ def test_the_file_goes_with_its_last_view(tmp_path):
 def test_nothing_stays_after_a_kill(tmp_path):
     program = (
         "import pathlib, sys, time, torch\n"
-        "from bir_core.mapped_files import mapped_tensor\n"
+        "from bir_core.exact_vae.mapped_files import mapped_tensor\n"
         "mapped = mapped_tensor((1000, 1000), torch.float32, pathlib.Path(sys.argv[1]))\n"
         "mapped.fill_(1)\n"
         "print(mapped.numel(), flush=True)\n"
