@@ -8,6 +8,7 @@ from typing import Any, cast, get_args
 
 from ..command_line.options import Values, read_options
 from ..diffusion.sampling import SAMPLERS
+from ..errors import BIRError
 from ..models import DETECTOR_FILE, PARSER_FILE
 from .compiling import DEFAULT_BACKEND
 from .face_options import UNALIGNED_FACE, FaceOptions
@@ -287,12 +288,30 @@ def add_cost_arguments(group: argparse._ArgumentGroup) -> None:
 
 
 def read(kind: type[DiffBIROptions], values: Values) -> DiffBIROptions:
-    """The options by the values of either parser."""
+    """The options by the values of either parser.
+
+    Raises:
+        BIRError: a fidelity outside of 0 to 1, or details of a guidance that there is not.
+    """
     names = (*SETTINGS, "rescale_cfg")
-    settings = {name: values[name] for name in names if values.get(name) is not None}
+    given = {name: values[name] for name in names if values.get(name) is not None}
+    settings = given
     if values.get("fidelity") is not None:
-        settings = asdict(of_fidelity(values["fidelity"])) | settings
+        settings = asdict(of_fidelity(values["fidelity"])) | given
+    # What is chosen for a picture brings guidance where it is needed.
+    if not (settings.get("guidance") or values.get("auto") or values.get("old_photo")):
+        _require_no_detail_of_guidance(given)
     if values.get("sampler_option"):
         settings["sampler_options"] = dict(values["sampler_option"])
     faces = read_options(FaceOptions, values)
     return read_options(kind, {**values, "settings": settings, "faces": faces})
+
+
+def _require_no_detail_of_guidance(given: Iterable[str]) -> None:
+    for name in given:
+        if name.startswith("guidance_"):
+            option = "--" + name.replace("_", "-")
+            raise BIRError(
+                f"{option} should come with restoration guidance, but there is none; give "
+                f"--guidance as well, or leave {option} out."
+            )
