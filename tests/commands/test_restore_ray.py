@@ -228,15 +228,20 @@ def test_what_stops_a_cluster(collection, two_machines, tmp_path, wrong, sentenc
 
 
 def a_worker(folder, attempt, monkeypatch, *more):
-    """A worker in this process, told that a picture is begun for the how-manieth time."""
+    """A worker for `arguments` in this process, told that a picture is begun for the how-manieth
+    time."""
+    given = arguments(folder, folder / "in", folder / "local", *more)
+    return worker_for(given, folder, attempt, monkeypatch)
+
+
+def worker_for(given, folder, attempt, monkeypatch):
     import ray
 
     monkeypatch.setattr(ray, "get", lambda value: value)
     begin = SimpleNamespace(remote=lambda index: attempt)
     parser = argparse.ArgumentParser()
     restore.add_arguments(parser)
-    given = arguments(folder, folder / "in", folder / "local", *more)[1:]
-    options = restore.read(vars(parser.parse_args([str(argument) for argument in given])))
+    options = restore.read(vars(parser.parse_args([str(argument) for argument in given[1:]])))
     return restore_ray.Worker(
         options, str(folder), torch.get_num_threads(), SimpleNamespace(begin=begin)
     )
@@ -260,6 +265,21 @@ def test_a_worker_reads_masks(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     worker = a_worker(tmp_path, 1, monkeypatch, *options, "--bits", 8)
     assert worker(row("in.png", "ray.png", "mask.png"))["kind"] == "restored"
+    assert (tmp_path / "ray.png").read_bytes() == (tmp_path / "local.png").read_bytes()
+
+
+@pytest.mark.parametrize("how", ["--auto", "--old-photo"])
+def test_a_worker_chooses_as_the_local_engine(tmp_path, monkeypatch, how):
+    generator = torch.Generator().manual_seed(0)
+    slope = torch.linspace(0.3, 0.6, 160).expand(1, 3, 96, -1)
+    noisy = slope + 0.1 * torch.randn(slope.shape, generator=generator)
+    write_picture(tmp_path / "in.png", Picture(noisy.clamp(0, 1)))
+    given = ("restore", tmp_path / "in.png", tmp_path / "local.png", how)
+    assert run_here(*given).returncode == 0
+    assert (tmp_path / "local.png").read_bytes() != (tmp_path / "in.png").read_bytes()
+    monkeypatch.chdir(tmp_path)
+    worker = worker_for(given, tmp_path, 1, monkeypatch)
+    assert worker(row("in.png", "ray.png"))["kind"] == "restored"
     assert (tmp_path / "ray.png").read_bytes() == (tmp_path / "local.png").read_bytes()
 
 
