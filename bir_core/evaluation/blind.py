@@ -11,7 +11,8 @@ from pathlib import Path
 from ..atomic_files import complete_file, writing
 from ..errors import BIRError
 from ..images import extend_opaque
-from ..pictures.files import Picture, list_pictures, read_picture, write_picture
+from ..pictures.files import Picture, read_picture, write_picture
+from .samples import by_stem
 
 SIDES = (2, 3)
 
@@ -42,7 +43,7 @@ def matched_pictures(sides: Sequence[Path]) -> list[tuple[str, list[Path]]]:
             f"Expected folders only or pictures only, but {sides[folders.index(False)]} is no "
             "folder and another side is one; give the same kind."
         )
-    found = [_by_name(side) for side in sides]
+    found = [by_stem(side) for side in sides]
     names = sorted(set().union(*found))
     if not names:
         raise BIRError(
@@ -56,23 +57,6 @@ def matched_pictures(sides: Sequence[Path]) -> list[tuple[str, list[Path]]]:
                     "there or remove it elsewhere."
                 )
     return [(name, [pictures[name] for pictures in found]) for name in names]
-
-
-def _by_name(folder: Path) -> dict[str, Path]:
-    """The pictures of a folder by their names without suffixes.
-
-    Raises:
-        BIRError: two of one name.
-    """
-    found: dict[str, Path] = {}
-    for path in list_pictures(folder):
-        if path.stem in found:
-            raise BIRError(
-                f"Expected one picture of the name {path.stem} in {folder}, but "
-                f"{found[path.stem].name} and {path.name} came; keep one of them."
-            )
-        found[path.stem] = path
-    return found
 
 
 def write_study(path: Path, sides: Sequence[Path], seed: int) -> int:

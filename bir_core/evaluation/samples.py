@@ -109,7 +109,7 @@ def folder_pairs(
     Raises:
         BIRError: no low-quality pictures, or two of one name.
     """
-    low = _by_stem(lq_folder)
+    low = by_stem(lq_folder)
     for path in originals:
         try:
             lq, hq = _read_pair(path, _partner(path, low, lq_folder), scale, multiple)
@@ -160,8 +160,8 @@ def result_samples(
     Raises:
         BIRError: a picture without its partner in another folder.
     """
-    results = {folder: _by_stem(folder) for folder in folders}
-    every = {**results, **({} if hq_folder is None else {hq_folder: _by_stem(hq_folder)})}
+    results = {folder: by_stem(folder) for folder in folders}
+    every = {**results, **({} if hq_folder is None else {hq_folder: by_stem(hq_folder)})}
     for pictures in every.values():
         for folder, others in every.items():
             for path in pictures.values():
@@ -193,7 +193,12 @@ def _read_results(
     return Sample(name, restored, hq)
 
 
-def _by_stem(folder: Path) -> dict[str, Path]:
+def by_stem(folder: Path) -> dict[str, Path]:
+    """The pictures of a folder by their names without suffixes.
+
+    Raises:
+        BIRError: no pictures, or two of one name.
+    """
     found: dict[str, Path] = {}
     for path in list_pictures(folder):
         if path.stem in found:

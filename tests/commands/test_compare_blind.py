@@ -120,7 +120,7 @@ def test_what_does_not_belong_together_is_refused(sides, tmp_path):
     refused("no --border", *sides, *out, "--border", 2)
     refused("different sides", sides[0], sides[0], *out)
     paint(sides[0] / "one.jpg", 0.5)
-    refused("keep one of them", *sides, *out)
+    refused("one.jpg and one.png; remove one", *sides, *out)
     (sides[0] / "one.jpg").unlink()
     paint(sides[0] / "other.png", 0.5)
     refused("lacks it", *sides, *out)
